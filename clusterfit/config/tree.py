@@ -1,0 +1,386 @@
+"""The run file as a typed tree: the only source of values, schema and reference documentation.
+
+Everything but `platform` enters the container as config.json. Nothing derived is stored here:
+peak rates, global batch sizes and step counts are computed in `clusterfit.config.schedule`.
+An empty string or list means "not given"; 0 means "no limit" where a field says so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import Field, StringConstraints, model_validator
+
+from clusterfit.config.section import OPERATIONAL, Section
+from clusterfit.config.stages import STAGES, StageName
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Rgb = Annotated[tuple[float, ...], Len(3, 3)]
+
+RunName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)
+]
+"""A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
+
+ModelName = Annotated[str, StringConstraints(min_length=1)]
+RelativePath = Annotated[str, StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$")]
+"""A path below one of the two roots; empty where it is not given."""
+
+
+class Inputs(Section):
+    """Artifacts that another run has already made."""
+
+    features: Annotated[str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$")] = ""
+    """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
+    the number of clusters extracts once."""
+
+
+class Data(Section):
+    """The images, below the data root."""
+
+    format: Literal["folder", "filelist"] = "folder"
+    """`folder`: every image file below the path, in sorted order; where all of them lie in
+    subfolders, the first folder is the label. `filelist`: a text file with one path a line, or a
+    .npy array of paths, each relative to the data root."""
+    train: RelativePath = "train"
+    """The partition that is clustered and trained on: a folder or a file list."""
+    val: RelativePath = ""
+    """A held-out partition; empty: none. Evaluate needs it."""
+    train_labels: RelativePath = ""
+    """For `filelist`: a .npy array of one integer label per path, (N,); empty: unlabelled."""
+    val_labels: RelativePath = ""
+    """The same for the val partition."""
+    mean: Rgb = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of an image in 0..1; ImageNet's by default."""
+    std: Annotated[tuple[PositiveFloat, ...], Len(3, 3)] = (0.229, 0.224, 0.225)
+    """Each channel is divided by it; ImageNet's by default."""
+    max_unreadable_fraction: Fraction = 0.001
+    """Images that cannot be decoded are left out, each with its reason. More than this fraction of
+    a partition, and the stage stops (65)."""
+    loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 4
+    """Processes that decode and augment for each rank; 0: the rank itself. About 860 JPEGs a
+    second and core."""
+
+    @model_validator(mode="after")
+    def _labels_belong_to_file_lists(self) -> Self:
+        if self.format == "folder" and (self.train_labels or self.val_labels):
+            raise ValueError(
+                "trainLabels and valLabels belong to format: filelist; a folder's labels are its "
+                "subfolders' names"
+            )
+        if self.val_labels and not self.val:
+            raise ValueError("valLabels is given without val")
+        return self
+
+
+class Weights(Section):
+    """Where a backbone's weights come from, and which of a file's keys are meant."""
+
+    source: Annotated[Literal["pretext", "path", "random"], Field(alias="from")] = "pretext"
+    """`pretext`: this run's pretext stage. `path`: a file below the storage root: torchvision,
+    plain or DDP state dicts, safetensors, VISSL checkpoints. `random`: the seed's initialisation."""
+    path: RelativePath = ""
+    """The file, with `from: path`. Never unpickled beyond plain tensors."""
+    state_dict_key: str = ""
+    """Dotted keys that lead to the state dict inside the file, as VISSL's STATE_DICT_KEY_NAME;
+    empty: found by itself."""
+    remove_prefix: str = ""
+    """Cut from the front of each key that has it; keys without it are left out."""
+    append_prefix: str = ""
+    """Put before each key, after removePrefix."""
+    skip_layers: tuple[str, ...] = ()
+    """Keys that contain any of these words are left out, as VISSL's SKIP_LAYERS."""
+    min_loaded_fraction: Fraction = 0.9
+    """Less than this fraction of the backbone's tensors found in the file, and the stage stops
+    (65)."""
+
+    @model_validator(mode="after")
+    def _path_goes_with_from_path(self) -> Self:
+        if (self.source == "path") != bool(self.path):
+            raise ValueError("path goes with from: path, and from: path needs it")
+        if self.source != "path" and (
+            self.state_dict_key or self.remove_prefix or self.append_prefix or self.skip_layers
+        ):
+            raise ValueError(
+                "stateDictKey, removePrefix, appendPrefix and skipLayers go with from: path"
+            )
+        return self
+
+
+class Recipe(Section):
+    """How a network is trained: what pretext and train have in common."""
+
+    model: ModelName = "resnet50"
+    """A torchvision classification model by name, or `resnet8_small` for images of some 8 to 64
+    pixels."""
+    epochs: PositiveInt = 105
+    """Passes over the images."""
+    batch_size_per_rank: PositiveInt = 32
+    """Images per process and step. The global batch is this times the world size."""
+    base_lr: PositiveFloat = 0.1
+    """Learning rate per 256 images of the global batch."""
+    warmup_epochs: NonNegativeFloat = 5.0
+    """Epochs over which the rate rises linearly from baseLr to its peak; only where the global
+    batch exceeds 256."""
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    """`multistep`: times lrDecayFactor at each of lrMilestones. `cosine`: half a cosine to 0."""
+    lr_milestones: tuple[PositiveFloat, ...] = (30.0, 60.0, 90.0, 100.0)
+    """Epochs at which a multistep schedule decays; without effect on cosine."""
+    lr_decay_factor: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """What the rate is multiplied by at each milestone."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """SGD's momentum."""
+    nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """L2 penalty on weights; none on batch norm and biases of it."""
+    crop_pixels: Annotated[int, Ge(8)] = 224
+    """Side of the square that the network sees."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of forward and backward; weights and optimizer stay fp32. bf16 is autocast."""
+    channels_last: Annotated[bool, OPERATIONAL] = True
+    """Memory order of images and convolutions; faster on GPUs and on CPUs with bf16."""
+    deterministic: bool = False
+    """Slower kernels that give the same bits each time on a GPU; a CPU always does."""
+    checkpoint_every_steps: Annotated[PositiveInt, OPERATIONAL] = 1000
+    """Optimizer steps between checkpoints; one is also written at each epoch's end, at most every
+    30 seconds, and on SIGTERM."""
+    keep_checkpoints: Annotated[PositiveInt, OPERATIONAL] = 2
+    """Newest checkpoints kept on disk; each holds weights and momentum, twice the model's size."""
+
+    @model_validator(mode="after")
+    def _milestones_rise_within_epochs(self) -> Self:
+        if self.schedule == "multistep":
+            if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
+                raise ValueError(f"lrMilestones must rise, got {list(self.lr_milestones)}")
+            if self.lr_milestones and self.lr_milestones[-1] >= self.epochs:
+                raise ValueError(
+                    f"lrMilestones {list(self.lr_milestones)} must lie below epochs "
+                    f"({self.epochs}); give milestones of your own, or schedule: cosine"
+                )
+        return self
+
+
+class Pretext(Recipe):
+    """RotNet: predict which of four rotations an image was turned by (Gidaris et al., 2018)."""
+
+    horizontal_flip: bool = True
+    """Whether images are mirrored at random before they are turned."""
+
+
+class Train(Recipe):
+    """ClusterFit's second step: a network from scratch that predicts each image's cluster."""
+
+    crop_min_scale: Annotated[float, Gt(0), Le(1)] = 0.08
+    """Smallest area of a random resized crop, as a fraction of the image's."""
+    color_jitter: Annotated[tuple[NonNegativeFloat, ...], Len(4, 4)] = (0.4, 0.4, 0.4, 0.2)
+    """Strength of random brightness, contrast, saturation (0..1) and hue (0..0.5) changes; four
+    zeros: none."""
+    horizontal_flip: bool = True
+    """Whether images are mirrored at random."""
+
+    @model_validator(mode="after")
+    def _hue_within_half(self) -> Self:
+        if self.color_jitter[3] > 0.5:
+            raise ValueError(f"colorJitter's hue must be at most 0.5, got {self.color_jitter[3]}")
+        return self
+
+
+class CenterView(Section):
+    """How an image is brought to the network's size where nothing is random."""
+
+    resize_pixels: Annotated[int, Ge(8)] = 256
+    """The shorter side is scaled to this."""
+    crop_pixels: Annotated[int, Ge(8)] = 224
+    """Side of the square cut from the middle."""
+    batch_size_per_rank: Annotated[PositiveInt, OPERATIONAL] = 64
+    """Images per process and forward pass; more costs memory."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of the forward pass; bf16 is about twice as fast where the machine has it."""
+    channels_last: Annotated[bool, OPERATIONAL] = True
+    """Memory order of images and convolutions; faster on GPUs and on CPUs with bf16."""
+    fold_batch_norm: Annotated[bool, OPERATIONAL] = True
+    """Whether batch norms are folded into the convolutions before them; about 10 % faster, equal
+    up to rounding."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_pixels > self.resize_pixels:
+            raise ValueError(
+                f"cropPixels ({self.crop_pixels}) must not exceed resizePixels "
+                f"({self.resize_pixels})"
+            )
+        return self
+
+
+class Extract(CenterView):
+    """Features of every image, from one layer of a pre-trained network."""
+
+    model: ModelName = "resnet50"
+    """A torchvision classification model by name, or `resnet8_small`; train.model may be
+    another."""
+    weights: Weights = Weights()
+    """What the network knows."""
+    layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
+    """Any layer of the model by its dotted name, or VISSL's conv1, res1..res5, res5avg,
+    flatten."""
+    pooling: Literal["avg", "max", "none"] = "avg"
+    """What becomes of a layer's spatial or token axes; `none` keeps all of them, flattened."""
+    normalize: bool = False
+    """Whether each row is divided by its L2 norm as it is written."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Numbers in the parts: 2 or 4 bytes each. ImageNet at 2048 features: 5.2 or 10.5 GB."""
+    rows_per_part: PositiveInt = 8192
+    """Images per part file, the unit of work that a rank claims and that a restart redoes."""
+
+
+class Cluster(Section):
+    """k-means on the features of the train partition."""
+
+    engine: Literal["faiss"] = "faiss"
+    """`faiss`: faiss.Kmeans on the CPU, or on the GPUs of one node where its GPU wheel is in."""
+    num_clusters: PositiveInt = 16000
+    """K. Must not exceed the number of images."""
+    num_iterations: PositiveInt = 50
+    """Rounds of assignment and update."""
+    normalize: bool = True
+    """Whether rows are divided by their L2 norm first, as VISSL does."""
+    pca_dim: NonNegativeInt = 0
+    """Dimensions kept by a principal component analysis before k-means; 0: none."""
+    pca_whiten: bool = False
+    """Whether the kept components are scaled to unit variance."""
+    max_points_per_centroid: NonNegativeInt = 0
+    """Train on at most this many rows per cluster, drawn by the seed; 0: all rows. The
+    assignments always cover all rows."""
+    initial_centroids: RelativePath = ""
+    """A (K, D) .npy below the storage root to start from; empty: K distinct rows, drawn by the
+    seed."""
+
+    @model_validator(mode="after")
+    def _whitening_needs_pca(self) -> Self:
+        if self.pca_whiten and not self.pca_dim:
+            raise ValueError("pcaWhiten needs pcaDim")
+        return self
+
+
+class EvaluatedBackbone(Section):
+    """One row of the evaluation's table."""
+
+    label: Annotated[str, StringConstraints(min_length=1, max_length=60)]
+    """What the row is called."""
+    source: Annotated[Literal["run", "path", "random"], Field(alias="from")]
+    """`run`: what a stage of a run has trained. `path`: a weights file below the storage root.
+    `random`: the seed's initialisation."""
+    run: str = ""
+    """With `from: run`: the run's name; empty: this run."""
+    stage: Literal["", "pretext", "train"] = ""
+    """With `from: run`: the stage whose backbone is meant."""
+    path: RelativePath = ""
+    """With `from: path`: the weights file."""
+    model: str = ""
+    """With `from: path` or `random`: the model's name; with `from: run` the run knows it."""
+    layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
+    """Layer whose features are judged, average-pooled."""
+
+    @model_validator(mode="after")
+    def _fields_fit_the_source(self) -> Self:
+        given = {
+            "run": bool(self.run), "stage": bool(self.stage), "path": bool(self.path),
+            "model": bool(self.model),
+        }  # fmt: skip
+        needed = {"run": {"stage"}, "path": {"path", "model"}, "random": {"model"}}[self.source]
+        allowed = needed | ({"run"} if self.source == "run" else set())
+        missing = sorted(name for name in needed if not given[name])
+        idle = sorted(name for name, is_given in given.items() if is_given and name not in allowed)
+        if missing:
+            raise ValueError(f"from: {self.source} needs {', '.join(missing)}")
+        if idle:
+            raise ValueError(f"{', '.join(idle)} has no effect with from: {self.source}")
+        return self
+
+
+class Evaluate(CenterView):
+    """How good frozen features are, for several backbones side by side on the same images."""
+
+    backbones: tuple[EvaluatedBackbone, ...] = ()
+    """The table's rows."""
+    labels_per_class: tuple[PositiveInt, ...] = ()
+    """Linear probes on this many labelled images of each class, beside the one on all labels."""
+    l2_penalty: PositiveFloat = 1e-3
+    """Weight of the linear probe's L2 penalty beside the mean cross-entropy; features are
+    standardised first."""
+    neighbors: PositiveInt = 20
+    """k of the k-nearest-neighbour vote."""
+    temperature: PositiveFloat = 0.07
+    """Votes weigh exp(cosine similarity / temperature), after Wu et al., 2018."""
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> Self:
+        labels = [backbone.label for backbone in self.backbones]
+        if len(labels) != len(set(labels)):
+            raise ValueError(f"each backbone needs a label of its own, got {labels}")
+        return self
+
+
+class Algorithm(Section):
+    """Everything that decides a result: what enters the container as config.json."""
+
+    format_version: Literal[1]
+    """Version of this file's format."""
+    name: RunName
+    """The run: its directory, and on a cluster the label by which its objects are found."""
+    stages: Annotated[tuple[StageName, ...], Len(1)] = ("extract", "cluster")
+    """What a submission does, in the pipeline's order; `submit step1` and the like set it."""
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Of everything random: initial weights, order of images, augmentation, initial centroids."""
+    device: Annotated[Literal["cuda", "cpu"], OPERATIONAL] = "cuda"
+    """Where networks run. Nothing falls back from one to the other: a GPU that is asked for and is
+    not there is an error."""
+    inputs: Inputs = Inputs()
+    """Artifacts of other runs."""
+    data: Data = Data()
+    """The images."""
+    pretext: Pretext = Pretext()
+    """RotNet pre-training."""
+    extract: Extract = Extract()
+    """Step 1a: features."""
+    cluster: Cluster = Cluster()
+    """Step 1b: clusters."""
+    train: Train = Train()
+    """Step 2: a new network on the clusters."""
+    evaluate: Evaluate = Evaluate()
+    """Linear probes and nearest neighbours on frozen features."""
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> Self:
+        ordered = tuple(stage for stage in STAGES if stage in self.stages)
+        if self.stages != ordered:
+            raise ValueError(
+                f"stages must be distinct and in the order {', '.join(STAGES)}; "
+                f"got {', '.join(self.stages)}"
+            )
+        if "evaluate" in self.stages:
+            if not self.data.val:
+                raise ValueError("the evaluate stage needs data.val")
+            if not self.evaluate.backbones:
+                raise ValueError("the evaluate stage needs evaluate.backbones")
+        if self.inputs.features and "extract" in self.stages:
+            raise ValueError(
+                "inputs.features names another run's features: leave extract out of stages"
+            )
+        return self
+
+
+class RunFile(Algorithm):
+    """One run: the algorithm, and where a cluster shall run it."""
+
+    def algorithm(self) -> Algorithm:
+        """Return the part that enters the container, without `platform`."""
+        return Algorithm.model_validate_json(
+            self.model_dump_json(by_alias=True, include=set(Algorithm.model_fields))
+        )
