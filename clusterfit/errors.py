@@ -9,7 +9,7 @@
     ├── NoProgressError     70  three attempts in a row moved nothing forward
     ├── WriteError          73  the run directory cannot be written
     ├── RetryableError     203  worth another attempt: a lost peer, a GPU that is not there
-    └── Terminated         143  SIGTERM was obeyed; the next attempt continues
+    └── TerminatedError    143  SIGTERM was obeyed; the next attempt continues
 
 The codes below 128 follow BSD's sysexits and are permanent: the training operator and a Job's
 podFailurePolicy give up on them. Everything from 128 up is tried again, so an unknown failure must
@@ -85,10 +85,10 @@ class WriteError(ClusterfitError):
 
 
 class RetryableError(ClusterfitError):
-    """Something another attempt may mend: a lost peer, a GPU that was asked for and is not there."""
+    """Another attempt may mend it: a lost peer, a GPU that was asked for and is not there."""
 
 
-class Terminated(ClusterfitError):
+class TerminatedError(ClusterfitError):
     """SIGTERM was obeyed at a step boundary, after a checkpoint."""
 
     exit_code = TERMINATED_EXIT_CODE

@@ -83,7 +83,7 @@ class Weights(Section):
 
     source: Annotated[Literal["pretext", "path", "random"], Field(alias="from")] = "pretext"
     """`pretext`: this run's pretext stage. `path`: a file below the storage root: torchvision,
-    plain or DDP state dicts, safetensors, VISSL checkpoints. `random`: the seed's initialisation."""
+    plain or DDP state dicts, safetensors, VISSL checkpoints. `random`: the seed decides."""
     path: RelativePath = ""
     """The file, with `from: path`. Never unpickled beyond plain tensors."""
     state_dict_key: str = ""
