@@ -126,3 +126,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def find_visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, without partial ones; none where it is not there."""
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+    )

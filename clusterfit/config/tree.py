@@ -59,7 +59,7 @@ class Data(Section):
     """Subtracted from each channel of an image in 0..1; ImageNet's by default."""
     std: Annotated[tuple[PositiveFloat, ...], Len(3, 3)] = (0.229, 0.224, 0.225)
     """Each channel is divided by it; ImageNet's by default."""
-    max_unreadable_fraction: Fraction = 0.001
+    max_unreadable_fraction: Annotated[Fraction, OPERATIONAL] = 0.001
     """Images that cannot be decoded are left out, each with its reason. More than this fraction of
     a partition, and the stage stops (65)."""
     loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 4
@@ -95,7 +95,7 @@ class Weights(Section):
     """Put before each key, after removePrefix."""
     skip_layers: tuple[str, ...] = ()
     """Keys that contain any of these words are left out, as VISSL's SKIP_LAYERS."""
-    min_loaded_fraction: Fraction = 0.9
+    min_loaded_fraction: Annotated[Fraction, OPERATIONAL] = 0.9
     """Less than this fraction of the backbone's tensors found in the file, and the stage stops
     (65)."""
 
