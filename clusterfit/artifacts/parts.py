@@ -85,6 +85,7 @@ class FeatureTable:
         feature_dim: D.
         sample_indices: (N,) int64, strictly rising.
         fingerprint: of the manifest.
+        data_fingerprint: of the images that the features are of.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,6 +99,9 @@ class FeatureTable:
         if faults := list(find_size_faults(folder, manifest)):
             raise InvalidDataError(*(f"{fault}; run extract again" for fault in faults))
         self.fingerprint = manifest.fingerprint
+        [self.data_fingerprint] = (
+            value for key, value in manifest.inputs.items() if key.startswith("data.")
+        )
         self.num_samples: int = manifest.results["num_samples"]
         self._paths = [folder / r.path for r in manifest.files if r.path.startswith("part-")]
         self._starts: list[int] = []

@@ -249,9 +249,9 @@ class Cluster(Section):
     num_iterations: PositiveInt = 50
     """Rounds of assignment and update."""
     normalize: bool = True
-    """Whether rows are divided by their L2 norm first, as VISSL does."""
+    """Whether rows are divided by their L2 norm, as VISSL does; after pcaDim, where that is set."""
     pca_dim: NonNegativeInt = 0
-    """Dimensions kept by a principal component analysis before k-means; 0: none."""
+    """Dimensions kept by a principal component analysis; 0: none."""
     pca_whiten: bool = False
     """Whether the kept components are scaled to unit variance."""
     max_points_per_centroid: NonNegativeInt = 0

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from clusterfit.errors import RetryableError, TerminatedError
 from clusterfit.worker.log import Log
 
 _TIMEOUT = timedelta(minutes=30)
 """Of any one collective: longer than the slowest rank may lag, such as one that fits k-means."""
+
+_WAIT_SECONDS: Final = 0.2
 
 
 class StopRequest:
@@ -46,7 +51,7 @@ class DistEnv:
     local_rank: int
     world_size: int
     device: torch.device
-    store: dist.Store
+    store: Store
     """Shared by the ranks of this attempt."""
     control: Any
     """A gloo group for small agreements on the CPU, whatever the device."""
@@ -69,9 +74,27 @@ class DistEnv:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def wait_for_object(self, key: str, value: Any) -> Any:
+        """Return rank 0's value on every rank, however long it takes rank 0 to have it.
+
+        A collective would time out, and would not hear SIGTERM. Values must not be None.
+        """
+        if self.is_main_rank:
+            self.store.set(key, "ready")
+        else:
+            while not self.store.check([key]):
+                self.stop.check()
+                time.sleep(_WAIT_SECONDS)
+        return self.broadcast_object(value)
+
+    @property
+    def threads_per_rank(self) -> int:
+        """Threads that this rank may use while the others work too."""
+        return torch.get_num_threads()
+
     def sum_tensor(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a small tensor over ranks, on the CPU in float64."""
-        total = values.detach().to("cpu", torch.float64)
+        total = values.detach().to("cpu", torch.float64, copy=True)
         dist.all_reduce(total, group=self.control)
         return total
 
@@ -100,10 +123,10 @@ def open_process_group(
         torch.cuda.set_device(local_rank)
     target = torch.device(device, local_rank) if device == "cuda" else torch.device("cpu")
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=_TIMEOUT)))
+    store, rank, world_size = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"attempt-{attempt}/group", store),
+        store=PrefixStore(f"attempt-{attempt}/group", store),
         rank=rank,
         world_size=world_size,
         timeout=_TIMEOUT,
@@ -125,7 +148,7 @@ def open_process_group(
             local_rank=local_rank,
             world_size=world_size,
             device=target,
-            store=dist.PrefixStore(f"attempt-{attempt}/stage", store),
+            store=PrefixStore(f"attempt-{attempt}/stage", store),
             control=control,
             stop=stop,
         )

@@ -7,7 +7,6 @@ every failed rank and exits with the code that decides whether another attempt m
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import signal
 import sys
@@ -31,8 +30,7 @@ from clusterfit.worker.log import Log
 from clusterfit.worker.orphan import die_with_parent
 from clusterfit.worker.overwrite import obey_overwrite
 from clusterfit.worker.samples import fix_samples
-
-VERSIONED_PACKAGES = ("clusterfit", "torch", "torchvision", "numpy", "safetensors")
+from clusterfit.worker.versions import read_versions
 
 
 def main() -> int:
@@ -110,10 +108,9 @@ def _run_ranks(
 
 
 def _write_run_file(assignment: Assignment, writer: Writer) -> None:
-    versions = {name: importlib.metadata.version(name) for name in VERSIONED_PACKAGES}
     record = {
         "config": assignment.config.dump(),
-        "versions": versions,
+        "versions": read_versions(),
         "host": os.uname().nodename,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -127,4 +124,3 @@ def _explain(code: int, attempt: Attempt) -> str:
 
 def _exit_terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(TERMINATED_EXIT_CODE)
-

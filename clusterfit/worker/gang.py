@@ -23,7 +23,7 @@ from clusterfit.errors import TERMINATED_EXIT_CODE, ConfigError, RetryableError
 from clusterfit.worker.log import Log
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
 _POLL_SECONDS: Final = 1.0
 _MEET_SECONDS: Final = 900.0
@@ -191,7 +191,7 @@ class Gang:
 
 
 def _open_store(place: Place, is_host: bool) -> TCPStore:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     return TCPStore(
         place.master_addr,

@@ -65,17 +65,28 @@ class ProgressReporter:
         self._unit = unit
         self._start_done = done
         self._start = self._last = time.monotonic()
+        self._told = self._stepped = done
         self._tell(done)
 
     def update(self, done: int, **fields: object) -> None:
         """Say that `done` units are done; a line is written when it is time for one."""
         now = time.monotonic()
         pause_seconds = 1.0 if now - self._start < _EAGER_SECONDS else 10.0
-        if now - self._last >= pause_seconds or done == self._total:
+        if now - self._last >= pause_seconds or (done == self._total and done != self._told):
             self._last = now
             self._tell(done, **fields)
 
+    def advance_to(self, advanced: int) -> None:
+        """Say how many units have been done since the start."""
+        self.update(self._start_done + advanced)
+
+    def step(self, num_units: int) -> None:
+        """Say that about so many more units are done, never more than there are."""
+        self._stepped = min(self._stepped + num_units, self._total)
+        self.update(self._stepped)
+
     def _tell(self, done: int, **fields: object) -> None:
+        self._told = done
         seconds = time.monotonic() - self._start
         advanced = done - self._start_done
         rate = advanced / seconds if seconds > 0 else 0.0
