@@ -109,7 +109,8 @@ class Extractor(nn.Module):
         trunk = create_feature_extractor(
             model, return_nodes={node: "features"}, suppress_diff_warning=True
         ).eval()
-        self._trunk = fuse(trunk) if fold_batch_norm else trunk
+        # In place: a deep copy of a graph module comes back in training mode.
+        self._trunk = fuse(trunk, inplace=True) if fold_batch_norm else trunk
         self._pooling = pooling
         self._precision = precision
 

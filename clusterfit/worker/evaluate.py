@@ -50,8 +50,12 @@ def run(context: Context) -> None:
         if env.is_main_rank:
             log.info("result", **{key: _flatten(value) for key, value in row.items()})
     if env.is_main_rank:
-        results = {"num_train": len(train.paths), "num_val": len(val.paths)}
-        results |= {"num_classes": num_classes, "backbones": rows}
+        results = {
+            "num_train": len(train.paths),
+            "num_val": len(val.paths),
+            "num_classes": num_classes,
+            "backbones": rows,
+        }
         write_json(context.run.results(), results, context.guard)
         write_manifest(
             folder, identity, [context.run.results().name], results, read_versions(), context.guard

@@ -107,8 +107,7 @@ def vote_neighbors(
             if env.is_main_rank:
                 correct = votes.argmax(1) == labels[start : start + _QUERY_CHUNK]
                 hits += torch.tensor([float(correct.sum()), float(len(correct))])
-    correct_total, total = env.sum_tensor(hits).tolist()
-    return correct_total / max(total, 1)
+    return _divide(env.sum_tensor(hits))
 
 
 def _vote(
@@ -170,5 +169,9 @@ def _standardise(rows: torch.Tensor, env: DistEnv) -> tuple[torch.Tensor, torch.
 
 def _accuracy(predicted: torch.Tensor, labels: torch.Tensor, env: DistEnv) -> float:
     correct = torch.tensor([float((predicted == labels).sum()), float(len(labels))])
-    hits, total = env.sum_tensor(correct).tolist()
-    return hits / max(total, 1)
+    return _divide(env.sum_tensor(correct))
+
+
+def _divide(counts: torch.Tensor) -> float:
+    """Return correct / total of (2,) counts."""
+    return float(counts[0] / counts[1].clamp_min(1))

@@ -50,7 +50,8 @@ class FaissEngine:
             )
             kmeans.train(points, init_centroids=fit.centroids)
             fit = Fit(
-                np.array(kmeans.centroids, np.float32), (*fit.objectives, float(kmeans.obj[0]))
+                np.array(kmeans.centroids, np.float32),
+                (*fit.objectives, float(kmeans.obj[0])),
             )
             report(fit)
         return fit
@@ -58,7 +59,7 @@ class FaissEngine:
     def assign(self, rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Search exactly; see `Engine.assign`."""
         if self._indexed is not centroids:
-            index = faiss.IndexFlatL2(centroids.shape[1])
+            index: Any = faiss.IndexFlatL2(centroids.shape[1])
             if self._num_gpus:
                 index = faiss.index_cpu_to_all_gpus(index)
             index.add(centroids)
