@@ -45,6 +45,10 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
 def _explain_value(error: ErrorDetails, given: Node) -> Fault:
     """Say what one value is and what its place takes."""
     path, got = error["loc"], error["input"]
+    if path[-1:] == ("[key]",):
+        return Fault(
+            path[:-1], f"this key is not allowed here: {error['msg']}", _line_of(path, given)
+        )
     schema = find_schema(path)
     wanted = describe_wanted(schema) if schema else error["msg"]
     hint = describe_hint(schema, got) if schema else ""

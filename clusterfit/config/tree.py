@@ -343,7 +343,7 @@ class Algorithm(Section):
     """Version of this file's format."""
     name: RunName
     """The run: its directory, and on a cluster the label by which its objects are found."""
-    stages: Annotated[tuple[StageName, ...], Len(1)] = ("extract", "cluster")
+    stages: Annotated[tuple[StageName, ...], Len(1), OPERATIONAL] = ("extract", "cluster")
     """What a submission does, in the pipeline's order; `submit step1` and the like set it."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Of everything random: initial weights, order of images, augmentation, initial centroids."""
