@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import clusterfit
-from clusterfit.cli import config, init
+from clusterfit.cli import artifacts, config, init, run
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -24,7 +24,9 @@ app = typer.Typer(
 
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
+app.command("run")(run.run)
 app.add_typer(config.app, name="config")
+app.add_typer(artifacts.app, name="artifacts")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -1,0 +1,1 @@
+"""Towards a cluster or this machine: starts workers and reads their lines, imports none of them."""
