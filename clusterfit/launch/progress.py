@@ -5,6 +5,7 @@ Where the output is no terminal, the lines stay as they are.
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from clusterfit.logline import parse_line, read_progress
 
+_BAR_WIDTH = 24
 _NOT_TOLD = frozenset({"ts", "level", "stage", "rank", "msg", "folder", "exit_code"})
 
 
@@ -25,12 +27,13 @@ class StageView:
         self._console = console or Console(highlight=False)
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=_BAR_WIDTH),
             TextColumn("{task.fields[state]}"),
             console=self._console,
         )
         self._task: TaskID | None = None
         self._finished = ""
+        self._started = 0.0
 
     def __enter__(self) -> Self:
         """Begin to draw, where there is a terminal."""
@@ -50,13 +53,16 @@ class StageView:
     def begin(self, stage: str) -> None:
         """Begin a stage's bar."""
         self._finished = ""
+        self._started = time.monotonic()
         self._task = self._bars.add_task(stage, total=None, state="starting")
 
     def end(self, exit_code: int) -> None:
         """End the stage's bar: with what was found, or with the exit code."""
         if self._task is None:
             return
-        state = (self._finished or "already finished") if exit_code == 0 else f"exit {exit_code}"
+        took = _format_seconds(time.monotonic() - self._started)
+        found = (self._finished or "already finished") if exit_code == 0 else f"exit {exit_code}"
+        state = f"{took}  {found}"
         self._bars.update(self._task, total=1, completed=int(exit_code == 0), state=state)
 
     def show(self, line: str) -> None:
@@ -84,7 +90,7 @@ class StageView:
                     self._console.print(Text(f"  {key}: {value}"))
         elif fields.get("msg") == "finished":
             told = (f"{key} {value}" for key, value in fields.items() if key not in _NOT_TOLD)
-            self._finished = _shorten("  ".join(told), self._console.width - 45)
+            self._finished = _shorten("  ".join(told), self._console.width - _BAR_WIDTH - 20)
 
 
 def _format_seconds(seconds: float) -> str:
