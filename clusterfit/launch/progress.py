@@ -61,8 +61,7 @@ class StageView:
         if self._task is None:
             return
         took = _format_seconds(time.monotonic() - self._started)
-        found = (self._finished or "already finished") if exit_code == 0 else f"exit {exit_code}"
-        state = f"{took}  {found}"
+        state = f"{took}  {self._finished}" if exit_code == 0 else f"{took}  exit {exit_code}"
         self._bars.update(self._task, total=1, completed=int(exit_code == 0), state=state)
 
     def show(self, line: str) -> None:
@@ -88,6 +87,8 @@ class StageView:
             for key, value in fields.items():
                 if key not in _NOT_TOLD:
                     self._console.print(Text(f"  {key}: {value}"))
+        elif fields.get("msg") == "already finished":
+            self._finished = "already finished"
         elif fields.get("msg") == "finished":
             told = (f"{key} {value}" for key, value in fields.items() if key not in _NOT_TOLD)
             self._finished = _shorten("  ".join(told), self._console.width - _BAR_WIDTH - 20)
