@@ -33,6 +33,8 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
                 pass
             case "missing" if error["loc"] in suggested:
                 pass  # it is there under the unknown key that another fault explains
+            case "too_short" if any(error["loc"] == other["loc"][:-1] for other in errors):
+                pass  # pydantic counts only the items that are right
             case "missing":
                 faults.append(_explain_missing(error["loc"], given))
             case "value_error" | "assertion_error":

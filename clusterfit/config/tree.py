@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
@@ -311,9 +311,9 @@ class EvaluatedBackbone(Section):
         missing = sorted(name for name in needed if not given[name])
         idle = sorted(name for name, is_given in given.items() if is_given and name not in allowed)
         if missing:
-            raise ValueError(f"from: {self.source} needs {', '.join(missing)}")
+            raise ValueError(f"{missing[0]}: missing, want it given with from: {self.source}")
         if idle:
-            raise ValueError(f"{', '.join(idle)} has no effect with from: {self.source}")
+            raise ValueError(f"{idle[0]}: has no effect with from: {self.source}; leave it out")
         return self
 
 
@@ -340,10 +340,17 @@ class Evaluate(CenterView):
         return self
 
 
+def _refuse_bool(value: object) -> object:
+    """Keep `true` from passing for 1, which it equals in Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"got {str(value).lower()}, want 1")
+    return value
+
+
 class Algorithm(Section):
     """Everything that decides a result: what enters the container as config.json."""
 
-    format_version: Literal[1]
+    format_version: Annotated[Literal[1], BeforeValidator(_refuse_bool)]
     """Version of this file's format."""
     name: RunName
     """The run: its directory, and on a cluster the label by which its objects are found."""
