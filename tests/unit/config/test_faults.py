@@ -107,6 +107,18 @@ def test_what_must_be_given_is_missed_in_the_file(write_file: WriteFile) -> None
     ]
 
 
+def test_what_must_be_given_is_missed_where_the_run_file_begins(write_file: WriteFile) -> None:
+    files = [write_file("name: x\n"), write_file("seed: 1\n", "over.yaml")]
+    with pytest.raises(ConfigError, match=r"^formatVersion: missing, .* \(run\.yaml\)$"):
+        load_run_file(files, ["cluster.numClusters=3"])
+
+
+def test_an_empty_value_is_not_also_missing(write_file: WriteFile) -> None:
+    assert _faults_of(write_file, "formatVersion: 1\nname:\n") == [
+        "name: got nothing (null), want a value; leave it out to keep the default (run.yaml:2)"
+    ]
+
+
 def test_a_misspelt_key_that_must_be_given_is_not_also_missing(write_file: WriteFile) -> None:
     assert _faults_of(write_file, "formatversion: 1\nname: x\n") == [
         "formatversion: unknown key, did you mean formatVersion? (run.yaml:1)"
