@@ -47,7 +47,7 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
 def _explain_value(error: ErrorDetails, given: Node) -> Fault:
     """Say what one value is and what its place takes."""
     path, got = error["loc"], error["input"]
-    if path[-1] == "[key]":  # pydantic's word for a map's key, as against its value
+    if path[-1:] == ("[key]",):  # pydantic's word for a map's key, as against its value
         path = path[:-1]
         schema = (find_schema(path[:-1]) or {}).get("propertyNames")
     else:
