@@ -50,15 +50,16 @@ def test_the_launcher_alone_installs_and_checks_a_run_file(tmp_path: Path) -> No
     environment = os.environ | {"UV_SYSTEM_CERTS": "1"}
     lock = ROOT / "requirements" / "launcher.lock"
     wheel_folder = tmp_path / "dist"
-    for command in (
-        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")],
+    commands: list[list[str | Path]] = [
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"],
         [uv, "pip", "sync", "--require-hashes", "--python", python, lock],
         [uv, "build", "--wheel", "--no-build-isolation", "--python", sys.executable,
          "--out-dir", wheel_folder, ROOT],
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for command in commands:
         subprocess.run(command, env=environment, check=True, cwd=tmp_path)
     [wheel] = wheel_folder.glob("*.whl")
-    install = [uv, "pip", "install", "--no-deps", "--python", python, wheel]
+    install: list[str | Path] = [uv, "pip", "install", "--no-deps", "--python", python, wheel]
     subprocess.run(install, env=environment, check=True, cwd=tmp_path)
     run_file = ROOT / "examples" / "digits.yaml"
     checked = subprocess.run(
