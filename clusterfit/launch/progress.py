@@ -48,7 +48,8 @@ class StageView:
         trace: TracebackType | None,
     ) -> None:
         """Leave the bars as they are."""
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def begin(self, stage: str) -> None:
         """Begin a stage's bar."""
