@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from typing import Final
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -31,6 +32,9 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
     # The agent logs a table of its own for each failure; ours is one line, told by the caller.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // place.nproc_per_node)))
+    if place.num_nodes == 1 and sys.platform == "linux":
+        # A host name that resolves to nothing, or to another interface, must not matter here.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Idle threads of one pool (faiss', torch's) must not spin on the cores that the other needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     config = LaunchConfig(
