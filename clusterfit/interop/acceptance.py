@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.keys import suggest_prefixes
 from clusterfit.interop.locate import StateDict
+from clusterfit.interop.spelling import respell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,9 +53,10 @@ def check_coverage(
         if num_loaded
         else f"none of the {len(wanted)} backbone tensors is in it"
     )
-    suggestion = suggest_prefixes(
-        {key: tuple(value.shape) for key, value in file.tensors.items()},
-        {key: tuple(value.shape) for key, value in wanted.items()},
+    wanted_shapes = {key: tuple(value.shape) for key, value in wanted.items()}
+    file_shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
+    suggestion = suggest_prefixes(file_shapes, wanted_shapes) or suggest_prefixes(
+        {respell(key): shape for key, shape in file_shapes.items()}, wanted_shapes
     )
     advice = (
         f"{suggestion} would match {suggestion.num_matches} of {len(wanted)}"
@@ -63,8 +65,32 @@ def check_coverage(
     )
     raise InvalidDataError(
         f"{file.path}: {how_many}. The file's keys (at {file.found_at}) are like "
-        f"{_examples(list(file.tensors))}; the model misses {_examples(missing)}; {advice}"
+        f"{list_examples(list(file.tensors))}; the model misses {list_examples(missing)}; {advice}"
     )
+
+
+def check_is_not_larger(
+    file: StateDict, num_loaded: int, surplus: Sequence[str], min_loaded_fraction: float
+) -> None:
+    """Raise InvalidDataError for the weights of a larger network.
+
+    Every tensor of a ResNet-50 is in a ResNet-101's file, with the same shape; loading these gives
+    a network that nobody has trained. So as much of the file's network must be used as of the
+    model's must be loaded.
+
+    Args:
+        file: Where the weights are from.
+        num_loaded: Tensors of the backbone that were found in it.
+        surplus: Keys of the file that lie inside the backbone's modules, but are not the model's.
+        min_loaded_fraction: Of the tensors that the file has inside the backbone's modules.
+    """
+    inside = num_loaded + len(surplus)
+    if num_loaded < min_loaded_fraction * inside:
+        raise InvalidDataError(
+            f"{file.path}: the weights of another network: the model uses only {num_loaded} of the "
+            f"{inside} tensors that the file has for its layers, want at least "
+            f"minLoadedFraction: {min_loaded_fraction}; unused are {list_examples(surplus)}"
+        )
 
 
 def convert_tensor(file: StateDict, source: str, target: Tensor) -> Tensor:
@@ -99,7 +125,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "a single number"
 
 
-def _examples(keys: Sequence[str]) -> str:
+def list_examples(keys: Sequence[str]) -> str:
     """Return the first, the middle and the last key: prefixes often differ between them."""
     chosen = [keys[0], keys[len(keys) // 2], keys[-1]] if keys else []
     return ", ".join(key if key.isprintable() else repr(key) for key in dict.fromkeys(chosen))
