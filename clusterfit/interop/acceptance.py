@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.keys import suggest_prefixes
 from clusterfit.interop.locate import StateDict
-from clusterfit.interop.spelling import respell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +52,9 @@ def check_coverage(
         if num_loaded
         else f"none of the {len(wanted)} backbone tensors is in it"
     )
-    wanted_shapes = {key: tuple(value.shape) for key, value in wanted.items()}
-    file_shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
-    suggestion = suggest_prefixes(file_shapes, wanted_shapes) or suggest_prefixes(
-        {respell(key): shape for key, shape in file_shapes.items()}, wanted_shapes
+    suggestion = suggest_prefixes(
+        {key: tuple(value.shape) for key, value in file.tensors.items()},
+        {key: tuple(value.shape) for key, value in wanted.items()},
     )
     advice = (
         f"{suggestion} would match {suggestion.num_matches} of {len(wanted)}"

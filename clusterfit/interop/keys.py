@@ -123,6 +123,13 @@ def suggest_prefixes(
 
     None where no prefixes make more than half of the model's tensors match.
     """
+    respelled = {respell(key): shape for key, shape in file_shapes.items()}
+    return _suggest(file_shapes, model_shapes) or _suggest(respelled, model_shapes)
+
+
+def _suggest(
+    file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]
+) -> PrefixSuggestion | None:
     endings: dict[str, list[tuple[str, Shape]]] = {}
     for key, shape in model_shapes.items():
         for prefix, ending in _split_everywhere(key):
