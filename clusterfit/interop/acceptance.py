@@ -24,7 +24,8 @@ def check_shapes(
     raise InvalidDataError(
         f"{file.path}: {sources[key]} has another shape than the model's {key}: "
         f"{_shape(file.tensors[sources[key]])} in the file, {_shape(targets[key])} in the model"
-        f"{more}. These are another network's weights; skipLayers can leave tensors out"
+        f"{more}. These are the weights of another network or image size; skipLayers leaves "
+        "tensors out"
     )
 
 

@@ -125,4 +125,6 @@ def test_prefixes_are_suggested_for_both_sides() -> None:
     assert str(suggestion) == "removePrefix: net. and appendPrefix: body."
     assert suggestion.num_matches == 2
     assert suggest_prefixes({"net.a.w": (1,)}, ours) is None
+    shortest = suggest_prefixes({f"x.{key}": shape for key, shape in ours.items()}, ours)
+    assert str(shortest) == "removePrefix: x."
     assert suggest_prefixes({}, ours) is None
