@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from clusterfit.errors import RetryableError, TerminatedError
+from clusterfit.errors import ClusterfitError, RetryableError, TerminatedError
 from clusterfit.worker.log import Log
 
 _TIMEOUT = timedelta(minutes=30)
@@ -104,13 +104,14 @@ class DistEnv:
 
 
 @contextmanager
-def open_process_group(
-    device: Literal["cuda", "cpu"], attempt: int, stop: StopRequest, log: Log
-) -> Iterator[DistEnv]:
+def open_process_group(device: Literal["cuda", "cpu"], attempt: int, log: Log) -> Iterator[DistEnv]:
     """Join the gang that torchrun's environment describes, and leave it at the end.
 
+    SIGTERM becomes a flag only inside: joining waits for peers, in calls that no flag ends.
+
     Raises:
-        RetryableError: when a GPU is asked for and this process sees none for itself.
+        RetryableError: when a GPU is asked for and this process sees none for itself, or when
+            another rank failed before this one lost it.
     """
     local_rank = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
@@ -150,7 +151,22 @@ def open_process_group(
             device=target,
             store=PrefixStore(f"attempt-{attempt}/stage", store),
             control=control,
-            stop=stop,
+            stop=StopRequest(),
         )
+    except Exception as error:
+        first = _claim_first_failure(store, attempt, rank)
+        if first != rank and not isinstance(error, ClusterfitError):
+            # It lost a peer that has told why it went: nobody needs this one's traceback.
+            raise RetryableError(f"rank {first} has left; so does this one") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _claim_first_failure(store: Store, attempt: int, rank: int) -> int:
+    """Return the rank that failed first, which is this one unless another has said so before."""
+    try:
+        key = f"attempt-{attempt}/failed"
+        return int(store.compare_set(key, "", str(rank)))
+    except RuntimeError:  # torchrun's agent, which keeps the store, is gone
+        return rank
