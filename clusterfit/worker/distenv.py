@@ -64,9 +64,7 @@ class DistEnv:
 
     def agree_to_stop(self) -> bool:
         """Tell whether any rank was asked to stop; every rank must call it at the same step."""
-        flag = torch.tensor([int(self.stop.is_set)])
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.control)
-        return bool(flag.item())
+        return bool(self.find_maximum(int(self.stop.is_set)))
 
     def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
@@ -97,6 +95,12 @@ class DistEnv:
         total = values.detach().to("cpu", torch.float64, copy=True)
         dist.all_reduce(total, group=self.control)
         return total
+
+    def find_maximum(self, value: int) -> int:
+        """Return the largest value of any rank."""
+        most = torch.tensor([value])
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
+        return int(most.item())
 
     def barrier(self) -> None:
         """Wait for every rank."""

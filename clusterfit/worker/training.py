@@ -82,7 +82,7 @@ def fit(context: Context, training: Training) -> None:
 
     network, optimizer = _build(context, training)
     checkpoints = Checkpoints(
-        folder / "checkpoints", training.identity.fingerprint, recipe.keep_checkpoints,
+        folder / "checkpoints", training.identity, recipe.keep_checkpoints,
         context.guard,
     )  # fmt: skip
     first_step = env.broadcast_object(checkpoints.find_newest(log) if env.is_main_rank else None)
