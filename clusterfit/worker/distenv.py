@@ -102,6 +102,12 @@ class DistEnv:
         dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
         return int(most.item())
 
+    def unite(self, members: set[int]) -> set[int]:
+        """Return what is in any rank's set."""
+        sets: list[Any] = [None] * self.world_size
+        dist.all_gather_object(sets, members, group=self.control)
+        return set().union(*sets)
+
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier(group=self.control)

@@ -122,13 +122,14 @@ def fit(context: Context, training: Training) -> None:
     ) else None  # fmt: skip
     last_checkpoint = epoch_start = time.monotonic()
     images_seen = 0
-    num_unreadable = 0
+    unreadable: set[int] = set()  # sample indices that this rank met in this epoch
     network.train()
     for step, batch in enumerate(loader, start=first_step):
         if env.agree_to_stop():
             write_checkpoint(step)
             raise TerminatedError(f"stopped by SIGTERM after step {step}; the next run goes on")
-        num_unreadable += _tell_unreadable(context, batch)
+        _tell_unreadable(context, batch)
+        unreadable.update(batch.unreadable)
         if len(batch.sample_indices) < recipe.batch_size_per_rank:
             raise InvalidDataError(_explain_unreadable(batch))
         learning_rate = schedule.learning_rate(step)
@@ -144,8 +145,8 @@ def fit(context: Context, training: Training) -> None:
         is_epoch_end = done % schedule.steps_per_epoch == 0
         if is_epoch_end:
             epoch = done // schedule.steps_per_epoch
-            _check_unreadable(context, num_unreadable, len(training.sample_indices))
-            num_unreadable = 0
+            _check_unreadable(context, unreadable, len(training.sample_indices))
+            unreadable.clear()
             total = env.sum_tensor(sums)
             sums.zero_()
             if not total.isfinite().all():
@@ -319,17 +320,17 @@ def _tell_schedule(context: Context, schedule: Schedule) -> None:
         context.log.info("derived", name=name, value=value, because=reason)
 
 
-def _tell_unreadable(context: Context, batch: Batch) -> int:
+def _tell_unreadable(context: Context, batch: Batch) -> None:
     for sample_index, why in batch.unreadable.items():
         context.log.warning(
             "unreadable image, another one stands in", sample_index=sample_index, why=why
         )
-    return len(batch.unreadable)
 
 
-def _check_unreadable(context: Context, num_unreadable: int, num_samples: int) -> None:
+def _check_unreadable(context: Context, unreadable: set[int], num_samples: int) -> None:
     """Raise InvalidDataError when an epoch met too many unreadable images."""
-    total = int(context.env.sum_tensor(torch.tensor([num_unreadable])).item())
+    # An image is met again by whoever looks for a substitute and tries it: count it once.
+    total = len(context.env.unite(unreadable))
     limit = context.config.data.max_unreadable_fraction
     if total > limit * num_samples:
         raise InvalidDataError(
