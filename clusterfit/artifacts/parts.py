@@ -113,7 +113,7 @@ class FeatureTable:
         num_rows = 0
         self.feature_dim: int = manifest.results["feature_dim"]
         for path in self._paths:
-            part_indices = self._read(path, "sample_indices", slice(None))
+            part_indices = self._read(path, "sample_indices")
             self._starts.append(num_rows)
             indices.append(part_indices)
             num_rows += len(part_indices)
@@ -141,10 +141,11 @@ class FeatureTable:
             yield first, self.read_rows(first, min(first + chunk_rows, stop))
 
     @staticmethod
-    def _read(path: Path, key: str, rows: slice) -> np.ndarray:
+    def _read(path: Path, key: str, rows: slice | None = None) -> np.ndarray:
+        """Return some rows of a tensor, or all; safetensors cannot slice one that has none."""
         try:
             with safe_open(path, framework="numpy") as part:
-                array: Any = part.get_slice(key)[rows]
+                array: Any = part.get_tensor(key) if rows is None else part.get_slice(key)[rows]
                 return np.asarray(array)
         except (SafetensorError, OSError) as error:
             raise InvalidDataError(f"{path}: damaged ({error}); delete it, redo extract") from error

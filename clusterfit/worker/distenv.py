@@ -26,6 +26,10 @@ _TIMEOUT = timedelta(minutes=30)
 _WAIT_SECONDS: Final = 0.2
 
 
+class PeerFailedError(RetryableError):
+    """This rank lost another one, which has told why it went."""
+
+
 class StopRequest:
     """SIGTERM as a flag, looked at where it is safe to stop."""
 
@@ -120,8 +124,8 @@ def open_process_group(device: Literal["cuda", "cpu"], attempt: int, log: Log) -
     SIGTERM becomes a flag only inside: joining waits for peers, in calls that no flag ends.
 
     Raises:
-        RetryableError: when a GPU is asked for and this process sees none for itself, or when
-            another rank failed before this one lost it.
+        RetryableError: when a GPU is asked for and this process sees none for itself.
+        PeerFailedError: when this rank failed only after another one.
     """
     local_rank = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
@@ -167,7 +171,7 @@ def open_process_group(device: Literal["cuda", "cpu"], attempt: int, log: Log) -
         first = _claim_first_failure(store, attempt, rank)
         if first != rank and not isinstance(error, ClusterfitError):
             # It lost a peer that has told why it went: nobody needs this one's traceback.
-            raise RetryableError(f"rank {first} has left; so does this one") from error
+            raise PeerFailedError(f"rank {first} failed first") from error
         raise
     finally:
         dist.destroy_process_group()

@@ -24,7 +24,7 @@ from clusterfit.errors import (
     ClusterfitError,
 )
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
-from clusterfit.worker.attempts import Attempt, begin_attempt, forgive_attempt
+from clusterfit.worker.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
 from clusterfit.worker.gang import Gang, Place, read_place
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
@@ -84,8 +84,9 @@ def _lead(assignment: Assignment, place: Place, log: Log) -> int:
             log.info("already finished", folder=run.stage(stage))
             return 0
         _write_run_file(assignment, writer)
-        attempt = begin_attempt(run, stage, place.submission, writer.check)
+        attempt = plan_attempt(run, stage, place.submission)
         try:
+            record_attempt(run, stage, attempt, writer.check)
             with Gang.host(place, writer.token, attempt.number, log) as gang:
                 code = _run_ranks(assignment, place, writer.token, attempt.number, log)
                 code = gang.leave(code)

@@ -11,7 +11,7 @@ from clusterfit.artifacts.owner import Writer
 from clusterfit.errors import RETRYABLE_EXIT_CODE, ClusterfitError
 from clusterfit.worker.arguments import build_parser, read_assignment
 from clusterfit.worker.context import Context
-from clusterfit.worker.distenv import open_process_group
+from clusterfit.worker.distenv import PeerFailedError, open_process_group
 from clusterfit.worker.log import Log, describe
 from clusterfit.worker.orphan import die_with_parent
 
@@ -34,6 +34,9 @@ def main() -> int:
         program = import_module(f"clusterfit.worker.{assignment.stage}")
         with open_process_group(assignment.config.device, options.attempt, log) as env:
             program.run(Context(assignment, env, log, writer))
+    except PeerFailedError as error:
+        log.warning(str(error), exit_code=error.exit_code)
+        return error.exit_code
     except ClusterfitError as error:
         for fault in error.faults:
             log.error(fault, exit_code=error.exit_code)
