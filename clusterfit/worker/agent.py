@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from typing import Final
@@ -21,6 +22,9 @@ GRACE_SECONDS: Final = 105
 """Given to ranks between SIGTERM and SIGKILL: the pod's 120 s less what the entry itself needs."""
 
 _RENDEZVOUS_SECONDS: Final = 900
+
+_AGENT_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Those for which torchrun's agent installs handlers, and leaves them behind."""
 
 
 def run_agent(place: Place, command: list[str], log: Log) -> int:
@@ -50,6 +54,7 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
         shutdown_timeout=GRACE_SECONDS,
     )
     executable, *arguments = command
+    handlers = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
     try:
         elastic_launch(config, executable)(*arguments)
     except ChildFailedError as error:
@@ -60,6 +65,9 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
     except (RuntimeError, OSError) as error:  # the rendezvous: a peer or its port is not there
         log.error(f"rendezvous failed: {error}".splitlines()[0], exit_code=RETRYABLE_EXIT_CODE)
         return RETRYABLE_EXIT_CODE
+    finally:
+        for number, handler in handlers.items():  # the agent's would raise from now on, anywhere
+            signal.signal(number, handler)
     return 0
 
 

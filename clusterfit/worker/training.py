@@ -100,7 +100,7 @@ class _Trainer:
         self._stepper = Stepper(training.model, training.recipe, context.env.device)
         self._checkpoints = Checkpoints(
             self._folder / "checkpoints",
-            training.identity.fingerprint,
+            training.identity,
             training.recipe.keep_checkpoints,
             context.guard,
         )
@@ -185,7 +185,7 @@ class _Trainer:
             self._context.log.warning(
                 "unreadable image, another one stands in", sample_index=sample_index, why=why
             )
-        self._epoch.num_unreadable += len(batch.unreadable)
+        self._epoch.unreadable.update(batch.unreadable)
         if len(batch.sample_indices) < self._recipe.batch_size_per_rank:
             sample_index, why = next(iter(batch.unreadable.items()))
             raise InvalidDataError(
@@ -219,8 +219,8 @@ class _Trainer:
             context.log.info("epoch", **_round(self._metrics[-1]))
 
     def _check_unreadable(self) -> None:
-        num_unreadable = torch.tensor([self._epoch.num_unreadable])
-        total = int(self._context.env.sum_tensor(num_unreadable).item())
+        # An image is met again by whoever looks for a substitute and tries it: count it once.
+        total = len(self._context.env.unite(self._epoch.unreadable))
         limit = self._context.config.data.max_unreadable_fraction
         num_samples = len(self._training.sample_indices)
         if total > limit * num_samples:
@@ -251,7 +251,7 @@ class _EpochSums:
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
-        self.num_unreadable = 0
+        self.unreadable: set[int] = set()  # sample indices
         self._num_images = 0
         self._start = time.monotonic()
 
