@@ -64,15 +64,15 @@ def read_part_header(path: Path) -> PartHeader | None:
             if header_bytes > size:
                 return None
             header = json.loads(file.read(header_bytes))
-        if 8 + header_bytes + header["features"]["data_offsets"][1] > size:
+        features, sample_indices = header["features"], header["sample_indices"]
+        end = max(features["data_offsets"][1], sample_indices["data_offsets"][1])
+        num_rows, feature_dim = features["shape"]
+        if 8 + header_bytes + end != size or sample_indices["shape"] != [num_rows]:
             return None
-        if 8 + header_bytes + header["sample_indices"]["data_offsets"][1] > size:
-            return None
-        num_rows, feature_dim = header["features"]["shape"]
         metadata = header["__metadata__"]
         excluded = {int(index): why for index, why in json.loads(metadata["excluded"]).items()}
         return PartHeader(num_rows, feature_dim, metadata["fingerprint"], excluded)
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 
@@ -109,7 +109,7 @@ class FeatureTable:
         num_rows = 0
         self.feature_dim: int = manifest.results["feature_dim"]
         for path in self._paths:
-            part_indices = self._read(path, "sample_indices", slice(None))
+            part_indices = self._read(path, "sample_indices")
             self._starts.append(num_rows)
             indices.append(part_indices)
             num_rows += len(part_indices)
@@ -120,6 +120,8 @@ class FeatureTable:
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start..stop-1 as (n, D) float32."""
+        if start < 0 or stop > self.num_rows:
+            raise IndexError(f"rows {start}..{stop}: want 0..{self.num_rows}")
         rows = np.empty((max(stop - start, 0), self.feature_dim), np.float32)
         while start < stop:
             number = bisect.bisect_right(self._starts, start) - 1
@@ -137,10 +139,11 @@ class FeatureTable:
             yield first, self.read_rows(first, min(first + chunk_rows, stop))
 
     @staticmethod
-    def _read(path: Path, key: str, rows: slice) -> np.ndarray:
+    def _read(path: Path, key: str, rows: slice | None = None) -> np.ndarray:
         try:
             with safe_open(path, framework="numpy") as part:
-                array: Any = part.get_slice(key)[rows]
+                # A slice of a part without rows is an error of safetensors': take such a one whole.
+                array: Any = part.get_tensor(key) if rows is None else part.get_slice(key)[rows]
                 return np.asarray(array)
         except (SafetensorError, OSError) as error:
             raise InvalidDataError(f"{path}: damaged ({error}); delete it, redo extract") from error
