@@ -24,11 +24,8 @@ def run_directory(tmp_path: Path) -> RunDirectory:
     return directory
 
 
-WritePartition = Callable[[list[np.ndarray], list[np.ndarray]], Path]
-
-
 @pytest.fixture
-def write_partition(tmp_path: Path) -> WritePartition:
+def write_partition(tmp_path: Path) -> Callable[[list[np.ndarray], list[np.ndarray]], Path]:
     """Write a finished partition: one array of features, and one of sample indices, a part."""
 
     def write(features: list[np.ndarray], sample_indices: list[np.ndarray]) -> Path:

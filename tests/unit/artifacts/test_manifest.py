@@ -25,13 +25,14 @@ from clusterfit.errors import InvalidDataError, MissingInputError
 CONFIG = {"model": "resnet50", "seed": 0, "weights": {"from": "path", "skipLayers": ["fc"]}}
 INPUTS = {"data.train": "d" * 64, "weights": "w" * 64}
 
+TEXTS = st.text(max_size=4)
 SCALARS = (
-    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 )
 TREES = st.recursive(
-    SCALARS, lambda child: st.lists(child) | st.dictionaries(st.text(), child), max_leaves=8
+    SCALARS, lambda child: st.lists(child) | st.dictionaries(TEXTS, child), max_leaves=4
 )
-CONFIGS = st.dictionaries(st.text(), TREES, min_size=1)
+CONFIGS = st.dictionaries(TEXTS, TREES, min_size=1, max_size=4)
 
 
 def shuffle_keys(value: Any) -> Any:

@@ -214,5 +214,5 @@ def test_an_owner_that_releases_while_we_look_is_succeeded(
 
 def test_a_folder_that_cannot_be_written_cannot_be_claimed(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(WriteError, match="cannot write"):
+    with pytest.raises(WriteError, match="the run directory cannot be written: "):
         claim(RunDirectory(tmp_path / "runs", "digits"), "extract", "one")
