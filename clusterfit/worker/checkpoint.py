@@ -26,15 +26,20 @@ class Checkpoints:
         self._guard = guard
 
     def write(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` optimizer steps, then remove the oldest.
+        """Write the state after `step` optimizer steps, then remove all but the newest few.
+
+        Steps only rise: a later one was damaged, or is another training's, and goes too.
 
         Raises:
             WriteError: when it cannot be written; older ones stay.
         """
         buffer = io.BytesIO()
         torch.save({"fingerprint": self._fingerprint, "step": step, "state": state}, buffer)
-        write_file(self._folder / f"step-{step:09d}.pt", buffer.getvalue(), self._guard)
-        for path in self._paths()[self._keep :]:
+        written = self._folder / f"step-{step:09d}.pt"
+        write_file(written, buffer.getvalue(), self._guard)
+        paths = self._paths()
+        newest = paths.index(written)
+        for path in (*paths[:newest], *paths[newest + self._keep :]):
             path.unlink(missing_ok=True)
 
     def find_newest(self, log: Log) -> int:
