@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
+from clusterfit.artifacts.files import write_array
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 SAMPLES = Samples(("t/a/1.png", "t/a/2.png", "t/b/1.png"), np.array([0, 0, 1]), ("a", "b"))
@@ -69,7 +71,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_edited_samples_and_labels_are_refused(tmp_path: Path) -> None:
-    edits = {
+    edits: dict[str, Callable[[], object]] = {
         "renamed": lambda: edit(tmp_path / "samples.txt", "a/2", "a/3"),
         "swapped": lambda: (tmp_path / "samples.txt").write_text(
             "t/a/2.png\nt/a/1.png\nt/b/1.png\n"
@@ -78,7 +80,7 @@ def test_edited_samples_and_labels_are_refused(tmp_path: Path) -> None:
         "cut": lambda: edit(tmp_path / "samples.txt", "b/1.png\n", "b/1.p"),
         "not text": lambda: (tmp_path / "samples.txt").write_bytes(b"\xff\n"),
         "gone": lambda: (tmp_path / "samples.txt").unlink(),
-        "relabelled": lambda: np.save(tmp_path / "labels.npy", np.array([0, 1, 1])),
+        "relabelled": lambda: write_array(tmp_path / "labels.npy", np.array([0, 1, 1])),
         "no labels": lambda: (tmp_path / "labels.npy").unlink(),
         "no record": lambda: (tmp_path / "dataset.json").write_text("{}"),
     }

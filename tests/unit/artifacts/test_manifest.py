@@ -26,9 +26,7 @@ CONFIG = {"model": "resnet50", "seed": 0, "weights": {"from": "path", "skipLayer
 INPUTS = {"data.train": "d" * 64, "weights": "w" * 64}
 
 TEXTS = st.text(max_size=4)
-SCALARS = (
-    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
-)
+SCALARS = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 TREES = st.recursive(
     SCALARS, lambda child: st.lists(child) | st.dictionaries(TEXTS, child), max_leaves=4
 )
