@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
@@ -50,6 +51,11 @@ def main() -> int:
         for fault in error.faults:
             log.error(fault, exit_code=error.exit_code)
         return error.exit_code
+    except Exception as error:  # noqa: BLE001 - Python would end with 1, which nobody tries again
+        traceback.print_exc()
+        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+        log.error(first_line, exit_code=RETRYABLE_EXIT_CODE)
+        return RETRYABLE_EXIT_CODE
 
 
 def _run_stage(assignment: Assignment, place: Place, log: Log) -> int:
