@@ -68,15 +68,15 @@ def read_part_header(path: Path) -> PartHeader | None:
             if header_bytes > size:
                 return None
             header = json.loads(file.read(header_bytes))
-        if 8 + header_bytes + header["features"]["data_offsets"][1] > size:
+        features, sample_indices = header["features"], header["sample_indices"]
+        end = max(features["data_offsets"][1], sample_indices["data_offsets"][1])
+        num_rows, feature_dim = features["shape"]
+        if 8 + header_bytes + end != size or sample_indices["shape"] != [num_rows]:
             return None
-        if 8 + header_bytes + header["sample_indices"]["data_offsets"][1] > size:
-            return None
-        num_rows, feature_dim = header["features"]["shape"]
         said = json.loads(header["__metadata__"][_METADATA_KEY])
         excluded = {int(index): why for index, why in said["excluded"].items()}
         return PartHeader(num_rows, feature_dim, said["fingerprint"], excluded)
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 
@@ -124,6 +124,8 @@ class FeatureTable:
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start..stop-1 as (n, D) float32."""
+        if start < 0 or stop > self.num_rows:
+            raise IndexError(f"rows {start}..{stop}: want 0..{self.num_rows}")
         rows = np.empty((max(stop - start, 0), self.feature_dim), np.float32)
         while start < stop:
             number = bisect.bisect_right(self._starts, start) - 1
