@@ -1,4 +1,4 @@
-"""Small run directories and partitions of features."""
+"""A disk that is soon full, and partitions of features."""
 
 from __future__ import annotations
 
@@ -11,17 +11,8 @@ from subprocess import run
 import numpy as np
 import pytest
 
-from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.artifacts.parts import part_name, write_part
-
-
-@pytest.fixture
-def run_directory(tmp_path: Path) -> RunDirectory:
-    """Return an empty run directory."""
-    directory = RunDirectory(tmp_path / "runs", "digits")
-    directory.root.mkdir(parents=True)
-    return directory
 
 
 @pytest.fixture

@@ -13,17 +13,8 @@ import torch.distributed as dist
 from PIL import Image
 from torch._C._distributed_c10d import HashStore, PrefixStore
 
-from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.worker.distenv import DistEnv, StopRequest
 from clusterfit.worker.log import Log
-
-
-@pytest.fixture
-def run_directory(tmp_path: Path) -> RunDirectory:
-    """Return an empty run directory."""
-    directory = RunDirectory(tmp_path / "runs", "digits")
-    directory.root.mkdir(parents=True)
-    return directory
 
 
 @pytest.fixture
