@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import Field, StringConstraints, model_validator
 
+from clusterfit.config.platform import Platform
 from clusterfit.config.section import OPERATIONAL, Section
 from clusterfit.config.stages import STAGES, StageName
 
@@ -378,6 +379,9 @@ class Algorithm(Section):
 
 class RunFile(Algorithm):
     """One run: the algorithm, and where a cluster shall run it."""
+
+    platform: Platform = Platform()
+    """What Kubernetes needs: GPUs, image, claims, queue. It never enters a container."""
 
     def algorithm(self) -> Algorithm:
         """Return the part that enters the container, without `platform`."""

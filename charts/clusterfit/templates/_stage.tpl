@@ -1,0 +1,58 @@
+{{/*
+What one stage asks for, as JSON: its override of platform, else platform's own, and what follows.
+Usage: include "clusterfit.stage" (dict "root" $ "stage" "extract") | fromJson
+The cluster stage keeps to one node and one process, which is all that faiss can use.
+The same rules are in clusterfit.config.platform; tests hold the two together.
+*/}}
+{{- define "clusterfit.stage" -}}
+{{- $platform := .root.Values.platform -}}
+{{- $own := index $platform.stages .stage -}}
+{{- $settings := dict -}}
+{{- range $key := list "gpus" "gpusPerNode" "gpuResource" "nodesWithoutGpus" "processesPerNode"
+      "cpusPerNode" "memoryGibPerNode" "shmGibPerNode" "extraResources" "nodeSelector" "tolerations"
+      "affinity" "deadlineSeconds" "startDeadlineSeconds" -}}
+{{- $_ := set $settings $key (ternary (index $own $key) (index $platform $key) (hasKey $own $key)) -}}
+{{- end -}}
+{{- if eq .stage "cluster" -}}
+{{- if not (hasKey $own "gpus") }}{{ $_ := set $settings "gpus" (min (int64 $settings.gpus) (int64 $settings.gpusPerNode)) }}{{ end -}}
+{{- if not (hasKey $own "nodesWithoutGpus") }}{{ $_ := set $settings "nodesWithoutGpus" 1 }}{{ end -}}
+{{- if not (hasKey $own "processesPerNode") }}{{ $_ := set $settings "processesPerNode" 1 }}{{ end -}}
+{{- end -}}
+{{- include "clusterfit.checkSettings" (dict "stage" .stage "settings" $settings) -}}
+{{- $gpus := int64 $settings.gpus -}}
+{{- $gpusPerPod := min $gpus (int64 $settings.gpusPerNode) -}}
+{{- $nodes := int64 $settings.nodesWithoutGpus -}}
+{{- if gt $gpus 0 }}{{ $nodes = div $gpus $gpusPerPod }}{{ end -}}
+{{- $processes := int64 $settings.processesPerNode | default (max 1 $gpusPerPod) -}}
+{{- $kind := "PyTorchJob" -}}
+{{- if and (eq .stage "cluster") (eq (int $nodes) 1) }}{{ $kind = "Job" }}{{ end -}}
+{{- $name := include "clusterfit.jobName" . -}}
+{{- $pods := list -}}
+{{- if eq $kind "PyTorchJob" -}}
+{{- range $index := until (int $nodes) }}{{ $pods = append $pods (printf "%s-worker-%d" $name $index) }}{{ end -}}
+{{- end -}}
+{{- $first := eq .stage (first .root.Values.stages) -}}
+{{- dict "stage" .stage "kind" $kind "name" $name "nodes" $nodes "processesPerNode" $processes
+      "gpusPerPod" $gpusPerPod "pods" $pods "first" $first "settings" $settings | toJson -}}
+{{- end -}}
+
+{{/* Requests and limits of a worker pod, as JSON. CPU has no limit: throttled decoding starves GPUs. */}}
+{{- define "clusterfit.resources" -}}
+{{- $settings := .settings -}}
+{{- $limits := dict "memory" (include "clusterfit.gibibytes" $settings.memoryGibPerNode) -}}
+{{- if gt (int64 .gpusPerPod) 0 }}{{ $_ := set $limits $settings.gpuResource (int64 .gpusPerPod | toString) }}{{ end -}}
+{{- range $name, $amount := $settings.extraResources }}{{ $_ := set $limits $name $amount }}{{ end -}}
+{{- $requests := merge (dict "cpu" (include "clusterfit.cpus" $settings.cpusPerNode)) $limits -}}
+{{- dict "requests" $requests "limits" $limits | toJson -}}
+{{- end -}}
+
+{{/* A number of gibibytes or cores as Kubernetes writes it: 64 -> 64Gi, 0.5 -> 512Mi; 16 -> 16, 0.25 -> 250m. */}}
+{{- define "clusterfit.gibibytes" -}}
+{{- $mebibytes := mulf . 1024 | ceil | int64 -}}
+{{- if mod $mebibytes 1024 }}{{ $mebibytes }}Mi{{ else }}{{ div $mebibytes 1024 }}Gi{{ end -}}
+{{- end -}}
+
+{{- define "clusterfit.cpus" -}}
+{{- $millicores := mulf . 1000 | ceil | int64 -}}
+{{- if mod $millicores 1000 }}{{ $millicores }}m{{ else }}{{ div $millicores 1000 }}{{ end -}}
+{{- end -}}
