@@ -19,15 +19,23 @@ from pydantic import (
     model_validator,
 )
 
-from clusterfit.config.section import OPERATIONAL, Section
+from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
 
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _DNS_NAME = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
 
-DnsName = Annotated[str, StringConstraints(pattern=rf"^{_DNS_NAME}$", max_length=253)]
+DnsName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_DNS_NAME}$", max_length=253),
+    Wanted("the name of an object: lower-case letters, digits, `-` and `.`"),
+]
 """The name of an object of Kubernetes."""
-OptionalDnsName = Annotated[str, StringConstraints(pattern=rf"^({_DNS_NAME})?$", max_length=253)]
+OptionalDnsName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({_DNS_NAME})?$", max_length=253),
+    Wanted("the name of an object: lower-case letters, digits, `-` and `.`; or nothing"),
+]
 """The same; empty where it is not given."""
 QualifiedName = Annotated[
     str,
@@ -35,20 +43,34 @@ QualifiedName = Annotated[
         pattern=rf"^({_DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$",
         max_length=317,
     ),
+    Wanted("a name like nvidia.com/gpu: a domain, `/`, letters, digits, `-`, `_` and `.`"),
 ]
 """A key of a label or annotation, or the name of a resource: `nvidia.com/gpu`."""
 OptionalTopologyLevel = Annotated[
-    str, StringConstraints(pattern=rf"^({_DNS_NAME}(/[-A-Za-z0-9_.]+)?)?$", max_length=317)
+    str,
+    StringConstraints(pattern=rf"^({_DNS_NAME}(/[-A-Za-z0-9_.]+)?)?$", max_length=317),
+    Wanted("the key of a node label, or nothing"),
 ]
 """A label of nodes that names a level: `topology.kubernetes.io/rack`; empty: none."""
 LabelValue = Annotated[
-    str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+    str,
+    StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"),
+    Wanted("at most 63 letters, digits, `-`, `_` and `.`, no line end"),
 ]
 Quantity = Annotated[
-    str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
+    str,
+    StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"),
+    Wanted('an amount in quotes, like "1", "500m" or "16Gi"'),
 ]
 """An amount as Kubernetes writes it: `1`, `500m`, `16Gi`."""
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253)]
+EnvName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253),
+    Wanted("letters, digits and `_`, no digit first"),
+]
+NcclName = Annotated[
+    str, StringConstraints(pattern=r"^NCCL_[A-Z0-9_]+$"), Wanted("a variable of NCCL's: NCCL_...")
+]
 UserId = Annotated[int, Ge(1), Le(2**31 - 1)]
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -80,12 +102,21 @@ class Image(Section):
             pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$",
             max_length=255,
         ),
+        Wanted("a lower-case image name without tag and spaces, like registry.example/clusterfit"),
     ] = "ghcr.io/clusterfit/clusterfit"
     """Registry and name, without a tag. The default is a placeholder: set it to where you have
     pushed the image that the Dockerfile builds."""
-    tag: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$")] = ""
+    tag: Annotated[
+        str,
+        StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"),
+        Wanted("letters, digits, `-`, `_` and `.`"),
+    ] = ""
     """Its tag; empty: the chart's version, unless a digest is given."""
-    digest: Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    digest: Annotated[
+        str,
+        StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$"),
+        Wanted("sha256: and 64 hexadecimal digits"),
+    ] = ""
     """`sha256:...` pins the very image, whatever the tag says; empty: the tag decides."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When a node asks the registry. `Always` costs a round trip for each pod."""
@@ -99,7 +130,9 @@ class Volume(Section):
     claim: OptionalDnsName = ""
     """Name of the PersistentVolumeClaim."""
     sub_path: Annotated[
-        str, StringConstraints(pattern=r"^([^/\x00-\x1f][^\x00-\x1f]*)?$", max_length=1024)
+        str,
+        StringConstraints(pattern=r"^([^/\x00-\x1f][^\x00-\x1f]*)?$", max_length=1024),
+        Wanted("a folder below the claim's root, so without `/` in front"),
     ] = ""
     """Folder of the claim that becomes the root; empty: all of it. It must not hold `..`."""
 
@@ -203,9 +236,13 @@ class EnvVar(Section):
 class VolumeMount(Section):
     """One more volume of every worker pod, and where it is mounted."""
 
-    name: Annotated[str, StringConstraints(pattern=rf"^{_DNS_LABEL}$")]
+    name: Annotated[
+        str, StringConstraints(pattern=rf"^{_DNS_LABEL}$"), Wanted("lower-case letters and digits")
+    ]
     """A name of its own; tmp, cache, shm, config, data and storage are taken."""
-    mount_path: Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*$")]
+    mount_path: Annotated[
+        str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*$"), Wanted("an absolute path")
+    ]
     """Where it appears."""
     read_only: bool = True
     """Whether writing to it is refused."""
@@ -244,7 +281,7 @@ class Resources(Section):
     """Memory of each pod, request and limit, in GiB. It holds shmGibPerNode too. The cluster stage
     keeps all features in it, 4 bytes a number: 10.5 GB for ImageNet at 2048."""
     shm_gib_per_node: Annotated[float, Gt(0)] = 16.0
-    """Shared memory (/dev/shm) of each pod in GiB, through which loaders and NCCL hand data over."""
+    """Shared memory (/dev/shm) of each pod in GiB; loaders and NCCL hand data over in it."""
     extra_resources: dict[QualifiedName, Quantity] = {}
     """More resources of each pod, as requests and limits: `rdma/ib: "1"`."""
     node_selector: dict[QualifiedName, LabelValue] = {}
@@ -306,26 +343,12 @@ class StageOverride(Resources):
         return {key: value for key, value in serialize(self).items() if key in given}
 
 
-class StageOverrides(Section):
-    """Resources of single stages."""
-
-    pretext: StageOverride = StageOverride()
-    """Instead of platform's, for the pretext stage."""
-    extract: StageOverride = StageOverride()
-    """Instead of platform's, for the extract stage."""
-    cluster: StageOverride = StageOverride()
-    """Instead of platform's, for the cluster stage, which otherwise takes the GPUs of one node."""
-    train: StageOverride = StageOverride()
-    """Instead of platform's, for the train stage."""
-    evaluate: StageOverride = StageOverride()
-    """Instead of platform's, for the evaluate stage."""
-
-
 class Platform(Resources):
     """Where and how a cluster runs the stages."""
 
-    stages: StageOverrides = StageOverrides()
-    """Resources of single stages, where they differ."""
+    stages: dict[StageName, StageOverride] = {}
+    """Resources of single stages by their names, where they differ: `{cluster: {gpus: 1}}`. The
+    cluster stage otherwise takes the GPUs of one node."""
     image: Image = Image()
     """The container image."""
     storage: StorageVolume = StorageVolume()
@@ -342,7 +365,7 @@ class Platform(Resources):
     """Whom the processes run as."""
     extra_env: tuple[EnvVar, ...] = ()
     """More environment variables of the worker pods."""
-    nccl: dict[Annotated[str, StringConstraints(pattern=r"^NCCL_[A-Z0-9_]+$")], str] = {}
+    nccl: dict[NcclName, str] = {}
     """NCCL's settings by their own names, as text: `NCCL_SOCKET_IFNAME: eth0`."""
     extra_volumes: tuple[VolumeMount, ...] = ()
     """More volumes of the worker pods: RDMA devices, scratch disks, trusted certificates."""
@@ -356,7 +379,9 @@ class Platform(Resources):
     ttl_seconds_after_finished: NonNegativeInt = 0
     """After this time a finished stage is removed, with its pods and their logs; the copies in the
     run directory stay. 0: kept until the release is deleted."""
-    overwrite_token: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$")] = ""
+    overwrite_token: Annotated[
+        str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$"), Wanted("lower-case letters")
+    ] = ""
     """Set by `submit --overwrite`: lets this one submission replace finished stages that were made
     with another configuration. Empty: they are refused."""
 
@@ -391,7 +416,7 @@ class Platform(Resources):
 
         The cluster stage keeps to one node and one process, which is all that faiss can use.
         """
-        override: StageOverride = getattr(self.stages, stage)
+        override = self.stages.get(stage, StageOverride())
         settings = {name: getattr(self, name) for name in Resources.model_fields}
         given = {name: getattr(override, name) for name in override.model_fields_set}
         if stage == "cluster":

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+OPERATIONAL_KEY: Final = "x-operational"
+WANTED_KEY: Final = "x-wanted"
+"""What the two markers below leave in the tree's schema; no generated file shows them."""
 
 
 class _Operational:
     """Marks a field that changes how a stage runs, never what it produces."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Tell those who read the tree as a schema."""
+        return {**handler(core_schema), OPERATIONAL_KEY: True}
 
     def __repr__(self) -> str:
         return "OPERATIONAL"
@@ -17,6 +30,23 @@ class _Operational:
 
 OPERATIONAL: Final = _Operational()
 """`Annotated[int, OPERATIONAL]`: left out of fingerprints, so changing it redoes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Says in words what a field takes where its pattern alone would not help a user.
+
+    `Annotated[str, StringConstraints(pattern=...), Wanted("lower-case letters")]` reads in a fault
+    as `name: got "Run", want lower-case letters`.
+    """
+
+    words: str
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Tell those who read the tree as a schema."""
+        return {**handler(core_schema), WANTED_KEY: self.words}
 
 
 class Section(BaseModel):

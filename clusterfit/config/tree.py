@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import Field, StringConstraints, model_validator
 
 from clusterfit.config.platform import Platform
-from clusterfit.config.section import OPERATIONAL, Section
+from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
 
 Fraction = Annotated[float, Ge(0), Le(1)]
@@ -24,19 +24,29 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 Rgb = Annotated[tuple[float, ...], Len(3, 3)]
 
 RunName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40)
+    str,
+    StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40),
+    Wanted("1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"),
 ]
 """A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
 
 ModelName = Annotated[str, StringConstraints(min_length=1)]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$")]
+RelativePath = Annotated[
+    str,
+    StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$"),
+    Wanted("a path below its root, so without `/` in front"),
+]
 """A path below one of the two roots; empty where it is not given."""
 
 
 class Inputs(Section):
     """Artifacts that another run has already made."""
 
-    features: Annotated[str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$")] = ""
+    features: Annotated[
+        str,
+        StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$"),
+        Wanted("another run's name, or nothing"),
+    ] = ""
     """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
     the number of clusters extracts once."""
 
@@ -175,7 +185,7 @@ class Pretext(Recipe):
 
 
 class Train(Recipe):
-    """ClusterFit's second step: a network from scratch that predicts each image's cluster."""
+    """Step 2: a network from scratch that predicts each image's cluster."""
 
     crop_min_scale: Annotated[float, Gt(0), Le(1)] = 0.08
     """Smallest area of a random resized crop, as a fraction of the image's."""
@@ -220,13 +230,12 @@ class CenterView(Section):
 
 
 class Extract(CenterView):
-    """Features of every image, from one layer of a pre-trained network."""
+    """Step 1, first half: features of every image, from one layer of a pre-trained network."""
 
     model: ModelName = "resnet50"
     """A torchvision classification model by name, or `resnet8_small`; train.model may be
     another."""
     weights: Weights = Weights()
-    """What the network knows."""
     layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
     """Any layer of the model by its dotted name, or VISSL's conv1, res1..res5, res5avg,
     flatten."""
@@ -241,7 +250,7 @@ class Extract(CenterView):
 
 
 class Cluster(Section):
-    """k-means on the features of the train partition."""
+    """Step 1, second half: k-means on the features of the train partition."""
 
     engine: Literal["faiss"] = "faiss"
     """`faiss`: faiss.Kmeans on the CPU, or on the GPUs of one node where its GPU wheel is in."""
@@ -343,19 +352,12 @@ class Algorithm(Section):
     """Where networks run. Nothing falls back from one to the other: a GPU that is asked for and is
     not there is an error."""
     inputs: Inputs = Inputs()
-    """Artifacts of other runs."""
     data: Data = Data()
-    """The images."""
     pretext: Pretext = Pretext()
-    """RotNet pre-training."""
     extract: Extract = Extract()
-    """Step 1a: features."""
     cluster: Cluster = Cluster()
-    """Step 1b: clusters."""
     train: Train = Train()
-    """Step 2: a new network on the clusters."""
     evaluate: Evaluate = Evaluate()
-    """Linear probes and nearest neighbours on frozen features."""
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:

@@ -50,7 +50,7 @@ def write_manifests(manifests: Iterable[Manifest]) -> str:
 
 
 def write_manifest(manifest: Manifest) -> str:
-    """Return one object as YAML, with quotes where any reader might take text for something else."""
+    """Return one object as YAML, with quotes where any reader might misread text."""
     text: str = yaml.dump(
         manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000
     )

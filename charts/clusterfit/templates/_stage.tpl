@@ -6,7 +6,7 @@ The same rules are in clusterfit.config.platform; tests hold the two together.
 */}}
 {{- define "clusterfit.stage" -}}
 {{- $platform := .root.Values.platform -}}
-{{- $own := index $platform.stages .stage -}}
+{{- $own := index $platform.stages .stage | default dict -}}
 {{- $settings := dict -}}
 {{- range $key := list "gpus" "gpusPerNode" "gpuResource" "nodesWithoutGpus" "processesPerNode"
       "cpusPerNode" "memoryGibPerNode" "shmGibPerNode" "extraResources" "nodeSelector" "tolerations"
