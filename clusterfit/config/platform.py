@@ -274,14 +274,16 @@ class Resources(Section):
     processes_per_node: NonNegativeInt = 0
     """Processes in each pod; 0: one per GPU, or one where there are none. The cluster stage has one
     unless platform.stages.cluster says otherwise: faiss drives a node's GPUs from one process."""
-    cpus_per_node: Annotated[float, Gt(0)] = 16.0
-    """CPU cores requested for each pod; more are used where the node has them to spare. Decoding
-    images needs about one per 860 a second."""
-    memory_gib_per_node: Annotated[float, Gt(0)] = 64.0
-    """Memory of each pod, request and limit, in GiB. It holds shmGibPerNode too. The cluster stage
-    keeps all features in it, 4 bytes a number: 10.5 GB for ImageNet at 2048."""
-    shm_gib_per_node: Annotated[float, Gt(0)] = 16.0
-    """Shared memory (/dev/shm) of each pod in GiB; loaders and NCCL hand data over in it."""
+    cpus_per_node: Annotated[float, Gt(0)] = 64.0
+    """CPU cores requested for a pod with a whole node's GPUs, or without GPUs; a pod with a part of
+    the GPUs requests that part. Spare cores of the node are used too. Decoding images takes about
+    one per 860 a second."""
+    memory_gib_per_node: Annotated[float, Gt(0)] = 256.0
+    """Memory of such a pod, request and limit, in GiB; divided likewise. shmGibPerNode is part of
+    it. The cluster stage keeps all features in it, 4 bytes a number: 10.5 GB for ImageNet at
+    2048."""
+    shm_gib_per_node: Annotated[float, Gt(0)] = 64.0
+    """Shared memory of such a pod in GiB; divided likewise. Loaders and NCCL pass data in it."""
     extra_resources: dict[QualifiedName, Quantity] = {}
     """More resources of each pod, as requests and limits: `rdma/ib: "1"`."""
     node_selector: dict[QualifiedName, LabelValue] = {}

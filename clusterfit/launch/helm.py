@@ -19,7 +19,7 @@ from clusterfit.launch.access import Access
 
 Values = dict[str, Any]
 
-_TEMPLATE_FAILURE = re.compile(r"error calling (?:fail|include): (?!template:)(?P<said>.*)$", re.M)
+_TEMPLATE_FAILURE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)$", re.M)
 _UNPRINTABLE = re.compile(r"[^\n -~]")
 
 

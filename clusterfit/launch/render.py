@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from clusterfit.config.stages import STEPS, StageName
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.invariants import check_manifests
 from clusterfit.launch.manifests import Manifest, read_manifests, sort_manifests
+from clusterfit.launch.submission import name_step
 
 CONTENT_ANNOTATION: Final = "clusterfit.dev/content"
 """On the release's ConfigMap: the digest of the values that it was made of."""
@@ -38,26 +37,9 @@ class Rendered:
         return str(self.config_map["metadata"]["annotations"][CONTENT_ANNOTATION])
 
 
-def resolve_step(step: str, run: RunFile) -> tuple[StageName, ...]:
-    """Return the stages that a step or a stage means; `pipeline` is what the file lists."""
-    if step == "pipeline":
-        return run.stages
-    return STEPS.get(step) or (step,)  # type: ignore[return-value]  # a stage's own name
-
-
 def name_release(run: RunFile) -> str:
     """Return the release's name for the stages that the run file lists: `<name>-<step>`."""
     return f"{run.name}-{name_step(run.stages)}"
-
-
-def name_step(stages: Sequence[StageName]) -> str:
-    """Return the shortest name for a list of stages."""
-    if len(stages) == 1:
-        return stages[0]
-    for step, its_stages in STEPS.items():
-        if tuple(stages) == its_stages:
-            return step
-    return "pipeline"
 
 
 def render_run(helm: Helm, run: RunFile, namespace: str) -> Rendered:

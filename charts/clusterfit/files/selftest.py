@@ -1,4 +1,4 @@
-"""Prove that a worker's pod can work here: the claims, the rename that artifacts rely on, the libraries."""
+"""Prove that a worker's pod can work here: the claims, atomic renames, the libraries."""
 
 import os
 import pathlib

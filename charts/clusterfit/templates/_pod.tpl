@@ -104,7 +104,7 @@ volumes:
   - name: shm
     emptyDir:
       medium: Memory
-      sizeLimit: {{ include "clusterfit.gibibytes" .settings.shmGibPerNode }}
+      sizeLimit: {{ include "clusterfit.gibibytes" .settings.shmGib }}
 {{- if ne $dataClaim $platform.storage.claim }}
   - name: data
     persistentVolumeClaim:

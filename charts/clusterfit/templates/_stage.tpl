@@ -23,6 +23,11 @@ The same rules are in clusterfit.config.platform; tests hold the two together.
 {{- $gpusPerPod := min $gpus (int64 $settings.gpusPerNode) -}}
 {{- $nodes := int64 $settings.nodesWithoutGpus -}}
 {{- if gt $gpus 0 }}{{ $nodes = div $gpus $gpusPerPod }}{{ end -}}
+{{- /* A pod with a part of a node's GPUs gets that part of the rest. */ -}}
+{{- $part := ternary (dict "of" $settings.gpusPerNode "is" $gpusPerPod) (dict "of" 1 "is" 1) (gt $gpus 0) -}}
+{{- $_ := set $settings "cpus" (divf (mulf $settings.cpusPerNode $part.is) $part.of) -}}
+{{- $_ := set $settings "memoryGib" (divf (mulf $settings.memoryGibPerNode $part.is) $part.of) -}}
+{{- $_ := set $settings "shmGib" (divf (mulf $settings.shmGibPerNode $part.is) $part.of) -}}
 {{- $processes := int64 $settings.processesPerNode | default (max 1 $gpusPerPod) -}}
 {{- $kind := "PyTorchJob" -}}
 {{- if and (eq .stage "cluster") (eq (int $nodes) 1) }}{{ $kind = "Job" }}{{ end -}}
@@ -39,10 +44,10 @@ The same rules are in clusterfit.config.platform; tests hold the two together.
 {{/* Requests and limits of a worker pod, as JSON. CPU has no limit: throttled decoding starves GPUs. */}}
 {{- define "clusterfit.resources" -}}
 {{- $settings := .settings -}}
-{{- $limits := dict "memory" (include "clusterfit.gibibytes" $settings.memoryGibPerNode) -}}
+{{- $limits := dict "memory" (include "clusterfit.gibibytes" $settings.memoryGib) -}}
 {{- if gt (int64 .gpusPerPod) 0 }}{{ $_ := set $limits $settings.gpuResource (int64 .gpusPerPod | toString) }}{{ end -}}
 {{- range $name, $amount := $settings.extraResources }}{{ $_ := set $limits $name $amount }}{{ end -}}
-{{- $requests := merge (dict "cpu" (include "clusterfit.cpus" $settings.cpusPerNode)) $limits -}}
+{{- $requests := merge (dict "cpu" (include "clusterfit.cpus" $settings.cpus)) $limits -}}
 {{- dict "requests" $requests "limits" $limits | toJson -}}
 {{- end -}}
 
