@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from clusterfit.config.provenance import DEFAULT, Fault, KeyPath, Node, Origin, format_path
 from clusterfit.config.schema import Schema, find_schema, is_section, tree_schema
+from clusterfit.config.section import WANTED_KEY
 from clusterfit.config.wording import describe_hint, describe_wanted, show_value
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
 def _explain_value(error: ErrorDetails, given: Node) -> Fault:
     """Say what one value is and what its place takes."""
     path, got = error["loc"], error["input"]
-    if path[-1] == "[key]":  # pydantic's word for a map's key, as against its value
-        path = path[:-1]
-        schema = (find_schema(path[:-1]) or {}).get("propertyNames")
-    else:
-        schema = find_schema(path)
+    if path[-1:] == ("[key]",):
+        names = (find_schema(path[:-2]) or {}).get("propertyNames", {})
+        wanted = describe_wanted(names) if WANTED_KEY in names else error["msg"]
+        return Fault(path[:-1], f"a key of another form, want {wanted}", _line_of(path, given))
+    schema = find_schema(path)
     wanted = describe_wanted(schema) if schema else error["msg"]
     hint = describe_hint(schema, got) if schema else ""
     if schema and isinstance(got, str):

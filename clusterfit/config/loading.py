@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 import clusterfit
 from clusterfit.config.faults import explain_errors
 from clusterfit.config.overrides import parse_override
-from clusterfit.config.provenance import DEFAULT, Fault, KeyPath, Node, Origin, merge
+from clusterfit.config.provenance import (
+    DEFAULT,
+    Fault,
+    KeyPath,
+    Node,
+    Origin,
+    build_node,
+    merge,
+)
 from clusterfit.config.reader import read_yaml
 from clusterfit.config.schema import tree_schema, walk_leaves
 from clusterfit.config.tree import RunFile
@@ -76,16 +84,31 @@ def load_run_file(files: Sequence[Path], overrides: Sequence[str] = ()) -> Loade
     if unreadable:
         raise ConfigError(*unreadable, *map(str, faults))
     _check_format_version(given)
-    try:
-        run_file = RunFile.model_validate_json(json.dumps(given.plain()), by_name=False)
-    except ValidationError as error:
-        explained = {fault.path for fault in faults}
-        errors = explain_errors(error.errors(include_url=False), given)
-        faults += [fault for fault in errors if fault.path not in explained]
-        raise ConfigError(*_order(faults, files)) from None
-    if faults:
+    run_file, faults_of_values = _validate(given)
+    explained = {fault.path for fault in faults}
+    faults += [fault for fault in faults_of_values if fault.path not in explained]
+    if run_file is None or faults:
         raise ConfigError(*_order(faults, files))
     return LoadedRunFile(run_file, given)
+
+
+def check_values(values: Mapping[str, Any]) -> RunFile:
+    """Return a run file from JSON types under its own keys, which come from no file.
+
+    Raises:
+        ConfigError: with one line for everything that is wrong.
+    """
+    run_file, faults = _validate(build_node(values, DEFAULT))
+    if run_file is None:
+        raise ConfigError(*map(str, faults))
+    return run_file
+
+
+def _validate(given: Node) -> tuple[RunFile | None, list[Fault]]:
+    try:
+        return RunFile.model_validate_json(json.dumps(given.plain()), by_name=False), []
+    except ValidationError as error:
+        return None, explain_errors(error.errors(include_url=False), given)
 
 
 def _read_file(file: Path) -> tuple[Node, list[Fault]]:

@@ -7,9 +7,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from clusterfit.config.provenance import Node, Origin
-from clusterfit.config.reader import MAX_DEPTH
-from clusterfit.config.scalars import check_scalar
+from clusterfit.config.provenance import Node, Origin, build_node
 from clusterfit.errors import ConfigError
 
 _ORIGIN: Final = Origin("--set")
@@ -32,7 +30,7 @@ def parse_override(assignment: str) -> Node:
         )
     key = target.strip()
     try:
-        node = _build_node(_parse_json(text), depth=len(keys))
+        node = build_node(_parse_json(text), _ORIGIN)
     except json.JSONDecodeError:
         quoted = shlex.quote(f"{key}={json.dumps(text, ensure_ascii=False)}")
         raise ConfigError(
@@ -58,15 +56,3 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice:
         raise ValueError(f"{twice[0]} is given twice; keep one")
     return dict(pairs)
-
-
-def _build_node(value: Any, depth: int) -> Node:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    if value is None:
-        raise ValueError("got null, want a value; leave the option out to keep the default")
-    if isinstance(value, dict):
-        return Node({key: _build_node(child, depth + 1) for key, child in value.items()}, _ORIGIN)
-    if isinstance(value, list):
-        return Node([_build_node(child, depth + 1) for child in value], _ORIGIN)
-    return Node(check_scalar(value), _ORIGIN)

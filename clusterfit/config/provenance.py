@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from clusterfit.config.scalars import Scalar
+from clusterfit.config.scalars import NULL_REFUSED, Scalar, check_scalar
+
+MAX_DEPTH: Final = 50
+"""Levels of nesting; the tree needs about ten."""
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead to a value: `("evaluate", "backbones", 0, "label")`."""
@@ -71,6 +74,24 @@ def merge(base: Node, over: Node) -> Node:
     for key, child in over.value.items():
         merged[key] = merge(merged[key], child) if key in merged else child
     return Node(merged, over.origin)
+
+
+def build_node(value: Any, origin: Origin, depth: int = 0) -> Node:
+    """Return JSON types as a node, all of it from one origin.
+
+    Raises:
+        ValueError: it holds what a run file cannot: null, infinities, integers beyond 2^53.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if value is None:
+        raise ValueError(NULL_REFUSED)
+    if isinstance(value, Mapping):
+        children = {key: build_node(child, origin, depth + 1) for key, child in value.items()}
+        return Node(children, origin)
+    if isinstance(value, list | tuple):
+        return Node([build_node(child, origin, depth + 1) for child in value], origin)
+    return Node(check_scalar(value), origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ from typing import Final, NoReturn
 
 import yaml
 
-from clusterfit.config.provenance import Fault, KeyPath, Node, Origin
-from clusterfit.config.scalars import check_scalar, resolve_plain
+from clusterfit.config.provenance import MAX_DEPTH, Fault, KeyPath, Node, Origin
+from clusterfit.config.scalars import NULL_REFUSED, check_scalar, resolve_plain
 from clusterfit.errors import ConfigError
 
-MAX_DEPTH: Final = 50
 MAX_NODES: Final = 100_000
 """Aliases may repeat values; more than this many in all is a mistake or an attack."""
 
@@ -130,9 +129,7 @@ class _Reader:
         value = resolve_plain(event.value) if event.implicit[0] else event.value
         try:
             if value is None:
-                raise ValueError(
-                    "got nothing (null), want a value; leave the key out to keep its default"
-                )
+                raise ValueError(NULL_REFUSED)
             return Node(check_scalar(value), origin)
         except ValueError as error:
             self.faults.append(Fault(path, str(error), origin))

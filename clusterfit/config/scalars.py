@@ -18,6 +18,8 @@ Scalar = bool | int | float | str
 LARGEST_EXACT_INTEGER: Final = 2**53
 """Helm holds numbers as 64-bit floats, which round integers beyond this."""
 
+NULL_REFUSED: Final = "got nothing (null), want a value; leave it out to keep the default"
+
 _SPELLINGS: Final[tuple[tuple[bool | float | None, str], ...]] = (
     (True, "y Y yes Yes YES true True TRUE on On ON"),
     (False, "n N no No NO false False FALSE off Off OFF"),
@@ -87,7 +89,7 @@ def format_scalar(value: Scalar) -> str:
     return text
 
 
-_PLAIN: Final = re.compile(r"[A-Za-z_][-A-Za-z0-9_./]*")
+_PLAIN: Final = re.compile(r"[A-Za-z_][-A-Za-z0-9_./]*(?: [A-Za-z0-9_]+)*")
 _WORDS_OF_OTHER_READERS: Final = frozenset({"inf", "infinity", "nan"})
 
 

@@ -6,6 +6,7 @@ key takes where the key stands.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,11 @@ def build_values_schema() -> Schema:
     return {"$schema": _DRAFT, **schema}
 
 
+def format_schema(schema: Schema) -> str:
+    """Return a schema as the text of a file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 @cache
 def default_values() -> dict[str, Any]:
     """Return every default in JSON types; the keys without one are left out. Do not change it."""
@@ -60,11 +66,16 @@ class Leaf:
     """Whether it changes how a stage runs, and never what it produces."""
 
     @property
+    def has_default(self) -> bool:
+        """Whether it may be left out."""
+        return self.path[0] not in tree_schema()["required"]
+
+    @property
     def default(self) -> Any:
         """The default in JSON types.
 
         Raises:
-            KeyError: it has none and must be given.
+            KeyError: it has none.
         """
         value: Any = default_values()
         for key in self.path:
@@ -93,9 +104,19 @@ def find_schema(path: tuple[str | int, ...]) -> Schema | None:
         elif is_section(schema):
             schema = schema["properties"].get(step)
         else:
-            below = schema.get("additionalProperties")
-            schema = below if isinstance(below, dict) else None
+            schema = find_map_values(schema)
     return schema
+
+
+def find_map_values(schema: Schema) -> Schema | None:
+    """Return the schema of a free map's values, or None where a schema is no free map."""
+    if "patternProperties" in schema:
+        values: Schema = next(iter(schema["patternProperties"].values()))
+        return values
+    below = schema.get("additionalProperties")
+    if isinstance(below, dict):
+        return below
+    return {} if below is True else None
 
 
 def _walk_section(
@@ -119,7 +140,7 @@ def _inline(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     for key, value in schema.items():
         if key in ("$defs", "title"):
             continue
-        if key == "properties":
+        if key in ("properties", "patternProperties"):
             inlined[key] = {name: _inline(child, definitions) for name, child in value.items()}
         elif key == "description":
             inlined[key] = " ".join(value.split())
@@ -129,20 +150,9 @@ def _inline(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
             inlined[key] = [_inline(child, definitions) for child in value]
         else:
             inlined[key] = value
-    return _close_map(inlined)
-
-
-def _close_map(schema: Schema) -> Schema:
-    """Return a map's schema so that a key of another form is refused.
-
-    Pydantic writes the form of keys as `patternProperties`, which lets any other key pass.
-    """
-    if "patternProperties" not in schema:
-        return schema
-    closed = {key: value for key, value in schema.items() if key != "patternProperties"}
-    ((pattern, value),) = schema["patternProperties"].items()
-    names = {"type": "string", "pattern": pattern, **closed.get("propertyNames", {})}
-    return closed | {"additionalProperties": value, "propertyNames": names}
+    if "patternProperties" in inlined:
+        inlined["additionalProperties"] = False  # as pydantic means it: other keys are refused
+    return inlined
 
 
 def _without_markers(value: Any) -> Any:
@@ -152,7 +162,7 @@ def _without_markers(value: Any) -> Any:
             for key, child in value.items()
             if key not in (OPERATIONAL_KEY, WANTED_KEY)
         }
-    return value
+    return [_without_markers(child) for child in value] if isinstance(value, list) else value
 
 
 def _require_all(schema: Schema) -> Schema:

@@ -70,7 +70,7 @@ class Data(Section):
     """Subtracted from each channel of an image in 0..1; ImageNet's by default."""
     std: Annotated[tuple[PositiveFloat, ...], Len(3, 3)] = (0.229, 0.224, 0.225)
     """Each channel is divided by it; ImageNet's by default."""
-    max_unreadable_fraction: Fraction = 0.001
+    max_unreadable_fraction: Annotated[Fraction, OPERATIONAL] = 0.001
     """Images that cannot be decoded are left out, each with its reason. More than this fraction of
     a partition, and the stage stops (65)."""
     loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 4
@@ -106,7 +106,7 @@ class Weights(Section):
     """Put before each key, after removePrefix."""
     skip_layers: tuple[str, ...] = ()
     """Keys that contain any of these words are left out, as VISSL's SKIP_LAYERS."""
-    min_loaded_fraction: Fraction = 0.9
+    min_loaded_fraction: Annotated[Fraction, OPERATIONAL] = 0.9
     """Less than this fraction of the backbone's tensors found in the file, and the stage stops
     (65)."""
 
@@ -259,9 +259,9 @@ class Cluster(Section):
     num_iterations: PositiveInt = 50
     """Rounds of assignment and update."""
     normalize: bool = True
-    """Whether rows are divided by their L2 norm first, as VISSL does."""
+    """Whether rows are divided by their L2 norm, as VISSL does; after pcaDim, where that is set."""
     pca_dim: NonNegativeInt = 0
-    """Dimensions kept by a principal component analysis before k-means; 0: none."""
+    """Dimensions kept by a principal component analysis; 0: none."""
     pca_whiten: bool = False
     """Whether the kept components are scaled to unit variance."""
     max_points_per_centroid: NonNegativeInt = 0
@@ -344,7 +344,7 @@ class Algorithm(Section):
     """Version of this file's format."""
     name: RunName
     """The run: its directory, and on a cluster the label by which its objects are found."""
-    stages: Annotated[tuple[StageName, ...], Len(1)] = ("extract", "cluster")
+    stages: Annotated[tuple[StageName, ...], Len(1), OPERATIONAL] = ("extract", "cluster")
     """What a submission does, in the pipeline's order; `submit step1` and the like set it."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Of everything random: initial weights, order of images, augmentation, initial centroids."""

@@ -6,10 +6,11 @@ import json
 from typing import Any, Final
 
 from clusterfit.config.scalars import resolve_plain
-from clusterfit.config.schema import Schema, is_section
+from clusterfit.config.schema import Schema, find_map_values, is_section
 from clusterfit.config.section import WANTED_KEY
 
 _MAX_SHOWN: Final = 60
+_EMPTY: Final = '""'
 
 
 def describe_wanted(schema: Schema) -> str:
@@ -21,7 +22,7 @@ def describe_wanted(schema: Schema) -> str:
     if "const" in schema:
         return show_value(schema["const"]).strip('"')
     if "enum" in schema:
-        return f"one of {', '.join(str(choice) for choice in schema['enum'])}"
+        return f"one of {', '.join(str(choice) or _EMPTY for choice in schema['enum'])}"
     if is_section(schema):
         return "a section with its keys indented below it"
     match schema.get("type"):
@@ -34,9 +35,10 @@ def describe_wanted(schema: Schema) -> str:
         case "array":
             return _describe_list(schema)
         case "object":
-            below = schema.get("additionalProperties")
-            takes = describe_wanted(below) if isinstance(below, dict) else "anything"
-            return f"a map of keys to {takes}"
+            values = find_map_values(schema)
+            if values is not None and is_section(values):
+                return "a map of names to sections"
+            return f"a map, each value {describe_wanted(values or {})}"
     return "anything"
 
 

@@ -1,0 +1,135 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clusterfit.errors import InvalidDataError, MissingInputError, WriteError
+
+_TEMPORARY_SUFFIX = ".partial"
+_HASH_CHUNK_BYTES = 1 << 22
+
+Guard = Callable[[], None]
+"""Called immediately before a rename; raises where the writer has lost the run directory."""
+
+
+def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
+    """Write beside the target, fsync, ask the guard, rename, fsync the folder.
+
+    Raises:
+        WriteError: when the folder cannot be written (disk full, permission, read-only). What
+            stood at `path` before is untouched, and no partial file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_TEMPORARY_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if guard is not None:
+                guard()
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot write {len(content)} bytes: {error.strerror or error}; "
+            "make space or mend the permissions, then run the same command again"
+        ) from error
+
+
+def write_json(path: Path, value: Any, guard: Guard | None = None) -> None:
+    """Write a value as indented JSON with a line end, whole or not at all."""
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), guard)
+
+
+def write_array(path: Path, array: np.ndarray, guard: Guard | None = None) -> None:
+    """Write an array as .npy, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_file(path, buffer.getvalue(), guard)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object of the run directory.
+
+    Raises:
+        MissingInputError: when it is not there.
+        InvalidDataError: when it is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: not there") from None
+    except ValueError as error:
+        raise InvalidDataError(f"{path}: not valid JSON ({error}); delete it") from error
+    if not isinstance(value, dict):
+        raise InvalidDataError(f"{path}: got {type(value).__name__}, want a JSON object; delete it")
+    return value
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Return a .npy array, memory-mapped; arrays of Python objects are refused.
+
+    Raises:
+        MissingInputError: when it is not there.
+        InvalidDataError: when it is not a plain .npy array, or shorter than it says.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: not there") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InvalidDataError(f"{path}: not a plain .npy array ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise InvalidDataError(f"{path}: an .npz archive, want one .npy array")
+    return array
+
+
+def compute_sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's content, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed writers left beside their targets, below `folder`."""
+    for leftover in folder.rglob(f".*{_TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files that may or may not be there."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def find_visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, without partial ones; none where it is not there."""
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+    )

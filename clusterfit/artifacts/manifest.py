@@ -1,0 +1,178 @@
+"""Manifests: written last, so that a finished stage is one whose manifest is there and fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from clusterfit.artifacts.files import Guard, compute_sha256, read_json, write_json
+from clusterfit.artifacts.layout import MANIFEST_NAME
+from clusterfit.errors import InvalidDataError, MissingInputError
+
+FORMAT_VERSION: Final = 1
+"""Of the run directory; part of every fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes an artifact the one it is.
+
+    `config` holds the result-changing settings as nested JSON types, `inputs` the fingerprints of
+    what was read. Two artifacts with equal fingerprints are interchangeable.
+    """
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over stage, config, inputs and format version, in canonical JSON."""
+        canonical = json.dumps(
+            [FORMAT_VERSION, self.stage, self.config, self.inputs],
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that a manifest vouches for."""
+
+    path: str
+    """Relative to the manifest's folder."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a stage wrote, from what, and what it found."""
+
+    stage: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    files: list[FileRecord]
+    results: dict[str, Any] = field(default_factory=dict)
+    """Counts, objectives and the like; for people and for later stages."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that computed it."""
+    format_version: int = FORMAT_VERSION
+
+
+def write_manifest(
+    folder: Path,
+    identity: Identity,
+    file_names: Sequence[str],
+    results: Mapping[str, Any],
+    versions: Mapping[str, str],
+    guard: Guard | None = None,
+) -> Manifest:
+    """Hash the named files of a folder and vouch for them."""
+    records = [
+        FileRecord(name, (folder / name).stat().st_size, compute_sha256(folder / name))
+        for name in file_names
+    ]
+    manifest = Manifest(
+        stage=identity.stage,
+        fingerprint=identity.fingerprint,
+        config=dict(identity.config),
+        inputs=dict(identity.inputs),
+        files=records,
+        results=dict(results),
+        versions=dict(versions),
+    )
+    write_json(folder / MANIFEST_NAME, asdict(manifest), guard)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return a folder's manifest.
+
+    Raises:
+        MissingInputError: when the stage has not finished.
+        InvalidDataError: when the file is damaged or of another format version.
+    """
+    path = folder / MANIFEST_NAME
+    content = read_json(path)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InvalidDataError(
+            f"{path}: format version {version}, this clusterfit reads {FORMAT_VERSION}"
+        )
+    try:
+        content["files"] = [FileRecord(**record) for record in content["files"]]
+        return Manifest(**content)
+    except (KeyError, TypeError) as error:
+        raise InvalidDataError(f"{path}: not a manifest of ours ({error}); delete it") from error
+
+
+def find_manifest(folder: Path) -> Manifest | None:
+    """Return a folder's manifest, or None where the stage has not finished."""
+    try:
+        return read_manifest(folder)
+    except MissingInputError:
+        return None
+
+
+def is_finished(folder: Path, identity: Identity) -> bool:
+    """Tell whether a folder holds this very artifact, every file at its recorded size.
+
+    Raises:
+        InvalidDataError: when it holds another one; names each difference.
+    """
+    manifest = find_manifest(folder)
+    if manifest is None:
+        return False
+    check_identity(folder, manifest, identity)
+    return not any(find_size_faults(folder, manifest))
+
+
+def check_identity(folder: Path, manifest: Manifest, identity: Identity) -> None:
+    """Raise InvalidDataError unless a manifest is of this identity, naming what differs."""
+    if manifest.fingerprint == identity.fingerprint:
+        return
+    differences = [
+        *_differences(f"{identity.stage}", manifest.config, identity.config),
+        *_differences(f"{identity.stage}.inputs", manifest.inputs, identity.inputs),
+    ]
+    raise InvalidDataError(
+        f"{folder}: made with other settings: {'; '.join(differences) or 'format version'}. "
+        "Give the run another name, or redo the stage with --overwrite"
+    )
+
+
+def find_size_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield one line for each file that is missing or of another size; cheap."""
+    for record in manifest.files:
+        path = folder / record.path
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            yield f"{path}: missing"
+            continue
+        if size != record.size:
+            yield f"{path}: {size} bytes, the manifest says {record.size}"
+
+
+def _differences(path: str, have: Mapping[str, Any], want: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*have, *want}):
+        old, new = have.get(key), want.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(f"{path}.{key}", old, new)
+        elif old != new:
+            yield f"{path}.{key} was {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    is_fingerprint = isinstance(value, str) and len(value) == 64
+    return value[:12] if is_fingerprint else text

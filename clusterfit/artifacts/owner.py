@@ -1,0 +1,173 @@
+"""One live writer for each run directory.
+
+owner.json names the writer; the file's modification time is its heartbeat, so that beating never
+rewrites content and cannot undo a successor's claim. Times are the file system's own: both ends
+of every comparison come from the folder's server, not from two hosts' clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from clusterfit.artifacts.files import write_file
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.errors import WriteError
+
+HEARTBEAT_SECONDS: Final = 5.0
+STALE_SECONDS: Final = 60.0
+"""A writer whose heartbeat is older than this is dead: twelve beats missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who writes a run directory."""
+
+    token: str
+    """Unique for each claim."""
+    submission: str
+    """The rendezvous id: a pod that was recreated within a submission succeeds itself."""
+    stage: str
+    host: str
+    pid: int
+    pid_started: str
+    """Start time of the process as the kernel counts it, so that a reused pid is not mistaken."""
+    since: str
+
+
+class Writer:
+    """The right to write a run directory, held until released or taken over."""
+
+    def __init__(self, path: Path, token: str) -> None:
+        """Continue a claim that `claim` made; ranks get the token from their entry."""
+        self._path = path
+        self.token = token
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Raise WriteError when another writer has taken the directory over."""
+        owner = _read_owner(self._path)
+        if owner is None or owner.token != self.token:
+            who = f"pid {owner.pid} on {owner.host}" if owner else "somebody, and released since"
+            raise WriteError(
+                f"{self._path.parent}: taken over by {who}; this process must not write any more"
+            )
+
+    def start_heartbeat(self) -> None:
+        """Beat from a thread until `release`."""
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Stop beating and remove owner.json where it is still ours."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            owner = _read_owner(self._path)
+            if owner is not None and owner.token == self.token:
+                self._path.unlink()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                owner = _read_owner(self._path)
+                if owner is None or owner.token != self.token:
+                    return
+                os.utime(self._path)
+
+
+def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
+    """Become the writer of a run directory.
+
+    A dead writer is succeeded: one of the same submission, one whose process on this host is gone,
+    or one whose heartbeat is older than `STALE_SECONDS`.
+
+    Raises:
+        WriteError: when another writer lives, naming it.
+    """
+    path = run.owner_file
+    owner = Owner(
+        token=uuid.uuid4().hex,
+        submission=submission,
+        stage=stage,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_started=_process_start(os.getpid()) or "",
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    content = (json.dumps(asdict(owner), indent=1) + "\n").encode()
+    proposal = path.with_name(f".owner.{owner.token}.json")
+    write_file(proposal, content)
+    try:
+        try:
+            os.link(proposal, path)  # fails where somebody is there: of two, exactly one wins
+        except FileExistsError:
+            _check_succeedable(path, proposal, submission)
+            proposal.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot claim the run: {error.strerror or error}") from error
+    finally:
+        proposal.unlink(missing_ok=True)
+    writer = Writer(path, owner.token)
+    writer.check()
+    return writer
+
+
+def _check_succeedable(path: Path, proposal: Path, submission: str) -> None:
+    owner = _read_owner(path)
+    if owner is None or (submission and owner.submission == submission):
+        return
+    age_seconds = proposal.stat().st_mtime - path.stat().st_mtime
+    if age_seconds > STALE_SECONDS:
+        return
+    if owner.host == socket.gethostname() and _process_start(owner.pid) != owner.pid_started:
+        return
+    raise WriteError(
+        f"{path.parent}: pid {owner.pid} on {owner.host} has been writing it since {owner.since} "
+        f"(stage {owner.stage}, last heartbeat {max(age_seconds, 0):.0f} s ago); wait for it, "
+        "stop it, or give this run another name"
+    )
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return None  # not ours or damaged: nobody who could be asked
+
+
+def _process_start(pid: int) -> str | None:
+    """Return a live process' start as the kernel tells it, None where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+        return _process_start_without_proc(pid)
+    except ProcessLookupError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]  # 22nd of proc(5): starttime
+
+
+def _process_start_without_proc(pid: int) -> str | None:
+    # macOS has no /proc: whether the pid lives is all that can be asked cheaply.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"

@@ -1,0 +1,57 @@
+"""The `clusterfit` command: its groups, and how every command ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import clusterfit
+from clusterfit.cli import config, init
+from clusterfit.errors import ClusterfitError, ConfigError
+
+_USAGE_EXIT_CODE = 2
+"""What Typer ends with after a wrong option; the code of a wrong setting says the same."""
+
+app = typer.Typer(
+    help="ClusterFit (arXiv:1912.03330) on this machine or on Kubernetes, from one run file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# Every command and group of commands, one line each.
+app.command("init")(init.init)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"clusterfit {clusterfit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, the failure's own code, or 130 after Ctrl-C."""
+    try:
+        app(args=arguments, prog_name="clusterfit")
+    except ClusterfitError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as ending:
+        sys.exit(ConfigError.exit_code if ending.code == _USAGE_EXIT_CODE else ending.code)

@@ -1,0 +1,48 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clusterfit.config.loading import LoadedRunFile
+
+RunFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="A run file; several are laid over each other in their order, - is standard input.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=JSON",
+        help="Override one value: --set cluster.numClusters=100, --set 'name=\"other\"'.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+
+
+def load(files: list[Path], overrides: list[str]) -> LoadedRunFile:
+    """Return the run file that these two options describe.
+
+    Raises:
+        ConfigError: no file is given, or something in it is wrong.
+    """
+    from clusterfit.config.loading import load_run_file
+
+    if not files:
+        raise ConfigError("no run file is given: -f FILE; `clusterfit init` writes one")
+    return load_run_file(files, overrides)

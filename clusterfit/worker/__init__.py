@@ -1,0 +1,1 @@
+"""In the container: the entry, and one short program for each stage."""

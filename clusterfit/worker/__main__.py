@@ -1,0 +1,9 @@
+"""`python -m clusterfit.worker STAGE`: what a pod, or `clusterfit run`, starts."""
+
+from __future__ import annotations
+
+import sys
+
+from clusterfit.worker.entry import main
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""The command line of the entry, and of the ranks that it starts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.config.stages import STAGES, StageName
+from clusterfit.config.tree import Algorithm
+from clusterfit.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker is to do: one stage of one run."""
+
+    stage: StageName
+    config_path: Path
+    config: Algorithm
+    data_root: Path
+    run: RunDirectory
+    overwrite: str
+    """Token of a submission that may redo a finished stage; empty: none."""
+
+    def command(self) -> list[str]:
+        """Return the arguments that say the same to a rank."""
+        return [
+            self.stage,
+            f"--config={self.config_path}",
+            f"--data-root={self.data_root}",
+            f"--storage-root={self.run.storage_root}",
+        ]
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the options that entry and ranks share."""
+    parser = argparse.ArgumentParser(prog=prog)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--storage-root", type=Path, required=True)
+    parser.add_argument("--overwrite", default="", metavar="TOKEN", help="redo a finished stage")
+    return parser
+
+
+def read_assignment(options: argparse.Namespace) -> Assignment:
+    """Return the assignment that parsed options describe.
+
+    Raises:
+        ConfigError: when config.json cannot be read or is not a run of this version.
+    """
+    path: Path = options.config
+    try:
+        config = Algorithm.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} ({path})"
+            for fault in error.errors(include_url=False)
+        ]
+        raise ConfigError(*faults) from error
+    return Assignment(
+        stage=options.stage,
+        config_path=path,
+        config=config,
+        data_root=options.data_root,
+        run=RunDirectory(options.storage_root, config.name),
+        overwrite=options.overwrite,
+    )

@@ -1,0 +1,74 @@
+"""Counting attempts that move nothing forward, so that a crash loop ends."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from clusterfit.artifacts.files import Guard, find_visible_files, read_json, write_json
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.errors import MissingInputError, NoProgressError
+
+MAX_STALLED_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a stage, as node 0 counts it."""
+
+    number: int
+    """Counted from 1 over the life of the run directory: the name of its log folder."""
+    stalled: int
+    """Tries of this submission, this one included, since the stage last moved forward."""
+    submission: str
+    marker: str
+    """Digest of what was on disk when the try began."""
+
+
+def begin_attempt(run: RunDirectory, stage: str, submission: str, guard: Guard) -> Attempt:
+    """Record that a try begins.
+
+    Raises:
+        NoProgressError: when this submission has already tried three times from where it stands.
+    """
+    marker = _compute_marker(run, stage)
+    try:
+        last = Attempt(**read_json(run.attempts_file(stage)))
+    except MissingInputError:
+        last = Attempt(number=0, stalled=0, submission=submission, marker=marker)
+    is_stalled = last.submission == submission and last.marker == marker
+    stalled = last.stalled + 1 if is_stalled else 1
+    if stalled > MAX_STALLED_ATTEMPTS:
+        raise NoProgressError(
+            f"{stage}: {MAX_STALLED_ATTEMPTS} attempts in a row made no progress; read the log of "
+            f"attempt {last.number} (logs/{stage}/attempt-{last.number}), mend the cause, submit "
+            "again"
+        )
+    attempt = Attempt(last.number + 1, stalled, submission, marker)
+    _write(run, stage, attempt, guard)
+    return attempt
+
+
+def forgive_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
+    """Take back that a try stalled: SIGTERM ended it."""
+    forgiven = Attempt(attempt.number, attempt.stalled - 1, attempt.submission, attempt.marker)
+    _write(run, stage, forgiven, guard)
+
+
+def _write(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
+    record = {
+        "number": attempt.number,
+        "stalled": attempt.stalled,
+        "submission": attempt.submission,
+        "marker": attempt.marker,
+    }
+    write_json(run.attempts_file(stage), record, guard)
+
+
+def _compute_marker(run: RunDirectory, stage: str) -> str:
+    digest = hashlib.sha256()
+    for path in find_visible_files(run.stage(stage)):
+        if path.suffix != ".jsonl":  # a line about an epoch is no progress, its checkpoint is
+            digest.update(f"{path.relative_to(run.root)}={path.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""The container's first process: claims the run, starts torchrun's agent, answers for its ranks.
+
+Node 0's entry prepares what the ranks need (the claim, the attempt's number, the data set's order),
+so that a stage program reads top to bottom. torchrun itself always exits 1; this entry looks at
+every failed rank and exits with the code that decides whether another attempt makes sense.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from types import FrameType
+from typing import NoReturn
+
+from clusterfit.artifacts.files import remove_partial_files, write_json
+from clusterfit.artifacts.owner import Writer, claim
+from clusterfit.errors import (
+    EXIT_CODE_MEANINGS,
+    RETRYABLE_EXIT_CODE,
+    TERMINATED_EXIT_CODE,
+    ClusterfitError,
+)
+from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
+from clusterfit.worker.attempts import Attempt, begin_attempt, forgive_attempt
+from clusterfit.worker.gang import Gang, Place, read_place
+from clusterfit.worker.identity import is_stage_finished
+from clusterfit.worker.log import Log
+from clusterfit.worker.orphan import die_with_parent
+from clusterfit.worker.overwrite import obey_overwrite
+from clusterfit.worker.samples import fix_samples
+from clusterfit.worker.versions import read_versions
+
+
+def main() -> int:
+    """Run this node's share of a stage and return the exit code of the pod."""
+    signal.signal(signal.SIGTERM, _exit_terminated)  # PID 1 has no default handler
+    parser = build_parser("clusterfit.worker")
+    parser.add_argument("--stop-with-parent", action="store_true", help="die when the caller dies")
+    options = parser.parse_args()
+    if options.stop_with_parent:
+        die_with_parent()
+    log = Log(options.stage, rank=None)
+    try:
+        assignment = read_assignment(options)
+        place = read_place(os.environ, assignment.config.device)
+        return _run_stage(assignment, place, log)
+    except ClusterfitError as error:
+        for fault in error.faults:
+            log.error(fault, exit_code=error.exit_code)
+        return error.exit_code
+
+
+def _run_stage(assignment: Assignment, place: Place, log: Log) -> int:
+    if place.node_rank == 0:
+        return _lead(assignment, place, log)
+    if is_stage_finished(assignment, place.world_size):
+        log.info("already finished")
+        return 0
+    with Gang.join(place, log) as gang:
+        code = _run_ranks(assignment, place, gang.writer_token, gang.attempt_number, log)
+        return gang.leave(code)
+
+
+def _lead(assignment: Assignment, place: Place, log: Log) -> int:
+    """Do what is done once for all nodes, then run this node's ranks."""
+    run, stage = assignment.run, assignment.stage
+    writer = claim(run, stage, place.submission)
+    writer.start_heartbeat()
+    try:
+        remove_partial_files(run.root)
+        obey_overwrite(assignment, writer.check)
+        if stage != "cluster":  # it reads features alone, and needs no images to be there
+            fix_samples(assignment, log, writer.check)
+        if is_stage_finished(assignment, place.world_size):
+            log.info("already finished", folder=run.stage(stage))
+            return 0
+        _write_run_file(assignment, writer)
+        attempt = begin_attempt(run, stage, place.submission, writer.check)
+        with Gang.host(place, writer.token, attempt.number, log) as gang:
+            code = _run_ranks(assignment, place, writer.token, attempt.number, log)
+            code = gang.leave(code)
+        if code == TERMINATED_EXIT_CODE:
+            forgive_attempt(run, stage, attempt, writer.check)
+        if code:
+            log.error(_explain(code, attempt), exit_code=code)
+        return code
+    finally:
+        writer.release()
+
+
+def _run_ranks(
+    assignment: Assignment, place: Place, writer_token: str, attempt_number: int, log: Log
+) -> int:
+    """Start this node's ranks under torchrun's agent and return their common exit code."""
+    from clusterfit.worker.agent import run_agent  # torch: paid only where there is work to do
+
+    command = [
+        sys.executable,
+        "-m",
+        "clusterfit.worker.rank",
+        *assignment.command(),
+        f"--writer={writer_token}",
+        f"--attempt={attempt_number}",
+    ]
+    return run_agent(place, command, log)
+
+
+def _write_run_file(assignment: Assignment, writer: Writer) -> None:
+    record = {
+        "config": assignment.config.dump(),
+        "versions": read_versions(),
+        "host": os.uname().nodename,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(assignment.run.run_file, record, writer.check)
+
+
+def _explain(code: int, attempt: Attempt) -> str:
+    meaning = EXIT_CODE_MEANINGS.get(code, EXIT_CODE_MEANINGS[RETRYABLE_EXIT_CODE])
+    return f"attempt {attempt.number}: {meaning}"
+
+
+def _exit_terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED_EXIT_CODE)

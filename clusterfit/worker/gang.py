@@ -1,0 +1,207 @@
+"""The entries of one stage's nodes stay together: when one is lost, all come back.
+
+torchrun with a fixed number of nodes and the training operator both leave survivors waiting for a
+peer that was recreated. So node 0's entry hosts a small store in which each entry registers. A node
+rank that registers twice, or a store that is gone, ends the attempt of every entry with 143, and
+all pods meet again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from clusterfit.errors import TERMINATED_EXIT_CODE, ConfigError, RetryableError
+from clusterfit.worker.log import Log
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
+
+_POLL_SECONDS: Final = 1.0
+_MEET_SECONDS: Final = 900.0
+_PART_SECONDS: Final = 30.0
+_KILL_SECONDS: Final = 10.0
+"""After a peer is lost no checkpoint can be agreed on: so long may ranks take to notice it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this node stands among how many, as torchrun's environment says."""
+
+    num_nodes: int
+    node_rank: int
+    nproc_per_node: int
+    master_addr: str
+    master_port: int
+    """0: any free one, on a single node."""
+    submission: str
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the whole gang."""
+        return self.num_nodes * self.nproc_per_node
+
+
+def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -> Place:
+    """Return the place that torchrun's PET_* variables describe; alone where they are not set.
+
+    Raises:
+        ConfigError: when they contradict each other.
+    """
+    num_nodes = int(environment.get("PET_NNODES", "1"))
+    place = Place(
+        num_nodes=num_nodes,
+        node_rank=int(environment.get("PET_NODE_RANK", "0")),
+        nproc_per_node=_read_nproc(environment.get("PET_NPROC_PER_NODE", "auto"), device),
+        master_addr=environment.get("PET_MASTER_ADDR", "127.0.0.1"),
+        master_port=int(environment.get("PET_MASTER_PORT", "0")),
+        submission=environment.get("PET_RDZV_ID", "") or uuid.uuid4().hex,
+    )
+    if not 0 <= place.node_rank < place.num_nodes:
+        raise ConfigError(
+            f"PET_NODE_RANK: got {place.node_rank}, want 0..{place.num_nodes - 1} (PET_NNODES)"
+        )
+    if num_nodes > 1 and not (place.master_port and environment.get("PET_RDZV_ID")):
+        raise ConfigError("PET_MASTER_PORT and PET_RDZV_ID: needed with PET_NNODES > 1")
+    return place
+
+
+def _read_nproc(text: str, device: Literal["cuda", "cpu"]) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    if text not in {"auto", "gpu", "cpu"}:
+        raise ConfigError(f"PET_NPROC_PER_NODE: got {text}, want a number, auto, gpu or cpu")
+    if device == "cpu":
+        return 1
+    from torch import cuda
+
+    return max(1, cuda.device_count())
+
+
+class Gang:
+    """This entry's membership; a gang of one node needs no store and is never lost."""
+
+    def __init__(self, place: Place, store: TCPStore | None, log: Log) -> None:
+        """Use `host` or `join`."""
+        self._place = place
+        self._store = store
+        self._log = log
+        self._parted = threading.Event()
+        self._lost = ""
+        self.writer_token = ""
+        self.attempt_number = 0
+
+    @classmethod
+    @contextmanager
+    def host(cls, place: Place, writer_token: str, attempt: int, log: Log) -> Iterator[Gang]:
+        """Host the store on node 0 and tell the others what they work under."""
+        store = _open_store(place, is_host=True) if place.num_nodes > 1 else None
+        gang = cls(place, store, log)
+        gang.writer_token, gang.attempt_number = writer_token, attempt
+        if store is not None:
+            store.set("writer", writer_token)
+            store.set("attempt", str(attempt))
+        with gang._watched():
+            yield gang
+
+    @classmethod
+    @contextmanager
+    def join(cls, place: Place, log: Log) -> Iterator[Gang]:
+        """Join the store of node 0.
+
+        Raises:
+            RetryableError: when node 0 does not come, or this rank's place is still taken.
+        """
+        try:
+            store = _open_store(place, is_host=False)
+            gang = cls(place, store, log)
+            gang.writer_token = store.get("writer").decode()
+            gang.attempt_number = int(store.get("attempt"))
+        except RuntimeError as error:
+            raise RetryableError(f"node 0 was not there: {error}".splitlines()[0]) from error
+        with gang._watched():
+            yield gang
+
+    def leave(self, code: int) -> int:
+        """Return this entry's exit code, once every entry has said that its ranks are done."""
+        if self._lost:
+            return TERMINATED_EXIT_CODE
+        self._parted.set()
+        if self._store is None or code:
+            return code
+        try:
+            self._store.add("done", 1)
+            deadline = time.monotonic() + _PART_SECONDS
+            # Node 0 takes the store with it: it leaves last.
+            while self._place.node_rank == 0 and self._store.add("done", 0) < self._place.num_nodes:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
+        except RuntimeError:
+            pass  # node 0 has left before: its ranks passed the last barrier, so did ours
+        return code
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        if self._store is None:
+            yield
+            return
+        name = f"node-{self._place.node_rank}"
+        if self._store.add(name, 1) > 1:
+            raise RetryableError(f"node rank {self._place.node_rank} is still known to node 0")
+        watcher = threading.Thread(target=self._watch, args=(self._store,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._parted.set()
+
+    def _watch(self, store: TCPStore) -> None:
+        while not self._parted.wait(_POLL_SECONDS):
+            try:
+                twice = [
+                    rank
+                    for rank in range(self._place.num_nodes)
+                    if store.add(f"node-{rank}", 0) > 1
+                ]
+            except RuntimeError:
+                self._stop_ranks("node 0 is gone")
+                return
+            if twice:
+                self._stop_ranks(f"node {twice[0]} came back")
+                return
+
+    def _stop_ranks(self, why: str) -> None:
+        if self._parted.is_set():
+            return
+        self._lost = why
+        self._log.warning("the gang is broken, all nodes start again", why=why)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._parted.wait(_KILL_SECONDS):
+            for pid in _find_children():
+                os.kill(pid, signal.SIGKILL)
+
+
+def _open_store(place: Place, is_host: bool) -> TCPStore:
+    from torch._C._distributed_c10d import TCPStore
+
+    return TCPStore(
+        place.master_addr,
+        place.master_port + 1,
+        is_master=is_host,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=_MEET_SECONDS),
+    )
+
+
+def _find_children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123
+        return [int(pid) for pid in file.read().split()]

@@ -1,0 +1,184 @@
+"""What each stage's artifacts must be: settings and inputs under which they are the wanted ones.
+
+Torch-free, so that an entry can tell in a moment that its stage is finished.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clusterfit.artifacts.dataset import read_fingerprint
+from clusterfit.artifacts.files import compute_sha256
+from clusterfit.artifacts.layout import PARTITIONS, TRAIN, VAL, RunDirectory
+from clusterfit.artifacts.manifest import (
+    Identity,
+    Manifest,
+    check_identity,
+    is_finished,
+    read_manifest,
+)
+from clusterfit.config.stages import STAGES, StageName
+from clusterfit.config.tree import Algorithm, EvaluatedBackbone
+from clusterfit.errors import MissingInputError, RetryableError
+from clusterfit.worker.arguments import Assignment
+
+
+def is_stage_finished(assignment: Assignment, world_size: int) -> bool:
+    """Tell whether all artifacts of the stage are there, and are these very ones.
+
+    Raises:
+        InvalidDataError: when the stage was finished with other settings.
+        MissingInputError, RetryableError: when an input is not there (yet).
+    """
+    targets = list_targets(assignment, world_size)
+    return all(is_finished(folder, identity) for folder, identity in targets)
+
+
+def list_targets(assignment: Assignment, world_size: int) -> list[tuple[Path, Identity]]:
+    """Return the folders that the stage fills, each with its identity."""
+    config, run, stage = assignment.config, assignment.run, assignment.stage
+    if stage == "extract":
+        return [
+            (
+                run.features(config.extract.layer, partition),
+                identify_features(assignment, partition),
+            )
+            for partition in list_partitions(config)
+        ]
+    identify = {
+        "pretext": _identify_pretext,
+        "cluster": _identify_cluster,
+        "train": _identify_train,
+        "evaluate": _identify_evaluate,
+    }[stage]
+    return [(run.stage(stage), identify(assignment, world_size))]
+
+
+def list_partitions(config: Algorithm) -> tuple[str, ...]:
+    """Return the partitions that the run file gives."""
+    return PARTITIONS if config.data.val else (TRAIN,)
+
+
+def find_features(config: Algorithm, run: RunDirectory, partition: str) -> Path:
+    """Return the folder of a partition's features, in this run or in `inputs.features`."""
+    source = run.sibling(config.inputs.features) if config.inputs.features else run
+    return source.features(config.extract.layer, partition)
+
+
+def require_manifest(assignment: Assignment, stage: StageName, folder: Path) -> Manifest:
+    """Return the manifest of an earlier stage.
+
+    Raises:
+        RetryableError: when it is not there yet, but the same submission makes it.
+        MissingInputError: when nobody does.
+    """
+    try:
+        return read_manifest(folder)
+    except MissingInputError:
+        stages = assignment.config.stages
+        is_ours = folder.is_relative_to(assignment.run.root)
+        if is_ours and stage in stages and STAGES.index(stage) < STAGES.index(assignment.stage):
+            raise RetryableError(f"{folder}: stage {stage} has not finished yet") from None
+        raise MissingInputError(
+            f"{folder}: not there; {assignment.stage} needs what stage {stage} writes: run "
+            f"{stage} first"
+        ) from None
+
+
+def identify_features(assignment: Assignment, partition: str) -> Identity:
+    """Return the identity of one partition's features."""
+    config = assignment.config
+    settings = config.extract.dump_results() | _look(config)
+    del settings["weights"]["path"]
+    if config.extract.weights.source == "random":
+        settings["seed"] = config.seed
+        weights = "random"
+    elif config.extract.weights.source == "pretext":
+        folder = assignment.run.stage("pretext")
+        weights = require_manifest(assignment, "pretext", folder).fingerprint
+    else:
+        weights = _hash_input(assignment, config.extract.weights.path)
+    inputs = {f"data.{partition}": _read_data(assignment, partition), "weights": weights}
+    return Identity("extract", settings, inputs)
+
+
+def _identify_pretext(assignment: Assignment, world_size: int) -> Identity:
+    config = assignment.config
+    settings = config.pretext.dump_results() | _look(config) | {"seed": config.seed}
+    settings["globalBatchSize"] = config.pretext.batch_size_per_rank * world_size
+    return Identity("pretext", settings, {"data.train": _read_data(assignment, TRAIN)})
+
+
+def _identify_cluster(assignment: Assignment, world_size: int) -> Identity:
+    del world_size  # the result is the same at any
+    config, run = assignment.config, assignment.run
+    inputs = {}
+    for partition in list_partitions(config):
+        folder = find_features(config, run, partition)
+        manifest = require_manifest(assignment, "extract", folder)
+        if not config.inputs.features and assignment.run.data(partition).exists():
+            # Features of this run must still be the ones that this run file asks for.
+            check_identity(folder, manifest, identify_features(assignment, partition))
+        inputs[f"features.{partition}"] = manifest.fingerprint
+    settings = config.cluster.dump_results() | {"seed": config.seed}
+    del settings["initialCentroids"]
+    if config.cluster.initial_centroids:
+        inputs["initialCentroids"] = _hash_input(assignment, config.cluster.initial_centroids)
+    return Identity("cluster", settings, inputs)
+
+
+def _identify_train(assignment: Assignment, world_size: int) -> Identity:
+    config, run = assignment.config, assignment.run
+    settings = config.train.dump_results() | _look(config) | {"seed": config.seed}
+    settings["globalBatchSize"] = config.train.batch_size_per_rank * world_size
+    clusters = require_manifest(assignment, "cluster", run.stage("cluster"))
+    inputs = {
+        f"data.{partition}": _read_data(assignment, partition)
+        for partition in list_partitions(config)
+    }
+    return Identity("train", settings, inputs | {"assignments": clusters.fingerprint})
+
+
+def _identify_evaluate(assignment: Assignment, world_size: int) -> Identity:
+    del world_size  # the result is the same at any, up to rounding
+    config = assignment.config
+    settings = config.evaluate.dump_results() | _look(config) | {"seed": config.seed}
+    inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
+    for number, backbone in enumerate(config.evaluate.backbones):
+        inputs[f"backbones.{number}"] = _identify_backbone(assignment, backbone)
+    return Identity("evaluate", settings, inputs)
+
+
+def _identify_backbone(assignment: Assignment, backbone: EvaluatedBackbone) -> str:
+    if backbone.source == "random":
+        return "random"
+    if backbone.source == "path":
+        return _hash_input(assignment, backbone.path)
+    return require_backbone(assignment, backbone).fingerprint
+
+
+def require_backbone(assignment: Assignment, backbone: EvaluatedBackbone) -> Manifest:
+    """Return the manifest of the run and stage that an evaluated backbone comes from."""
+    run = assignment.run.sibling(backbone.run) if backbone.run else assignment.run
+    stage: StageName = "train" if backbone.stage == "train" else "pretext"
+    return require_manifest(assignment, stage, run.stage(stage))
+
+
+def _look(config: Algorithm) -> dict[str, Any]:
+    """Return how images look to a network, whatever the stage."""
+    return {"mean": list(config.data.mean), "std": list(config.data.std)}
+
+
+def _read_data(assignment: Assignment, partition: str) -> str:
+    return read_fingerprint(assignment.run.data(partition))
+
+
+def _hash_input(assignment: Assignment, path: str) -> str:
+    file = assignment.run.storage_root / path
+    try:
+        return compute_sha256(file)
+    except OSError as error:
+        raise MissingInputError(
+            f"{file}: {error.strerror}; paths to weights and centroids start at the storage root"
+        ) from error

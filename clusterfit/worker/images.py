@@ -1,0 +1,149 @@
+"""Reading images: decoded by torchvision, unreadable ones named rather than guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.io import ImageReadMode, decode_image
+
+from clusterfit.worker.cores import count_cores
+from clusterfit.worker.randomness import derive_seed, seeded
+from clusterfit.worker.views import View
+
+Key = tuple[int, int]
+"""(epoch, sample_index): all that an image's view depends on beside the seed."""
+
+
+_MAX_SUBSTITUTES: Final = 64
+"""Images tried in the place of one unreadable one before its batch stays short."""
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """Return an image as (3, H, W) uint8, upright as its EXIF says.
+
+    Greyscale, CMYK, RGBA and palette images become RGB, 16-bit ones 8-bit, animations their first
+    frame.
+
+    Raises:
+        OSError, RuntimeError, ValueError: when it cannot be decoded to its end.
+    """
+    image: torch.Tensor = decode_image(
+        path.as_posix(), ImageReadMode.RGB, apply_exif_orientation=True
+    )
+    if image.dim() == 4:
+        image = image[0]
+    if image.dtype == torch.uint16:
+        image = (image.to(torch.int32) >> 8).to(torch.uint8)
+    if min(image.shape) == 0:
+        raise ValueError(f"an image of {tuple(image.shape)}")
+    return image
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image's view, or none where it cannot be read."""
+
+    image: torch.Tensor | None
+    """(3, s, s) uint8."""
+    sample_index: int
+    unreadable: dict[int, str]
+    """Sample index -> why, of this image or of those that it stands in for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Views of several images, readable ones only, in the order asked for."""
+
+    images: torch.Tensor
+    """(n, 3, s, s) uint8."""
+    sample_indices: torch.Tensor
+    """(n,) int64."""
+    unreadable: dict[int, str]
+    """Sample index -> why, for what is left out."""
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; DataLoader calls it."""
+        return Batch(self.images.pin_memory(), self.sample_indices, self.unreadable)
+
+
+class ImageSet(Dataset[Any]):
+    """Images below the data root, each under a view whose randomness is a function of its key."""
+
+    def __init__(
+        self, data_root: Path, paths: Sequence[str], view: View, seed: int, substitute: bool
+    ) -> None:
+        """Keep what is needed to read an image in any process.
+
+        Args:
+            data_root: where the paths start.
+            paths: of all images, in the data set's order.
+            view: what becomes of each image.
+            seed: of the view's randomness, together with epoch and sample index.
+            substitute: whether the next readable image stands in for an unreadable one, so that
+                every rank trains on equally many.
+        """
+        self._data_root = data_root
+        self._paths = paths
+        self._view = view
+        self._seed = seed
+        self._max_tries = _MAX_SUBSTITUTES if substitute else 1
+
+    def __getitem__(self, key: Key) -> Example:
+        """Read one image."""
+        epoch, wanted = key
+        unreadable: dict[int, str] = {}
+        for offset in range(self._max_tries):
+            sample_index = (wanted + offset) % len(self._paths)
+            try:
+                image = read_image(self._data_root / self._paths[sample_index])
+            except (OSError, RuntimeError, ValueError) as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                unreadable[sample_index] = lines[0]
+                continue
+            with seeded(derive_seed("view", self._seed, epoch, sample_index)):
+                return Example(self._view(image), sample_index, unreadable)
+        return Example(None, wanted, unreadable)
+
+
+class KeyBatches(Protocol):
+    """What a loader is asked for: batches of keys, in order."""
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the batches."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+
+def build_loader(
+    images: ImageSet, batches: KeyBatches, loaders_per_rank: int, device: torch.device
+) -> DataLoader[Batch]:
+    """Return a loader that yields one `Batch` for each batch of keys, in order."""
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=min(loaders_per_rank, count_cores()),
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def collate(examples: list[Example]) -> Batch:
+    """Stack readable examples; keep the reasons of the others."""
+    readable = [(e.image, e.sample_index) for e in examples if e.image is not None]
+    unreadable: dict[int, str] = {}
+    for example in examples:
+        unreadable |= example.unreadable
+    if not readable:
+        nothing = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        return Batch(nothing, torch.empty(0, dtype=torch.int64), unreadable)
+    return Batch(
+        torch.stack([image for image, _ in readable]),
+        torch.tensor([sample_index for _, sample_index in readable]),
+        unreadable,
+    )

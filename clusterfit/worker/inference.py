@@ -1,0 +1,103 @@
+"""Frozen networks over images: what extract and evaluate share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clusterfit.config.tree import CenterView, Weights
+from clusterfit.errors import InvalidDataError
+from clusterfit.interop.weights import load_backbone_weights
+from clusterfit.worker.backbone import Extractor, Pooling, build_model
+from clusterfit.worker.context import Context
+from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.views import Normalizer, build_center_view, choose_memory_format
+
+_ANY_NUM_CLASSES = 2
+"""A head nobody asks: backbones are loaded without theirs."""
+
+
+class FrozenBackbone:
+    """One network's layer, applied to any images of the data set in any order."""
+
+    def __init__(
+        self,
+        context: Context,
+        recipe: CenterView,
+        model: nn.Module,
+        layer: str,
+        pooling: Pooling,
+        path: str,
+    ) -> None:
+        """Cut the network after a layer and move it to the device.
+
+        Args:
+            context: the stage's.
+            recipe: how images are brought to the network, and its arithmetic.
+            model: with its weights loaded.
+            layer: where to cut.
+            pooling: over spatial or token axes.
+            path: what the run file calls the layer, for errors.
+        """
+        self._context = context
+        self._recipe = recipe
+        self._where = path
+        data, device = context.config.data, context.env.device
+        memory_format = choose_memory_format(recipe.channels_last)
+        extractor = Extractor(model, layer, pooling, recipe.precision, recipe.fold_batch_norm, path)
+        self._extractor = extractor.to(device).to(memory_format=memory_format)
+        self._normalize = Normalizer(data.mean, data.std, device, memory_format)
+
+    def extract(
+        self, paths: Sequence[str], sample_indices: Sequence[int]
+    ) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Yield (batch, (n, D) float32 features on the device) over images, in order.
+
+        Raises:
+            InvalidDataError: when a feature is not a finite number.
+        """
+        images = ImageSet(
+            self._context.assignment.data_root,
+            paths,
+            build_center_view(self._recipe),
+            seed=0,  # nothing is random
+            substitute=False,
+        )
+        size = self._recipe.batch_size_per_rank
+        batches: list[list[Key]] = [
+            [(0, index) for index in sample_indices[start : start + size]]
+            for start in range(0, len(sample_indices), size)
+        ]
+        loaders = self._context.config.data.loaders_per_rank
+        for batch in build_loader(images, batches, loaders, self._context.env.device):
+            if not len(batch.images):
+                yield batch, torch.empty(0, 0)
+                continue
+            features = self._extractor(self._normalize(batch.images))
+            if not bool(torch.isfinite(features).all()):
+                raise InvalidDataError(
+                    f"{self._where}: features are not finite numbers; look for NaN in the weights, "
+                    "or set precision: fp32"
+                )
+            yield batch, features
+
+
+def load_model(
+    name: str, weights_file: Path | None, weights: Weights, context: Context, recipe: CenterView,
+    path: str,
+) -> nn.Module:  # fmt: skip
+    """Return a network by name with the weights of a file, or of the seed where there is none.
+
+    Raises:
+        ConfigError: when there is no such model.
+        MissingInputError, InvalidDataError: when the file is not there or does not fit.
+    """
+    model = build_model(name, _ANY_NUM_CLASSES, context.config.seed, recipe.crop_pixels, path)
+    if weights_file is not None:
+        report = load_backbone_weights(model, weights_file, weights)
+        if context.env.is_main_rank:
+            context.log.info("loaded weights", file=weights_file, report=report.summary)
+    return model

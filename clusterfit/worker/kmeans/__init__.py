@@ -1,0 +1,1 @@
+"""k-means: rows, engines behind one small interface, and the exact assignment that ends it."""

@@ -1,0 +1,76 @@
+"""faiss as an engine: the reference. One process, on all cores or on the GPUs of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+
+from clusterfit.config.tree import Cluster
+from clusterfit.worker.cores import count_cores
+from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.rows import Rows
+
+_ALL_POINTS = 2**31 - 1
+
+
+class FaissEngine:
+    """faiss.Kmeans, one iteration a call.
+
+    n calls of one iteration, each from the last one's centroids, equal one call of n; between them
+    there is room to report, to write a checkpoint and to stop, which faiss' own loop does not give.
+    """
+
+    name = "faiss"
+
+    def __init__(self, num_threads: int | None = None) -> None:
+        """Use this many threads, or all cores."""
+        self._num_gpus: int = faiss.get_num_gpus()
+        faiss.omp_set_num_threads(num_threads or count_cores())
+        self._index: Any = None
+        self._indexed: np.ndarray | None = None
+
+    def fit(
+        self, rows: Rows, config: Cluster, seed: int, start: Fit, report: Callable[[Fit], None]
+    ) -> Fit:
+        """Run Lloyd's iterations with faiss' splitting of empty clusters; see `Engine.fit`."""
+        points = self._select(rows, config, seed)
+        fit = start
+        while fit.num_iterations < config.num_iterations:
+            kmeans = faiss.Kmeans(
+                rows.dim,
+                config.num_clusters,
+                niter=1,
+                seed=seed,
+                gpu=self._num_gpus > 0,
+                min_points_per_centroid=1,  # it only warns, and the manifest tells the sizes
+                max_points_per_centroid=_ALL_POINTS // config.num_clusters,
+            )
+            kmeans.train(points, init_centroids=fit.centroids)
+            fit = Fit(
+                np.array(kmeans.centroids, np.float32),
+                (*fit.objectives, float(kmeans.obj[0])),
+            )
+            report(fit)
+        return fit
+
+    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Search exactly; see `Engine.assign`."""
+        if self._indexed is not centroids:
+            index: Any = faiss.IndexFlatL2(centroids.shape[1])
+            if self._num_gpus:
+                index = faiss.index_cpu_to_all_gpus(index)
+            index.add(centroids)
+            self._index, self._indexed = index, centroids
+        distances_sq, assignments = self._index.search(rows, 1)
+        return assignments[:, 0].astype(np.int64), distances_sq[:, 0].astype(np.float32)
+
+    @staticmethod
+    def _select(rows: Rows, config: Cluster, seed: int) -> np.ndarray:
+        wanted = config.max_points_per_centroid * config.num_clusters
+        if not wanted or wanted >= rows.num_rows:
+            return rows.read_all()
+        drawn = np.random.default_rng(seed).choice(rows.num_rows, wanted, replace=False)
+        return rows.take(np.sort(drawn))

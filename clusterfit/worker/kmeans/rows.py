@@ -1,0 +1,116 @@
+"""Rows as k-means sees them: projected and normalised, a chunk at a time.
+
+N: rows, D: dimensions as extracted, d: dimensions that k-means sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from clusterfit.artifacts.parts import FeatureTable
+from clusterfit.config.tree import Cluster
+from clusterfit.errors import InvalidDataError
+
+CHUNK_ROWS: Final = 16384
+
+_MIN_NORM: Final = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A principal component analysis: rows minus `mean`, times `components`."""
+
+    mean: np.ndarray
+    """(D,) float32."""
+    components: np.ndarray
+    """(D, d) float32; scaled by 1/sqrt(variance) where it whitens."""
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """Return (n, d) float32."""
+        projected: np.ndarray = (rows - self.mean) @ self.components
+        return projected
+
+
+def fit_projection(table: FeatureTable, pca_dim: int, whiten: bool) -> Projection:
+    """Return the leading principal components of a table, computed in float64.
+
+    The covariance is of the rows minus their mean, once: centring again after projecting, as
+    VISSL's step did, is without effect at best and wrong on other partitions.
+
+    Raises:
+        InvalidDataError: when there are fewer dimensions, or fewer rows, than components.
+    """
+    most = min(table.feature_dim, table.num_rows - 1)
+    if pca_dim > most:
+        raise InvalidDataError(
+            f"cluster.pcaDim: got {pca_dim}, want at most {most} for "
+            f"{table.num_rows} rows of {table.feature_dim} features"
+        )
+    total = np.zeros(table.feature_dim)
+    products = np.zeros((table.feature_dim, table.feature_dim))
+    for _, chunk in table.chunks(0, table.num_rows, CHUNK_ROWS):
+        rows = chunk.astype(np.float64)
+        total += rows.sum(0)
+        products += rows.T @ rows
+    mean = total / table.num_rows
+    covariance = products / table.num_rows - np.outer(mean, mean)  # (D, D)
+    variances, vectors = np.linalg.eigh(covariance)
+    variances, vectors = variances[::-1][:pca_dim], vectors[:, ::-1][:, :pca_dim]
+    # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+    largest = vectors[np.abs(vectors).argmax(0), np.arange(pca_dim)]
+    vectors = vectors * np.sign(largest)
+    if whiten:
+        if variances[-1] <= 1e-10 * variances[0]:
+            rank = int((variances > 1e-10 * variances[0]).sum())
+            raise InvalidDataError(
+                f"cluster.pcaDim: got {pca_dim}, but the features vary in only {rank} directions; "
+                f"whiten at most {rank}"
+            )
+        vectors = vectors / np.sqrt(variances)
+    return Projection(mean.astype(np.float32), vectors.astype(np.float32))
+
+
+class Rows:
+    """The rows of one partition, prepared as k-means sees them."""
+
+    def __init__(self, table: FeatureTable, config: Cluster, projection: Projection | None) -> None:
+        """Prepare rows of a table: project them, then normalise them, where asked."""
+        self._table = table
+        self._normalize = config.normalize
+        self._projection = projection
+        self.num_rows = table.num_rows
+        self.dim = table.feature_dim if projection is None else projection.components.shape[1]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1 as (n, d) float32, C-contiguous."""
+        rows = self._table.read_rows(start, stop)
+        if self._projection is not None:
+            rows = self._projection.apply(rows)
+        if self._normalize:
+            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows / np.maximum(norms, _MIN_NORM)  # a row of zeros stays one
+        return np.ascontiguousarray(rows, np.float32)
+
+    def chunks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, (n, d) float32) over rows start..stop-1."""
+        for first in range(start, stop, CHUNK_ROWS):
+            yield first, self.read(first, min(first + CHUNK_ROWS, stop))
+
+    def read_all(self) -> np.ndarray:
+        """Return all (N, d) float32 rows in memory."""
+        rows = np.empty((self.num_rows, self.dim), np.float32)
+        for first, chunk in self.chunks(0, self.num_rows):
+            rows[first : first + len(chunk)] = chunk
+        return rows
+
+    def take(self, row_numbers: np.ndarray) -> np.ndarray:
+        """Return the rows with these numbers, rising, as (n, d) float32."""
+        taken = np.empty((len(row_numbers), self.dim), np.float32)
+        for first, chunk in self.chunks(0, self.num_rows):
+            low, high = np.searchsorted(row_numbers, [first, first + len(chunk)])
+            taken[low:high] = chunk[row_numbers[low:high] - first]
+        return taken

@@ -1,0 +1,61 @@
+"""Pretext: pre-train a backbone by predicting rotations (RotNet, arXiv:1803.07728)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from clusterfit.artifacts.dataset import read_samples
+from clusterfit.artifacts.layout import TRAIN
+from clusterfit.worker.backbone import build_model
+from clusterfit.worker.context import Context
+from clusterfit.worker.identity import list_targets
+from clusterfit.worker.images import Batch, ImageSet
+from clusterfit.worker.training import Training, fit
+from clusterfit.worker.views import (
+    Normalizer,
+    build_pretext_view,
+    choose_memory_format,
+    rotate_fourfold,
+)
+
+NUM_ROTATIONS = 4
+
+
+def run(context: Context) -> None:
+    """Train on every image of the train partition, each turned four ways."""
+    config, env = context.config, context.env
+    recipe = config.pretext
+    samples = read_samples(context.run.data(TRAIN))
+    [(_, identity)] = list_targets(context.assignment, env.world_size)
+    memory_format = choose_memory_format(recipe.channels_last)
+    normalize = Normalizer(config.data.mean, config.data.std, env.device, memory_format)
+
+    def prepare(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        images, targets = rotate_fourfold(normalize(batch.images))
+        return images.contiguous(memory_format=memory_format), targets
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        del network  # the loss on the pretext task is all there is to say of it
+        return {}
+
+    fit(
+        context,
+        Training(
+            recipe=recipe,
+            identity=identity,
+            model=build_model(
+                recipe.model, NUM_ROTATIONS, config.seed, recipe.crop_pixels, "pretext.model"
+            ),
+            images=ImageSet(
+                context.assignment.data_root,
+                samples.paths,
+                build_pretext_view(recipe),
+                config.seed,
+                substitute=True,
+            ),
+            sample_indices=torch.arange(len(samples.paths)),
+            prepare=prepare,
+            evaluate=evaluate,
+        ),
+    )

@@ -1,0 +1,145 @@
+"""Train (step 2): a new network from scratch that predicts each image's cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from clusterfit.artifacts.dataset import Samples, read_samples
+from clusterfit.artifacts.files import read_array
+from clusterfit.artifacts.layout import TRAIN, VAL
+from clusterfit.artifacts.manifest import Manifest
+from clusterfit.errors import InvalidDataError
+from clusterfit.worker.backbone import build_model
+from clusterfit.worker.context import Context
+from clusterfit.worker.identity import list_partitions, list_targets, require_manifest
+from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.training import Training, fit
+from clusterfit.worker.views import (
+    Normalizer,
+    build_crop_view,
+    build_train_view,
+    choose_memory_format,
+)
+
+
+def run(context: Context) -> None:
+    """Train on every image that has a cluster."""
+    config, env = context.config, context.env
+    recipe = config.train
+    clusters = require_manifest(context.assignment, "cluster", context.run.stage("cluster"))
+    [(_, identity)] = list_targets(context.assignment, env.world_size)
+    samples = {
+        partition: read_samples(context.run.data(partition))
+        for partition in list_partitions(config)
+    }
+    assignments = {
+        partition: _read_assignments(context, clusters, partition, samples[partition])
+        for partition in samples
+    }
+    normalize = Normalizer(
+        config.data.mean, config.data.std, env.device, choose_memory_format(recipe.channels_last)
+    )
+
+    def prepare(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = assignments[TRAIN][batch.sample_indices]
+        return normalize(batch.images), targets.to(env.device, non_blocking=True)
+
+    held_out = _HeldOut(context, samples.get(VAL), assignments.get(VAL), normalize)
+    fit(
+        context,
+        Training(
+            recipe=recipe,
+            identity=identity,
+            model=build_model(
+                recipe.model,
+                clusters.results["num_clusters"],
+                config.seed,
+                recipe.crop_pixels,
+                "train.model",
+            ),
+            images=ImageSet(
+                context.assignment.data_root,
+                samples[TRAIN].paths,
+                build_train_view(recipe),
+                config.seed,
+                substitute=True,
+            ),
+            sample_indices=torch.nonzero(assignments[TRAIN] >= 0).flatten(),
+            prepare=prepare,
+            evaluate=held_out.evaluate,
+        ),
+    )
+
+
+def _read_assignments(
+    context: Context, clusters: Manifest, partition: str, samples: Samples
+) -> torch.Tensor:
+    """Return (N,) int64 assignments that belong to these images."""
+    path = context.run.assignments(partition)
+    assignments = np.array(read_array(path))
+    clustered = clusters.results["partitions"].get(partition, {}).get("data_fingerprint")
+    if clustered != samples.fingerprint or len(assignments) != len(samples.paths):
+        raise InvalidDataError(
+            f"{path}: the {len(assignments)} assignments belong to other images than the "
+            f"{len(samples.paths)} of data.{partition}; run cluster on this run's own features"
+        )
+    num_clusters = clusters.results["num_clusters"]
+    if assignments.min() < -1 or assignments.max() >= num_clusters:
+        raise InvalidDataError(f"{path}: want clusters 0..{num_clusters - 1}, or -1 for none")
+    return torch.from_numpy(assignments)
+
+
+class _HeldOut:
+    """How well the network predicts the clusters of images that it was not trained on."""
+
+    def __init__(
+        self,
+        context: Context,
+        samples: Samples | None,
+        assignments: torch.Tensor | None,
+        normalize: Normalizer,
+    ) -> None:
+        self._context = context
+        self._samples = samples
+        self._assignments = assignments
+        self._normalize = normalize
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Return the accuracy over all ranks; nothing where there is no val partition."""
+        if self._samples is None or self._assignments is None:
+            return {}
+        context, env = self._context, self._context.env
+        recipe = context.config.train
+        for buffer in network.buffers():  # running statistics: each rank's are its own till now
+            dist.broadcast(buffer, src=0)
+        assigned = torch.nonzero(self._assignments >= 0).flatten()
+        share = assigned[env.rank :: env.world_size].tolist()
+        images = ImageSet(
+            context.assignment.data_root,
+            self._samples.paths,
+            build_crop_view(recipe.crop_pixels),
+            seed=0,  # nothing is random
+            substitute=False,
+        )
+        size = recipe.batch_size_per_rank
+        batches: list[list[Key]] = [
+            [(0, index) for index in share[start : start + size]]
+            for start in range(0, len(share), size)
+        ]
+        counts = torch.zeros(2, dtype=torch.float64)  # correct, images
+        network.eval()
+        with (
+            torch.inference_mode(),
+            torch.autocast(env.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
+        ):
+            loaders = context.config.data.loaders_per_rank
+            for batch in build_loader(images, batches, loaders, env.device):
+                if len(batch.sample_indices):
+                    predicted = network(self._normalize(batch.images)).argmax(1).cpu()
+                    hits = predicted == self._assignments[batch.sample_indices]
+                    counts += torch.tensor([hits.sum(), len(hits)], dtype=torch.float64)
+        correct, num_images = env.sum_tensor(counts).tolist()
+        return {"held_out_accuracy": correct / max(num_images, 1)}
