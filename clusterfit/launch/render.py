@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
@@ -11,10 +10,8 @@ from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.invariants import check_manifests
 from clusterfit.launch.manifests import Manifest, read_manifests, sort_manifests
+from clusterfit.launch.plan import CONTENT_ANNOTATION
 from clusterfit.launch.submission import name_step
-
-CONTENT_ANNOTATION: Final = "clusterfit.dev/content"
-"""On the release's ConfigMap: the digest of the values that it was made of."""
 
 
 @dataclass(frozen=True, slots=True)
