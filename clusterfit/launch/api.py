@@ -76,6 +76,10 @@ def find_resource(manifest: Manifest) -> Resource:
     return next(item for item in RELEASE_RESOURCES if item.kind == manifest["kind"])
 
 
+class LogBrokenError(ClusterError):
+    """A log's connection broke; reading can go on where it was."""
+
+
 class Api:
     """One namespace of one cluster."""
 
@@ -132,17 +136,18 @@ class Api:
         return True
 
     def stream_log(self, pod: str, query: Mapping[str, str]) -> Iterator[bytes]:
-        """Yield a pod's log in pieces as they come; a lost connection ends it like a lost pod.
+        """Yield a pod's log in pieces as they come.
 
         Raises:
             ClusterError: The server does not give the log.
+            LogBrokenError: The connection broke before the log had ended.
         """
         path = f"{PODS.path(self.namespace)}/{pod}/log"
         response = self._request("GET", path, query, None, f"read the log of {pod}", stream=True)
         try:
             yield from response.stream(1 << 16)
-        except urllib3.exceptions.HTTPError:
-            return
+        except urllib3.exceptions.HTTPError as error:
+            raise LogBrokenError(f"the log of {pod} broke off ({_describe(error)})") from None
         finally:
             response.close()
 

@@ -43,11 +43,8 @@ class RunStatus:
 
     @property
     def phase(self) -> Phase:
-        """The phase of the stage that decides: a failed one, else the first that is not done."""
-        phases = [stage.phase for stage in self.stages]
-        if Phase.FAILED in phases:
-            return Phase.FAILED
-        return next((phase for phase in phases if phase is not Phase.SUCCEEDED), Phase.SUCCEEDED)
+        """The phase of the stage that decides."""
+        return summarise([stage.phase for stage in self.stages])
 
     @property
     def exit_code(self) -> int:
@@ -62,6 +59,13 @@ class RunStatus:
             "phase": self.phase.value,
             "stages": [_dump_stage(stage) for stage in self.stages],
         }
+
+
+def summarise(phases: list[Phase]) -> Phase:
+    """Return the phase that decides: a failed stage's, else that of the first that is not done."""
+    if Phase.FAILED in phases:
+        return Phase.FAILED
+    return next((phase for phase in phases if phase is not Phase.SUCCEEDED), Phase.SUCCEEDED)
 
 
 def read_status(api: Api, run: str, releases: list[Release]) -> RunStatus:
