@@ -1,14 +1,16 @@
-# The developer interface: every command that README and docs/developing.md name is here.
+# The developer interface: every command that README.md and docs/developing.md name is here.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Behind a proxy that re-signs traffic only the system's certificates are right.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: install lock
+.PHONY: install check test test-all demo generate format lock clean
 
 install: $(READY)
 
+# pip brings a pinned uv, uv brings everything else, each by hash and from whatever index is set.
 $(READY): requirements/dev.lock requirements/uv.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.lock
@@ -16,11 +18,41 @@ $(READY): requirements/dev.lock requirements/uv.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m clusterfit.config.generate --check
+
+test: $(READY)
+	$(BIN)/pytest -m "not campaign"
+
+test-all: $(READY)
+	$(BIN)/pytest
+
+demo: $(READY)
+	$(BIN)/python examples/write_digits.py demo/digits
+	$(BIN)/clusterfit run pretext -f examples/digits.yaml -f examples/digits-longer.yaml $(DEMO)
+	$(BIN)/clusterfit run pipeline -f examples/digits.yaml $(DEMO)
+
+DEMO := --data-root demo --storage-root demo/runs --nproc-per-node 2
+
+generate: $(READY)
+	$(BIN)/python -m clusterfit.config.generate
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
            --no-emit-index-url --no-header
-lock:
+lock: $(READY)
 	$(COMPILE) requirements/uv.in -o requirements/uv.lock
 	$(COMPILE) pyproject.toml -o requirements/launcher.lock
 	$(COMPILE) pyproject.toml --extra cpu --extra helm --extra bench --extra dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra cpu -c requirements/dev.lock -o requirements/cpu.lock
 	$(COMPILE) pyproject.toml --extra gpu -c requirements/dev.lock -o requirements/gpu.lock
+
+clean:
+	rm -rf $(VENV) demo runs

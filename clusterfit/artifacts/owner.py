@@ -107,7 +107,11 @@ def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
     )
     content = (json.dumps(asdict(owner), indent=1) + "\n").encode()
     proposal = path.with_name(f".owner.{owner.token}.json")
-    write_file(proposal, content)
+    try:
+        write_file(proposal, content)
+    except WriteError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise WriteError(f"{run.root}: the run directory cannot be written: {why}") from error
     try:
         try:
             os.link(proposal, path)  # fails where somebody is there: of two, exactly one wins

@@ -27,7 +27,10 @@ def show(
     ] = False,
     output: Annotated[_Format, typer.Option("-o", "--output", help="How to print.")] = _Format.YAML,
 ) -> None:
-    """Print every value of a run, defaults included; what is printed is itself a run file."""
+    """Print every value of a run.
+
+    Defaults are included, and what is printed is itself a run file.
+    """
     from clusterfit.config.provenance import format_path
     from clusterfit.config.writer import format_yaml
 
@@ -45,14 +48,20 @@ def show(
 
 @app.command()
 def check(file: RunFiles, override: Overrides) -> None:
-    """Say what is wrong with a run file, one line each, and exit with 64; or that it is right."""
+    """Say what is wrong with a run file.
+
+    One line for each fault, and exit code 64; or one line that it is right.
+    """
     run_file = load(file, override).run_file
     print(f"ok: run {run_file.name}, stages {', '.join(run_file.stages)}")
 
 
 @app.command()
 def schema() -> None:
-    """Print the run file's JSON schema, for editors that complete and check as you type."""
+    """Print the run file's JSON schema.
+
+    Editors that know it complete keys and mark mistakes as you type.
+    """
     from clusterfit.config.schema import build_schema, format_schema
 
     print(format_schema(build_schema()), end="")

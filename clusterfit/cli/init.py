@@ -26,7 +26,10 @@ def init(
     ] = "",
     model: Annotated[str, typer.Option(help="A torchvision model.")] = "resnet50",
 ) -> None:
-    """Write a short, commented run file; never over one that is there."""
+    """Write a run file to start from.
+
+    It is short and commented, and never written over a file that is there.
+    """
     from clusterfit.config.loading import check_values
     from clusterfit.config.starter import Starter
 

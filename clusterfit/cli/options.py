@@ -33,6 +33,7 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+StorageRoot = Annotated[Path, typer.Option(help="Where run directories are.")]
 
 
 def load(files: list[Path], overrides: list[str]) -> LoadedRunFile:

@@ -20,6 +20,7 @@ from clusterfit.cli.cluster import (
     say,
 )
 from clusterfit.cli.options import Overrides, RunFiles
+from clusterfit.cli.run import Step
 from clusterfit.errors import ConfigError, WriteError
 
 if TYPE_CHECKING:
@@ -27,12 +28,8 @@ if TYPE_CHECKING:
     from clusterfit.launch.api import Api
     from clusterfit.launch.render import Rendered
 
-Step = Annotated[
-    str,
-    typer.Argument(
-        metavar="STEP",
-        help="step1 (extract, cluster), step2 (train), pipeline (what the file lists), or a stage.",
-    ),
+StepName = Annotated[
+    Step, typer.Argument(help="A step, a stage, or all that the file lists.", show_default=False)
 ]
 Gpus = Annotated[
     int,
@@ -50,7 +47,7 @@ class DryRun(StrEnum):
 
 
 def render(
-    step: Step,
+    step: StepName,
     file: RunFiles,
     override: Overrides,
     gpus: Gpus = -1,
@@ -64,7 +61,7 @@ def render(
     """Print what a submission would create, without a cluster; the same bytes each time."""
     from clusterfit.launch.manifests import write_manifest, write_manifests
 
-    rendered = _render(step, file, override, gpus, namespace or "default")
+    rendered = _render(step.value, file, override, gpus, namespace or "default")
     if output_dir is not None:
         for position, manifest in enumerate(rendered.manifests):
             name = f"{position:02}-{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml"
@@ -84,7 +81,7 @@ def render(
 
 
 def submit(
-    step: Step,
+    step: StepName,
     file: RunFiles,
     override: Overrides,
     gpus: Gpus = -1,
@@ -122,16 +119,16 @@ def submit(
     if overwrite:
         override = [*override, f'platform.overwriteToken="{secrets.token_hex(8)}"']
     if dry_run is DryRun.CLIENT:
-        rendered = _render(step, file, override, gpus, namespace or "default")
+        rendered = _render(step.value, file, override, gpus, namespace or "default")
         print(_format_objects(rendered))
         print("ok: rendered and checked; the cluster was not asked")
         return
     # What is wrong with the file is said before what is wrong with the cluster.
-    checked = _render(step, file, override, gpus, namespace or "default")
+    checked = _render(step.value, file, override, gpus, namespace or "default")
     api, access = open_api(namespace, context, kubeconfig)
     rendered = checked
     if access.namespace != checked.namespace:
-        rendered = _render(step, file, override, gpus, access.namespace, quietly=True)
+        rendered = _render(step.value, file, override, gpus, access.namespace, quietly=True)
     if dry_run is DryRun.SERVER:
         _print_verdicts(api, rendered)
         return

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from clusterfit.config.provenance import DEFAULT, Fault, KeyPath, Node, Origin, format_path
 from clusterfit.config.schema import Schema, find_schema, is_section, tree_schema
-from clusterfit.config.section import WANTED_KEY
 from clusterfit.config.wording import describe_hint, describe_wanted, show_value
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _MAX_OWNERS: Final = 3
-_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z][A-Za-z0-9]*)*")
+_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z][A-Za-z0-9]*)*")
 
 
 def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
@@ -34,6 +33,8 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
                 pass
             case "missing" if error["loc"] in suggested:
                 pass  # it is there under the unknown key that another fault explains
+            case "too_short" if any(error["loc"] == other["loc"][:-1] for other in errors):
+                pass  # pydantic counts only the items that are right
             case "missing":
                 faults.append(_explain_missing(error["loc"], given))
             case "value_error" | "assertion_error":
@@ -46,11 +47,11 @@ def explain_errors(errors: list[ErrorDetails], given: Node) -> list[Fault]:
 def _explain_value(error: ErrorDetails, given: Node) -> Fault:
     """Say what one value is and what its place takes."""
     path, got = error["loc"], error["input"]
-    if path[-1:] == ("[key]",):
-        names = (find_schema(path[:-2]) or {}).get("propertyNames", {})
-        wanted = describe_wanted(names) if WANTED_KEY in names else error["msg"]
-        return Fault(path[:-1], f"a key of another form, want {wanted}", _line_of(path, given))
-    schema = find_schema(path)
+    if path[-1:] == ("[key]",):  # pydantic's word for a map's key, as against its value
+        path = path[:-1]
+        schema = (find_schema(path[:-1]) or {}).get("propertyNames")
+    else:
+        schema = find_schema(path)
     wanted = describe_wanted(schema) if schema else error["msg"]
     hint = describe_hint(schema, got) if schema else ""
     if schema and isinstance(got, str):
@@ -71,15 +72,21 @@ def _explain_missing(path: KeyPath, given: Node) -> Fault:
 
 
 def _explain_rule(error: ErrorDetails, given: Node) -> Fault:
-    """Take a validator's own words, and the line of the first given key that they name."""
+    """Take a validator's own words, which may begin with the key that they are about.
+
+    The line is that of the first key named in them that was given.
+    """
     path: KeyPath = error["loc"]
     message = str(error["ctx"]["error"])
-    for word in _WORD.findall(message):
-        named = (*path, *word.split("."))
-        if given.find(named) is not None:
-            return Fault(path, message, _line_of(named, given))
-    origin = _line_of(path, given) if path else _unless_default(Origin(given.origin.source))
-    return Fault(path, message, origin)
+    named = [(*path, *word.split(".")) for word in _KEY.findall(message)]
+    culprit = next((key for key in named if given.find(key) is not None), path)
+    subject, colon, rest = message.partition(": ")
+    about = (*path, *subject.split("."))
+    if colon and find_schema(about) is not None:
+        path, message = about, rest
+    if culprit == () and given.origin != DEFAULT:
+        return Fault(path, message, Origin(given.origin.source))
+    return Fault(path, message, _line_of(culprit, given))
 
 
 def _explain_unknown_key(path: KeyPath) -> tuple[str, KeyPath]:

@@ -73,7 +73,8 @@ def merge(base: Node, over: Node) -> Node:
     merged = dict(base.value)
     for key, child in over.value.items():
         merged[key] = merge(merged[key], child) if key in merged else child
-    return Node(merged, over.origin)
+    # A section's place is where it first stands: that is where a missing key is missed.
+    return Node(merged, over.origin if base.origin == DEFAULT else base.origin)
 
 
 def build_node(value: Any, origin: Origin, depth: int = 0) -> Node:

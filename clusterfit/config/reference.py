@@ -14,8 +14,10 @@ from clusterfit.config.schema import (
     is_section,
     walk_leaves,
 )
+from clusterfit.config.section import OPERATIONAL_KEY
 from clusterfit.config.wording import describe_wanted
 
+_NO_DEFAULT: Final = "must be given"
 _HEAD: Final = """\
 <!-- Generated from clusterfit/config by `python -m clusterfit.config.generate`: do not edit. -->
 # The run file
@@ -58,33 +60,36 @@ def _format_section(path: tuple[str, ...], leaves: list[Leaf]) -> Iterator[str]:
     for leaf in leaves:
         yield _format_row(leaf)
         items = leaf.schema.get("items") or find_map_values(leaf.schema)
-        if items is not None and is_section(items):
+        if items is not None and is_section(items) and not _repeats(items, leaves):
             yield from _format_item_rows(leaf, items)
 
 
+def _repeats(items: Schema, leaves: list[Leaf]) -> bool:
+    """Return whether the maps in a setting only override the settings that stand beside it."""
+    return set(items["properties"]) <= {leaf.path[-1] for leaf in leaves}
+
+
 def _format_row(leaf: Leaf) -> str:
-    return _format_cells(
-        f"`{leaf.path[-1]}`",
-        describe_wanted(leaf.schema),
-        f"`{json.dumps(leaf.default)}`" if leaf.has_default else "must be given",
-        "same" if leaf.is_operational else "new",
-        leaf.schema.get("description", ""),
-    )
+    default = f"`{json.dumps(leaf.default)}`" if leaf.has_default else _NO_DEFAULT
+    return _format_cells(leaf.path[-1], leaf.schema, default, leaf.is_operational)
 
 
 def _format_item_rows(leaf: Leaf, items: Schema) -> Iterator[str]:
     """Yield a row for each key of the maps that a list, or a map of names, holds."""
     steps = "[]" if leaf.schema.get("type") == "array" else ".NAME"
     for key, schema in items["properties"].items():
-        yield _format_cells(
-            f"`{leaf.path[-1]}{steps}.{key}`",
-            describe_wanted(schema),
-            f"`{json.dumps(schema['default'])}`" if "default" in schema else "must be given",
-            "same" if leaf.is_operational else "new",
-            schema.get("description", ""),
-        )
+        default = f"`{json.dumps(schema['default'])}`" if "default" in schema else _NO_DEFAULT
+        is_operational = leaf.is_operational or schema.get(OPERATIONAL_KEY, False)
+        yield _format_cells(f"{leaf.path[-1]}{steps}.{key}", schema, default, is_operational)
 
 
-def _format_cells(*cells: str) -> str:
+def _format_cells(key: str, schema: Schema, default: str, is_operational: bool) -> str:
+    cells = (
+        f"`{key}`",
+        describe_wanted(schema),
+        default,
+        "same" if is_operational else "new",
+        schema.get("description", ""),
+    )
     escaped = (cell.replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"

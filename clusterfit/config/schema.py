@@ -110,9 +110,6 @@ def find_schema(path: tuple[str | int, ...]) -> Schema | None:
 
 def find_map_values(schema: Schema) -> Schema | None:
     """Return the schema of a free map's values, or None where a schema is no free map."""
-    if "patternProperties" in schema:
-        values: Schema = next(iter(schema["patternProperties"].values()))
-        return values
     below = schema.get("additionalProperties")
     if isinstance(below, dict):
         return below
@@ -150,9 +147,20 @@ def _inline(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
             inlined[key] = [_inline(child, definitions) for child in value]
         else:
             inlined[key] = value
-    if "patternProperties" in inlined:
-        inlined["additionalProperties"] = False  # as pydantic means it: other keys are refused
-    return inlined
+    return _close_map(inlined)
+
+
+def _close_map(schema: Schema) -> Schema:
+    """Return a map's schema so that a key of another form is refused.
+
+    Pydantic writes the form of keys as `patternProperties`, which lets any other key pass.
+    """
+    if "patternProperties" not in schema:
+        return schema
+    closed = {key: value for key, value in schema.items() if key != "patternProperties"}
+    ((pattern, value),) = schema["patternProperties"].items()
+    names = {"type": "string", "pattern": pattern, **closed.get("propertyNames", {})}
+    return closed | {"additionalProperties": value, "propertyNames": names}
 
 
 def _without_markers(value: Any) -> Any:

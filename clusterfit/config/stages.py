@@ -15,5 +15,9 @@ STEPS: Final[dict[str, tuple[StageName, ...]]] = {
 }
 """ClusterFit's two steps. `pipeline` is every stage that the run file lists."""
 
-STEP_NAMES: Final = (*STEPS, "pipeline", *STAGES)
-"""Everything that a command accepts where it asks for a step or a stage."""
+
+def list_step_stages(step: str, pipeline: tuple[StageName, ...]) -> tuple[StageName, ...]:
+    """Return the stages that a step or stage name means; `pipeline` are the run file's."""
+    if step == "pipeline":
+        return pipeline
+    return STEPS.get(step) or tuple(stage for stage in STAGES if stage == step)

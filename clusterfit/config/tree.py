@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from clusterfit.config.platform import Platform
 from clusterfit.config.section import OPERATIONAL, Section, Wanted
@@ -85,7 +85,7 @@ class Data(Section):
                 "subfolders' names"
             )
         if self.val_labels and not self.val:
-            raise ValueError("valLabels is given without val")
+            raise ValueError("valLabels: got labels of a partition that val does not name")
         return self
 
 
@@ -112,8 +112,10 @@ class Weights(Section):
 
     @model_validator(mode="after")
     def _path_goes_with_from_path(self) -> Self:
-        if (self.source == "path") != bool(self.path):
-            raise ValueError("path goes with from: path, and from: path needs it")
+        if self.source == "path" and not self.path:
+            raise ValueError("path: missing, want a weights file, because of from: path")
+        if self.source != "path" and self.path:
+            raise ValueError(f"path: has no effect with from: {self.source}; set from: path")
         if self.source != "path" and (
             self.state_dict_key or self.remove_prefix or self.append_prefix or self.skip_layers
         ):
@@ -168,10 +170,12 @@ class Recipe(Section):
     def _milestones_rise_within_epochs(self) -> Self:
         if self.schedule == "multistep":
             if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
-                raise ValueError(f"lrMilestones must rise, got {list(self.lr_milestones)}")
+                raise ValueError(
+                    f"lrMilestones: got {list(self.lr_milestones)}, want each above the one before"
+                )
             if self.lr_milestones and self.lr_milestones[-1] >= self.epochs:
                 raise ValueError(
-                    f"lrMilestones {list(self.lr_milestones)} must lie below epochs "
+                    f"lrMilestones: got {list(self.lr_milestones)}, want all below epochs "
                     f"({self.epochs}); give milestones of your own, or schedule: cosine"
                 )
         return self
@@ -198,7 +202,7 @@ class Train(Recipe):
     @model_validator(mode="after")
     def _hue_within_half(self) -> Self:
         if self.color_jitter[3] > 0.5:
-            raise ValueError(f"colorJitter's hue must be at most 0.5, got {self.color_jitter[3]}")
+            raise ValueError(f"colorJitter: got a hue of {self.color_jitter[3]}, want at most 0.5")
         return self
 
 
@@ -223,7 +227,7 @@ class CenterView(Section):
     def _crop_fits(self) -> Self:
         if self.crop_pixels > self.resize_pixels:
             raise ValueError(
-                f"cropPixels ({self.crop_pixels}) must not exceed resizePixels "
+                f"cropPixels: got {self.crop_pixels}, want at most resizePixels "
                 f"({self.resize_pixels})"
             )
         return self
@@ -274,7 +278,7 @@ class Cluster(Section):
     @model_validator(mode="after")
     def _whitening_needs_pca(self) -> Self:
         if self.pca_whiten and not self.pca_dim:
-            raise ValueError("pcaWhiten needs pcaDim")
+            raise ValueError("pcaWhiten: has no effect without pcaDim; give the dimensions to keep")
         return self
 
 
@@ -308,9 +312,9 @@ class EvaluatedBackbone(Section):
         missing = sorted(name for name in needed if not given[name])
         idle = sorted(name for name, is_given in given.items() if is_given and name not in allowed)
         if missing:
-            raise ValueError(f"from: {self.source} needs {', '.join(missing)}")
+            raise ValueError(f"{missing[0]}: missing, want it given with from: {self.source}")
         if idle:
-            raise ValueError(f"{', '.join(idle)} has no effect with from: {self.source}")
+            raise ValueError(f"{idle[0]}: has no effect with from: {self.source}; leave it out")
         return self
 
 
@@ -333,14 +337,21 @@ class Evaluate(CenterView):
     def _labels_are_distinct(self) -> Self:
         labels = [backbone.label for backbone in self.backbones]
         if len(labels) != len(set(labels)):
-            raise ValueError(f"each backbone needs a label of its own, got {labels}")
+            raise ValueError(f"backbones: got the labels {labels}, want each only once")
         return self
+
+
+def _refuse_bool(value: object) -> object:
+    """Keep `true` from passing for 1, which it equals in Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"got {str(value).lower()}, want 1")
+    return value
 
 
 class Algorithm(Section):
     """Everything that decides a result: what enters the container as config.json."""
 
-    format_version: Literal[1]
+    format_version: Annotated[Literal[1], BeforeValidator(_refuse_bool)]
     """Version of this file's format."""
     name: RunName
     """The run: its directory, and on a cluster the label by which its objects are found."""
@@ -364,17 +375,20 @@ class Algorithm(Section):
         ordered = tuple(stage for stage in STAGES if stage in self.stages)
         if self.stages != ordered:
             raise ValueError(
-                f"stages must be distinct and in the order {', '.join(STAGES)}; "
-                f"got {', '.join(self.stages)}"
+                f"stages: got {', '.join(self.stages)}, want each once and in this order: "
+                f"{', '.join(STAGES)}"
             )
         if "evaluate" in self.stages:
             if not self.data.val:
-                raise ValueError("the evaluate stage needs data.val")
+                raise ValueError(
+                    "data.val: missing, want the images that the evaluate stage judges on"
+                )
             if not self.evaluate.backbones:
-                raise ValueError("the evaluate stage needs evaluate.backbones")
+                raise ValueError("evaluate.backbones: missing, want what the evaluate stage judges")
         if self.inputs.features and "extract" in self.stages:
             raise ValueError(
-                "inputs.features names another run's features: leave extract out of stages"
+                f"inputs.features: got {self.inputs.features}, whose features stand in for this "
+                "run's; leave extract out of stages"
             )
         return self
 

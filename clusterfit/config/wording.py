@@ -38,7 +38,7 @@ def describe_wanted(schema: Schema) -> str:
             values = find_map_values(schema)
             if values is not None and is_section(values):
                 return "a map of names to sections"
-            return f"a map, each value {describe_wanted(values or {})}"
+            return f"a map, each value {describe_wanted(values)}" if values else "a map"
     return "anything"
 
 
@@ -99,5 +99,5 @@ def _describe_list(schema: Schema) -> str:
         count = "a list"
     items = schema.get("items", {})
     if is_section(items):
-        return f"{count}, each with {', '.join(items['properties'])}"
+        return f"{count}, each a map with {', '.join(items['properties'])}"
     return f"{count}, each {describe_wanted(items)}"

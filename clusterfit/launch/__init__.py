@@ -1,1 +1,1 @@
-"""Towards a cluster: render the chart, submit it, follow what becomes of it. Torch-free."""
+"""Towards a cluster or this machine: starts workers and reads their lines, imports none of them."""

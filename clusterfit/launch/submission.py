@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from clusterfit.config.loading import load_run_file
-from clusterfit.config.stages import STAGES, STEP_NAMES, STEPS, StageName
+from clusterfit.config.stages import STEPS, StageName, list_step_stages
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
 
@@ -32,26 +32,12 @@ def load_submission(
     """
     narrowed = list(overrides)
     if step != "pipeline":
-        narrowed.append(f"stages={json.dumps(find_stages(step))}")
+        narrowed.append(f"stages={json.dumps(list_step_stages(step, ()))}")
     if gpus != GPUS_FROM_FILE:
         narrowed.append(f"platform.gpus={gpus}")
     run = load_run_file(files, narrowed).run_file
     check_for_cluster(run)
     return run
-
-
-def find_stages(step: str) -> tuple[StageName, ...]:
-    """Return the stages that a step or a stage names.
-
-    Raises:
-        ConfigError: There is no such step.
-    """
-    if step in STEPS:
-        return STEPS[step]
-    for stage in STAGES:
-        if stage == step:
-            return (stage,)
-    raise ConfigError(f"step: got {step!r}, want one of {', '.join(STEP_NAMES)}")
 
 
 def name_step(stages: Sequence[StageName]) -> str:

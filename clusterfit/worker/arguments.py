@@ -55,7 +55,7 @@ def read_assignment(options: argparse.Namespace) -> Assignment:
     """
     path: Path = options.config
     try:
-        config = Algorithm.model_validate_json(path.read_bytes())
+        config = Algorithm.model_validate_json(path.read_bytes(), by_alias=True, by_name=False)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValidationError as error:

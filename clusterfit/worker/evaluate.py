@@ -60,7 +60,7 @@ def run(context: Context) -> None:
         write_manifest(
             folder, identity, [context.run.results().name], results, read_versions(), context.guard
         )
-        log.info("finished", folder=folder)
+        log.info("finished", folder=folder, num_backbones=len(rows), num_val=len(val.paths))
     env.barrier()
 
 

@@ -35,6 +35,13 @@ from clusterfit.worker.views import choose_memory_format
 EPOCH_CHECKPOINT_SECONDS: Final = 30.0
 """An epoch's end is a checkpoint where the last one is older than this."""
 
+_FINAL_METRICS: Final[tuple[str, ...]] = (
+    "loss",
+    "accuracy",
+    "held_out_accuracy",
+    "images_per_second",
+)
+
 _WARM_UP_STEPS: Final = 2
 """DDP rebuilds its buckets on the forward after the first backward."""
 
@@ -189,7 +196,8 @@ def fit(context: Context, training: Training) -> None:
             folder, training.identity, ["model.safetensors", "metrics.jsonl"], results,
             read_versions(), context.guard,
         )  # fmt: skip
-        log.info("finished", folder=folder, **_round(metrics[-1]))
+        told = {key: metrics[-1][key] for key in _FINAL_METRICS if key in metrics[-1]}
+        log.info("finished", folder=folder, **_round(told))
     env.barrier()
 
 

@@ -154,7 +154,7 @@ Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of cluster
 {{- end -}}
 {{- $command := list "python" "-m" "clusterfit.worker" $stage.stage "--config" "/etc/clusterfit/config.json"
       "--data-root" "/data" "--storage-root" "/storage" -}}
-{{- with $platform.overwriteToken }}{{ $command = concat $command (list "--overwrite-token" .) }}{{ end -}}
+{{- with $platform.overwriteToken }}{{ $command = concat $command (list "--overwrite" .) }}{{ end -}}
 metadata:
   labels: {{ include "clusterfit.json" $labels }}
   annotations: {{ include "clusterfit.json" $annotations }}

@@ -49,6 +49,7 @@ class FaissEngine:
                 max_points_per_centroid=_ALL_POINTS // config.num_clusters,
             )
             kmeans.train(points, init_centroids=fit.centroids)
+            assert kmeans.obj is not None, "train sets it"
             fit = Fit(
                 np.array(kmeans.centroids, np.float32),
                 (*fit.objectives, float(kmeans.obj[0])),

@@ -1,0 +1,103 @@
+"""`clusterfit run`: the local door."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterfit.cli.options import Overrides, RunFiles, StorageRoot, load
+
+if TYPE_CHECKING:
+    from clusterfit.artifacts.layout import RunDirectory
+
+
+class Step(StrEnum):
+    """Everything that a command accepts where it asks for a step or a stage."""
+
+    STEP1 = "step1"
+    STEP2 = "step2"
+    PIPELINE = "pipeline"
+    PRETEXT = "pretext"
+    EXTRACT = "extract"
+    CLUSTER = "cluster"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+def run(
+    step: Annotated[Step, typer.Argument(help="A step, a stage, or all that the file lists.")],
+    file: RunFiles,
+    override: Overrides,
+    nproc_per_node: Annotated[
+        int,
+        typer.Option(min=0, help="Processes of each stage; 0: one for each GPU, or one without."),
+    ] = 0,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Where paths under data start; by default the first run file's folder."),
+    ] = None,
+    storage_root: StorageRoot = Path("runs"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Redo stages that finished with other settings.")
+    ] = False,
+) -> None:
+    """Run a step here, on CPU cores or this machine's GPUs; finished stages are skipped."""
+    from clusterfit.artifacts.layout import RunDirectory
+    from clusterfit.config.stages import list_step_stages
+    from clusterfit.launch.local import LocalRun, run_stage
+    from clusterfit.launch.progress import StageView
+
+    run_file = load(file, override).run_file
+    stages = list_step_stages(step.value, run_file.stages)
+    if stages != run_file.stages:
+        run_file = load(file, [*override, f"stages={json.dumps(stages)}"]).run_file
+    local = LocalRun(
+        config=run_file.algorithm(),
+        data_root=data_root or file[0].parent,
+        storage_root=storage_root,
+        nproc_per_node=nproc_per_node,
+        overwrite=overwrite,
+    )
+    with StageView() as view:
+        for stage in stages:
+            view.begin(stage)
+            code = run_stage(local, stage, view.show)
+            view.end(code)
+            if code:
+                raise typer.Exit(code)
+    if "evaluate" in stages:
+        _print_results(RunDirectory(storage_root, run_file.name))
+
+
+def _print_results(run: RunDirectory) -> None:
+    """Print what evaluate found as a table."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from clusterfit.artifacts.files import read_json
+
+    results = read_json(run.results())
+    rows = results["backbones"]
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"{run.name}: accuracy on {results['num_val']} held-out images",
+        title_justify="left",
+    )
+    table.add_column("backbone")
+    amounts = sorted((key for key in rows[0]["linear"] if key != "all"), key=int)
+    for amount in amounts:
+        num_labels = int(amount) * results["num_classes"]
+        table.add_column(f"linear, {num_labels:,} labels", justify="right")
+    table.add_column("linear, all labels", justify="right")
+    table.add_column("k-NN", justify="right")
+    for row in rows:
+        cells = [*(row["linear"][amount] for amount in amounts), row["linear"]["all"], row["knn"]]
+        table.add_row(row["label"], *(f"{accuracy:.1%}" for accuracy in cells))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"written to {run.results()}", soft_wrap=True)

@@ -1,0 +1,150 @@
+"""Bad run files: each mistake is one line that says what was got, what is wanted, and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterfit.config.loading import load_run_file
+from clusterfit.errors import ConfigError
+
+from .conftest import WriteFile
+
+HEAD = "formatVersion: 1\nname: rotnet\n"
+NAME = "1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"
+YES_NO = "(y, yes, on, n, no and off are true and false without)"
+
+# Line 3 of the file, after HEAD: the line of fault, without its place.
+MISTAKES = {
+    "sead: 1": "sead: unknown key, did you mean seed?",
+    "cluster: {numClusters: 0}": "cluster.numClusters: got 0, want an integer >= 1",
+    "cluster: {numClusters: 1.5}": "cluster.numClusters: got 1.5, want an integer >= 1",
+    'cluster: {numClusters: "3"}': 'cluster.numClusters: got "3", want an integer >= 1; leave out '
+    "the quotes",
+    "cluster: {numClusters: many}": 'cluster.numClusters: got "many", want an integer >= 1',
+    "cluster: {numClusters: y}": "cluster.numClusters: got true, want an integer >= 1",
+    "cluster: {num_clusters: 3}": "cluster.num_clusters: unknown key, did you mean numClusters?",
+    "cluster: {K: 3}": "cluster.K: unknown key, want one of engine, numClusters, numIterations, "
+    "normalize, pcaDim, pcaWhiten, maxPointsPerCentroid, initialCentroids",
+    'cluster: {normalize: "yes"}': 'cluster.normalize: got "yes", want true or false; leave out '
+    "the quotes",
+    "cluster: {normalize: 1}": "cluster.normalize: got 1, want true or false",
+    "cluster: 3": "cluster: got 3, want a section with its keys indented below it",
+    "cluster: [numClusters, 3]": 'cluster: got ["numClusters", 3], want a section with its keys '
+    "indented below it",
+    "train: {baselr: 0.1}": "train.baselr: unknown key, did you mean baseLr?",
+    "train: {batchSize: 3}": "train.batchSize: unknown key, did you mean batchSizePerRank?",
+    "train: {numClusters: 3}": "train.numClusters: unknown key here, did you mean "
+    "cluster.numClusters?",
+    "extract: {loaders_per_rank: 3}": "extract.loaders_per_rank: unknown key here, did you mean "
+    "data.loadersPerRank?",
+    "baseLr: 3": "baseLr: unknown key here, did you mean pretext.baseLr or train.baseLr?",
+    "train: {momentum: 1}": "train.momentum: got 1, want a number >= 0 and < 1",
+    "train: {model: no}": "train.model: got false, want text that is not empty; put quotes around "
+    f"it {YES_NO}",
+    "train: {model: 3}": "train.model: got 3, want text that is not empty; put quotes around it",
+    "train: {lrMilestones: 3}": "train.lrMilestones: got 3, want a list, each a number > 0; put "
+    "brackets around it: [3]",
+    "train: {lrMilestones: [3, x]}": 'train.lrMilestones[1]: got "x", want a number > 0',
+    "train: {epochs: 12}": "train.lrMilestones: got [30.0, 60.0, 90.0, 100.0], want all below "
+    "epochs (12); give milestones of your own, or schedule: cosine",
+    "train: {colorJitter: [1, 1, 1, 1]}": "train.colorJitter: got a hue of 1.0, want at most 0.5",
+    "data: {format: folders}": 'data.format: got "folders", want one of folder, filelist; did you '
+    "mean folder?",
+    "data: {train: /images}": 'data.train: got "/images", want a path below its root, so without '
+    "`/` in front",
+    "data: {mean: [1, 2]}": "data.mean: got [1, 2], want a list of 3, each a number",
+    "data: {maxUnreadableFraction: 2}": "data.maxUnreadableFraction: got 2, want a number >= 0 and "
+    "<= 1",
+    "data: {valLabels: x}": "data: trainLabels and valLabels belong to format: filelist; a "
+    "folder's labels are its subfolders' names",
+    "stages: [cluster, extract]": "stages: got cluster, extract, want each once and in this order: "
+    "pretext, extract, cluster, train, evaluate",
+    "stages: [extrakt]": 'stages[0]: got "extrakt", want one of pretext, extract, cluster, train, '
+    "evaluate; did you mean extract?",
+    "stages: []": "stages: got [], want a list of at least 1, each one of pretext, extract, "
+    "cluster, train, evaluate",
+    "extract: {weights: {from: path}}": "extract.weights.path: missing, want a weights file, "
+    "because of from: path",
+    "extract: {weights: {path: a.pth}}": "extract.weights.path: has no effect with from: pretext; "
+    "set from: path",
+    "extract: {cropPixels: 300}": "extract.cropPixels: got 300, want at most resizePixels (256)",
+    "evaluate: {backbones: [{from: run, stage: train}]}": "evaluate.backbones[0].label: missing, "
+    "want text of 1 to 60 characters",
+    "evaluate: {backbones: [{label: a, from: run}]}": "evaluate.backbones[0].stage: missing, want "
+    "it given with from: run",
+    "evaluate: {backbones: [{label: a, from: random, model: b, path: c}]}": "evaluate.backbones[0]"
+    ".path: has no effect with from: random; leave it out",
+    "evaluate: {backbones: [{label: a, from: run, stag: train}]}": "evaluate.backbones[0].stag: "
+    "unknown key, did you mean stage?",
+    "seed: -1": "seed: got -1, want an integer >= 0 and <= 2147483647",
+    "seed:": "seed: got nothing (null), want a value; leave it out to keep the default",
+}
+
+
+def _faults_of(file: WriteFile, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_run_file([file(text)])
+    return list(caught.value.faults)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(write_file: WriteFile, mistake: str) -> None:
+    assert _faults_of(write_file, f"{HEAD}{mistake}\n") == [f"{MISTAKES[mistake]} (run.yaml:3)"]
+
+
+@pytest.mark.parametrize(
+    "name", ["Rot_Net", "-a", "a-", "1a", "a.b", "a" * 41, "", "é", "a\\n", "a b"]
+)
+def test_a_name_that_is_no_label_is_refused(write_file: WriteFile, name: str) -> None:
+    (fault,) = _faults_of(write_file, f'formatVersion: 1\nname: "{name}"\n')
+    assert fault.endswith(f", want {NAME} (run.yaml:2)")
+
+
+def test_what_must_be_given_is_missed_in_the_file(write_file: WriteFile) -> None:
+    assert _faults_of(write_file, "seed: 1\n") == [
+        "formatVersion: missing, want 1: add `formatVersion: 1` (run.yaml)",
+        f"name: missing, want {NAME} (run.yaml)",
+    ]
+
+
+def test_what_must_be_given_is_missed_where_the_run_file_begins(write_file: WriteFile) -> None:
+    files = [write_file("name: x\n"), write_file("seed: 1\n", "over.yaml")]
+    with pytest.raises(ConfigError, match=r"^formatVersion: missing, .* \(run\.yaml\)$"):
+        load_run_file(files, ["cluster.numClusters=3"])
+
+
+def test_an_empty_value_is_not_also_missing(write_file: WriteFile) -> None:
+    assert _faults_of(write_file, "formatVersion: 1\nname:\n") == [
+        "name: got nothing (null), want a value; leave it out to keep the default (run.yaml:2)"
+    ]
+
+
+def test_a_misspelt_key_that_must_be_given_is_not_also_missing(write_file: WriteFile) -> None:
+    assert _faults_of(write_file, "formatversion: 1\nname: x\n") == [
+        "formatversion: unknown key, did you mean formatVersion? (run.yaml:1)"
+    ]
+
+
+def test_a_rule_across_sections_has_the_line_of_what_was_given(write_file: WriteFile) -> None:
+    text = f"{HEAD}stages: [cluster, evaluate]\ndata:\n  train: x\n"
+    assert _faults_of(write_file, text) == [
+        "data.val: missing, want the images that the evaluate stage judges on (run.yaml)"
+    ]
+    text = f"{HEAD}stages: [extract]\ninputs:\n  features: other\n"
+    assert _faults_of(write_file, text) == [
+        "inputs.features: got other, whose features stand in for this run's; leave extract out of "
+        "stages (run.yaml:5)"
+    ]
+
+
+def test_all_mistakes_of_a_file_are_named_at_once(write_file: WriteFile) -> None:
+    text = f"{HEAD}sead: 1\nseed: -1\ncluster:\n  numClusters: 0\n  K: 3\ntrain:\n  epochs:\n"
+    places = [fault.rsplit(" ", 1)[1] for fault in _faults_of(write_file, text)]
+    assert places == [f"(run.yaml:{line})" for line in (3, 4, 6, 7, 9)]
+
+
+def test_python_names_of_keys_are_no_keys(write_file: WriteFile) -> None:
+    """The tree's own spelling would pass here and be refused by Helm's schema."""
+    assert _faults_of(write_file, "format_version: 1\nname: x\n") == [
+        "format_version: unknown key, did you mean formatVersion? (run.yaml:1)"
+    ]

@@ -1,0 +1,67 @@
+"""What README.md and docs/ show is true: files load, commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusterfit.config.loading import load_run_file
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def find_commands(page: Path) -> list[str]:
+    """Return the indented command lines of a page, without their comments."""
+    lines = re.findall(r"^ {4}((?:clusterfit|make) .*)$", page.read_text(), re.MULTILINE)
+    return [line.partition(" #")[0].strip() for line in lines]
+
+
+def test_the_readme_run_file_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block)
+        assert load_run_file([path]).run_file.name == yaml.safe_load(block)["name"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_example_loads(path: Path) -> None:
+    base = [ROOT / "examples" / "digits.yaml"] if path.name.startswith("digits-") else []
+    load_run_file([*base, path])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_make_target_that_a_page_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"`make ([a-z0-9-]+)`", page.read_text()))
+        named |= {c.split()[1] for c in find_commands(page) if c.startswith("make ")}
+        assert named <= targets, (page.name, named - targets)
+
+
+def test_the_readme_first_commands_work_as_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clusterfit.cli import main
+
+    commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
+    assert len(commands) == 3
+    monkeypatch.chdir(tmp_path)
+    init, check, run = (shlex.split(command)[1:] for command in commands)
+    for arguments in (init, check):
+        with pytest.raises(SystemExit) as ending:
+            main(arguments)
+        assert ending.value.code in {None, 0}, capsys.readouterr().err
+    assert run == ["run", "pipeline", "-f", init[-1]], "the file that init writes is what is run"
