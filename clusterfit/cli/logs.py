@@ -24,9 +24,7 @@ def logs(
     run: RunName,
     stage: Annotated[
         str,
-        typer.Argument(
-            metavar="[STAGE]", help="By default the stage at work, or the last one."
-        ),
+        typer.Argument(metavar="[STAGE]", help="By default the stage at work, or the last one."),
     ] = "",
     rank: Annotated[
         int, typer.Option("--rank", min=0, help="Show this rank; by default the main one, 0.")

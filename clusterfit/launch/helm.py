@@ -67,7 +67,7 @@ class HelmProgram:
         return True
 
     def _run(self, arguments: list[str], stdin: str = "") -> str:
-        done = subprocess.run(  # noqa: S603 - no shell, and the program is the user's own helm
+        done = subprocess.run(
             [self.name, *arguments], input=stdin, capture_output=True, text=True, check=False
         )
         if done.returncode:
