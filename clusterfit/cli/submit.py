@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from clusterfit.launch.render import Rendered
 
 StepName = Annotated[
-    Step, typer.Argument(help="A step, a stage, or all that the file lists.", show_default=False)
+    Step,
+    typer.Argument(
+        metavar="STEP", help="A step, a stage, or all that the file lists.", show_default=False
+    ),
 ]
 Gpus = Annotated[
     int,

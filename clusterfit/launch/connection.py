@@ -52,8 +52,11 @@ def connect(access: Access) -> Connection:
             persist_config=False,
         )
     except ConfigException as error:
+        said = str(error).strip().removeprefix("Invalid kube-config file. ").rstrip(".")
+        if "No configuration found" in said:
+            said = "there is no kubeconfig"
         raise ClusterError(
-            f"no cluster: {str(error).strip()}; set KUBECONFIG, or give --kubeconfig and --context"
+            f"no cluster: {said}; set KUBECONFIG, or give --kubeconfig and --context"
         ) from None
     except OSError as error:
         raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
