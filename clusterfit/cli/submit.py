@@ -204,8 +204,8 @@ def _print_outcome(unchanged: bool, outcome: str, rendered: Rendered, access: Ac
         for stage in rendered.run.stages:
             resources = rendered.run.platform.for_stage(stage)
             nodes = f"{resources.nodes} node{'s' if resources.nodes > 1 else ''}"
-            gpus = f"{resources.gpus_per_pod} GPUs" if resources.gpus else "no GPUs"
-            print(f"  {stage:9}{nodes} x {gpus}")
+            gpus = f" x {resources.gpus_per_pod} GPUs" if resources.gpus else ", no GPUs"
+            print(f"  {stage:9}{nodes}{gpus}")
     print(f"status:  clusterfit status {run}{options}")
     print(f"log:     clusterfit logs {run}{options} --follow")
     print(f"remove:  clusterfit delete {run}{options}")

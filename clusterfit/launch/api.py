@@ -206,7 +206,7 @@ class Api:
             else:
                 if response.status < 400:
                     return response
-                error = explain_answer(response.status, response.read(), what)
+                error = explain_answer(response.status, response.data, what)
                 if response.status == 401 and not logged_in_again:
                     # Certificates and tokens of a kubeconfig are renewed behind our back.
                     self.connection = self._connect()

@@ -41,6 +41,11 @@ class Evidence:
     waits_in_vain: bool
     """Whether that stage has failed for good."""
 
+    def command(self, verb: str, *arguments: str) -> str:
+        """Return a command of ours on this run, to be copied."""
+        words = ("clusterfit", verb, self.plan.run, *arguments, "-n", self.plan.namespace)
+        return " ".join(words)
+
 
 def find_cause(evidence: Evidence) -> Cause:
     """Return why the stage does not move; nothing where it runs or is done."""
@@ -71,8 +76,7 @@ def _explain_missing(evidence: Evidence) -> Cause:
     return Cause(
         f"{evidence.stage.kind} {evidence.stage.name} does not exist: removed by hand, or after "
         "platform.ttlSecondsAfterFinished",
-        f"what it wrote is on the claim: clusterfit logs {evidence.plan.run} "
-        f"{evidence.stage.stage}",
+        f"what it wrote is on the claim: {evidence.command('logs', evidence.stage.stage)}",
     )
 
 
@@ -82,7 +86,7 @@ def _explain_held(evidence: Evidence) -> Cause:
     if evidence.plan.sequencing == "client":
         return Cause(
             f"waits for {evidence.waits_for}; nothing in the cluster starts it",
-            f"keep `clusterfit wait {evidence.plan.run}` running",
+            f"keep `{evidence.command('wait')}` running",
         )
     return Cause(f"waits for {evidence.waits_for}")
 
@@ -106,7 +110,7 @@ def _explain_suspended(evidence: Evidence) -> Cause:
     who = {"": "by somebody, with other means than clusterfit", "supervisor": "by the supervisor"}
     whom = who.get(state.stopped_by, f"by {state.stopped_by}")
     why = f": {state.message}" if state.message else ""
-    return Cause(f"suspended {whom}{why}", f"clusterfit resume {evidence.plan.run}")
+    return Cause(f"suspended {whom}{why}", evidence.command("resume"))
 
 
 def _explain_starting(evidence: Evidence) -> Cause:
@@ -140,12 +144,12 @@ def _explain_refused_pod(message: str) -> Cause:
 
 def _explain_crash(evidence: Evidence, exit_code: int) -> Cause:
     meaning = EXIT_CODE_MEANINGS.get(exit_code, "a code that clusterfit does not use")
-    command = f"clusterfit logs {evidence.plan.run} {evidence.stage.stage} --previous"
+    command = evidence.command("logs", evidence.stage.stage, "--previous")
     return Cause(f"a pod ended with exit code {exit_code} ({meaning}) and starts again", command)
 
 
 def _explain_failed(evidence: Evidence) -> Cause:
-    command = f"clusterfit logs {evidence.plan.run} {evidence.stage.stage}"
+    command = evidence.command("logs", evidence.stage.stage)
     ends = [(pod, end) for pod in evidence.pods if (end := read_end(pod)) and end.exit_code]
     if ends:
         pod, end = ends[0]

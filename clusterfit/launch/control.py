@@ -27,7 +27,7 @@ def suspend_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedS
         view.stage
         for release in releases
         for view in look(api, release.plan)
-        if _suspend(api, release, view, by, "suspended by `clusterfit suspend`")
+        if _suspend(api, release, view, by, "clusterfit suspend")
     ]
 
 
@@ -51,7 +51,7 @@ def cancel_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedSt
         cancelled.extend(
             view.stage
             for view in look(api, release.plan)
-            if _suspend(api, release, view, by, "cancelled by `clusterfit cancel`")
+            if _suspend(api, release, view, by, "clusterfit cancel")
         )
     return cancelled
 

@@ -99,8 +99,10 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
     reason, message = waiting.get("reason", ""), " ".join((waiting.get("message") or "").split())
     image = pod["spec"]["containers"][0]["image"]
     if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+        # The runtime wraps the reason in the image's name, several times.
+        said = message.rpartition("failed to do request: ")[2].rpartition(f'"{image}": ')[2]
         return (
-            f"the image {image} cannot be pulled: {message or reason}",
+            f"the image {image} cannot be pulled: {said or reason}",
             "check platform.image and platform.image.pullSecrets, then submit with --replace",
         )
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
