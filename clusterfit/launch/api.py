@@ -145,7 +145,9 @@ class Api:
         path = f"{PODS.path(self.namespace)}/{pod}/log"
         response = self._request("GET", path, query, None, f"read the log of {pod}", stream=True)
         try:
-            yield from response.stream(1 << 16)
+            # read1 gives what has come; stream would wait for more of a line that is there.
+            while piece := response.read1(1 << 16):
+                yield piece
         except urllib3.exceptions.HTTPError as error:
             raise LogBrokenError(f"the log of {pod} broke off ({_describe(error)})") from None
         finally:
