@@ -93,7 +93,7 @@ WRONG: dict[str, tuple[Values, str, str]] = {
         }}}, "exclude each other", "exclude each other",
     ),
     "stages out of order": (
-        {"stages": ["cluster", "extract"]}, "in the order", "in the order",
+        {"stages": ["cluster", "extract"]}, "in this order", "in this order",
     ),
     "root": ({"platform": {"podUser": {"user": 0}}}, "podUser.user", "/platform/podUser/user"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ What the schema cannot express: rules across fields. Each says what was given, w
 {{- $ordered := list -}}
 {{- range $stage := $known }}{{ if has $stage $.Values.stages }}{{ $ordered = append $ordered $stage }}{{ end }}{{ end -}}
 {{- if ne (toJson $ordered) (toJson .Values.stages) -}}
-{{- fail (printf "stages: got %s, want each at most once and in the order %s" (join ", " .Values.stages) (join ", " $known)) -}}
+{{- fail (printf "stages: got %s, want each once and in this order: %s" (join ", " .Values.stages) (join ", " $known)) -}}
 {{- end -}}
 {{- include "clusterfit.checkQueue" .Values.platform.queue -}}
 {{- include "clusterfit.checkExtras" .Values.platform -}}
