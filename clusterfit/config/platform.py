@@ -89,6 +89,8 @@ RESERVED_ENV: Final = (
 )  # fmt: skip
 """Variables that the chart, the operator or torchrun set; `*` stands for any ending."""
 
+_DATA_FOLDER: Final = "data"
+
 RESERVED_VOLUMES: Final = ("tmp", "cache", "shm", "config", "data", "storage")
 """Names of the volumes that every pod has."""
 
@@ -134,7 +136,8 @@ class Volume(Section):
         StringConstraints(pattern=r"^([^/\x00-\x1f][^\x00-\x1f]*)?$", max_length=1024),
         Wanted("a folder below the claim's root, so without `/` in front"),
     ] = ""
-    """Folder of the claim that becomes the root; empty: all of it. It must not hold `..`."""
+    """Folder of the claim that becomes the root; empty: all of it, but for data on the storage
+    claim its folder `data`. It must not hold `..`."""
 
     @model_validator(mode="after")
     def _stays_inside(self) -> Self:
@@ -356,7 +359,7 @@ class Platform(Resources):
     storage: StorageVolume = StorageVolume()
     """The storage root: weights and run directories, read and written."""
     data: Volume = Volume()
-    """The data root, mounted read-only; without a claim: the storage claim's."""
+    """The data root, mounted read-only; without a claim: the folder `data` of the storage claim."""
     queue: Queue = Queue()
     """Queueing and gang scheduling."""
     sequencing: Sequencing = Sequencing()
@@ -412,6 +415,24 @@ class Platform(Resources):
             if twice:
                 raise ValueError(f"{field}: {twice[0]} is given twice; keep one")
         return self
+
+    @property
+    def data_folder(self) -> str:
+        """Folder of the data claim that becomes the data root; empty: all of it."""
+        on_storage = self.data.claim in ("", self.storage.claim)
+        return self.data.sub_path or (_DATA_FOLDER if on_storage else "")
+
+    def check_run_folder(self, name: str) -> None:
+        """Raise ValueError where a run of this name would write among the data."""
+        if self.data.claim not in ("", self.storage.claim):
+            return
+        run = f"{self.storage.sub_path}/{name}/".lstrip("/")
+        data = f"{self.data_folder}/"
+        if run.startswith(data) or data.startswith(run):
+            raise ValueError(
+                f"name: the run's directory would be {run} on the storage claim, where the data is "
+                f"({data}); take another name or platform.data.subPath"
+            )
 
     def for_stage(self, stage: StageName) -> Resources:
         """Return what one stage asks for: its override, else the platform's.

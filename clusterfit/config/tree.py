@@ -399,6 +399,11 @@ class RunFile(Algorithm):
     platform: Platform = Platform()
     """What Kubernetes needs: GPUs, image, claims, queue. It never enters a container."""
 
+    @model_validator(mode="after")
+    def _run_and_data_lie_apart(self) -> Self:
+        self.platform.check_run_folder(self.name)
+        return self
+
     def algorithm(self) -> Algorithm:
         """Return the part that enters the container, without `platform`."""
         return Algorithm.model_validate_json(

@@ -95,6 +95,12 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     "stages out of order": (
         {"stages": ["cluster", "extract"]}, "in this order", "in this order",
     ),
+    "a run in the data's folder": (
+        {"name": "data"}, "where the data is", "where the data is",
+    ),
+    "data in the run's folder": (
+        {"platform": {"data": {"subPath": "digits/in1k"}}}, "where the data is", "where the data",
+    ),
     "root": ({"platform": {"podUser": {"user": 0}}}, "podUser.user", "/platform/podUser/user"),
 }  # fmt: skip
 

@@ -17,6 +17,13 @@ What the schema cannot express: rules across fields. Each says what was given, w
 {{- include "clusterfit.checkQueue" .Values.platform.queue -}}
 {{- include "clusterfit.checkExtras" .Values.platform -}}
 {{- include "clusterfit.checkPaths" .Values.platform -}}
+{{- if include "clusterfit.dataIsOnStorage" . -}}
+{{- $run := printf "%s/%s/" .Values.platform.storage.subPath .Values.name | trimPrefix "/" -}}
+{{- $data := printf "%s/" (include "clusterfit.dataFolder" .) -}}
+{{- if or (hasPrefix $data $run) (hasPrefix $run $data) -}}
+{{- fail (printf "name: the run's directory would be %s on the storage claim, where the data is (%s); take another name or platform.data.subPath" $run $data) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "clusterfit.checkQueue" -}}

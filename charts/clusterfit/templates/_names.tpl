@@ -37,6 +37,16 @@ Usage: include "clusterfit.json" .value
 {{ omit .Values "global" | toJson | sha256sum }}
 {{- end -}}
 
+{{- define "clusterfit.dataIsOnStorage" -}}
+{{- $platform := .Values.platform -}}
+{{- if has $platform.data.claim (list "" $platform.storage.claim) }}true{{ end -}}
+{{- end -}}
+
+{{/* Folder of the data claim that becomes the data root; empty: all of it. */}}
+{{- define "clusterfit.dataFolder" -}}
+{{- .Values.platform.data.subPath | default (ternary "data" "" (eq (include "clusterfit.dataIsOnStorage" .) "true")) -}}
+{{- end -}}
+
 {{- define "clusterfit.image" -}}
 {{- $image := .Values.platform.image -}}
 {{- if and $image.digest (not $image.tag) -}}

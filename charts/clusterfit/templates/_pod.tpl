@@ -82,7 +82,7 @@ containers:
       - name: {{ ternary "storage" "data" (eq $dataClaim $platform.storage.claim) }}
         mountPath: /data
         readOnly: true
-{{- with $platform.data.subPath }}
+{{- with include "clusterfit.dataFolder" .root }}
         subPath: {{ include "clusterfit.json" . }}
 {{- end }}
       - name: storage
