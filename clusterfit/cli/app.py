@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import clusterfit
-from clusterfit.cli import artifacts, config, init, run
+from clusterfit.cli import artifacts, config, files, init, logs, run, runs, submit, supervise
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -25,6 +25,19 @@ app = typer.Typer(
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
 app.command("run")(run.run)
+app.command("render")(submit.render)
+app.command("submit")(submit.submit)
+app.command("list")(runs.list_runs)
+app.command("status")(runs.status)
+app.command("logs")(logs.logs)
+app.command("wait")(runs.wait)
+app.command("suspend")(runs.suspend)
+app.command("resume")(runs.resume)
+app.command("cancel")(runs.cancel)
+app.command("delete")(runs.delete)
+app.command("put")(files.put)
+app.command("get")(files.get)
+app.command("supervise", hidden=True)(supervise.supervise)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
 

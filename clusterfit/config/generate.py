@@ -51,6 +51,8 @@ def build_values_schema_text() -> str:
 
 
 GENERATED_FILES: Final[dict[str, Callable[[], str]]] = {
+    "charts/clusterfit/values.yaml": build_values,
+    "charts/clusterfit/values.schema.json": build_values_schema_text,
     "docs/reference/run-file.md": build_reference,
 }
 """Paths from the repository's root, and what each file holds."""

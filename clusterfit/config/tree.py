@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from clusterfit.config.platform import Platform
 from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
 
@@ -396,6 +397,14 @@ class Algorithm(Section):
 
 class RunFile(Algorithm):
     """One run: the algorithm, and where a cluster shall run it."""
+
+    platform: Platform = Platform()
+    """What Kubernetes needs: GPUs, image, claims, queue. It never enters a container."""
+
+    @model_validator(mode="after")
+    def _run_and_data_lie_apart(self) -> Self:
+        self.platform.check_run_folder(self.name)
+        return self
 
     def algorithm(self) -> Algorithm:
         """Return the part that enters the container, without `platform`."""

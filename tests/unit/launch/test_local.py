@@ -53,7 +53,7 @@ def test_the_worker_is_told_everything_and_inherits_no_place_in_another_gang(
     assert arguments[:3] == ["-m", "clusterfit.worker", "extract"]
     assert f"--data-root={tmp_path / 'data'}" in arguments
     assert f"--storage-root={tmp_path / 'runs'}" in arguments
-    assert "--stop-with-parent" in arguments
+    assert f"--stop-with-parent={os.getpid()}" in arguments
     assert not any(argument.startswith("--overwrite") for argument in arguments)
     assert config == CONFIG.dump()
     assert environment.pop("PET_RDZV_ID")

@@ -1,0 +1,64 @@
+"""Prove that a worker's pod can work here: the claims, atomic renames, the libraries."""
+
+import os
+import pathlib
+import sys
+import uuid
+
+
+def check_storage(root: pathlib.Path) -> str:
+    """Write, sync and rename a file as every artifact is written."""
+    folder = root / ".clusterfit-test"
+    folder.mkdir(exist_ok=True)
+    beside = folder / f"{uuid.uuid4()}.partial"
+    whole = folder / f"{uuid.uuid4()}.txt"
+    with beside.open("w") as file:
+        file.write("clusterfit\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(whole)
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+    read = whole.read_text()
+    whole.unlink()
+    if read != "clusterfit\n":
+        raise OSError(f"{whole} came back as {read!r}")
+    return "written, synced, renamed and read back"
+
+
+def check_data(root: pathlib.Path) -> str:
+    """See that the data root can be listed and not written."""
+    entries = len(list(root.iterdir()))
+    if os.access(root, os.W_OK):
+        raise OSError("it is writable, want a read-only mount")
+    return f"{entries} entries, read-only"
+
+
+def check_libraries() -> str:
+    """Import what the stages stand on."""
+    import faiss
+    import torch
+
+    return f"torch {torch.__version__}, faiss {faiss.__version__}, CUDA {torch.cuda.is_available()}"
+
+
+def main() -> int:
+    """Print one line a check, and exit 1 when one fails."""
+    status = 0
+    who = f"user {os.getuid()}, groups {sorted({os.getgid(), *os.getgroups()})}"
+    for what, check in (
+        ("storage claim", lambda: check_storage(pathlib.Path("/storage"))),
+        ("data claim", lambda: check_data(pathlib.Path("/data"))),
+        ("libraries", check_libraries),
+    ):
+        try:
+            print(f"ok: {what}: {check()}")
+        except (OSError, ImportError) as error:
+            print(f"failed: {what} as {who}: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""`clusterfit logs`: what the ranks of a run say, now and as it goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterfit.cli.cluster import Context, Kubeconfig, Namespace, RunName, open_api, say
+from clusterfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clusterfit.launch.access import Access
+    from clusterfit.launch.api import Api
+    from clusterfit.launch.logs import Line, Wanted
+    from clusterfit.launch.plan import PlannedStage, Release
+
+_INTERRUPTED = 130
+
+
+def logs(
+    run: RunName,
+    stage: Annotated[
+        str,
+        typer.Argument(metavar="[STAGE]", help="By default the stage at work, or the last one."),
+    ] = "",
+    rank: Annotated[
+        int, typer.Option("--rank", min=0, help="Show this rank; by default the main one, 0.")
+    ] = 0,
+    all_ranks: Annotated[bool, typer.Option("--all-ranks", help="Show every rank.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Stay, through restarts, until the run is over.")
+    ] = False,
+    since: Annotated[
+        int, typer.Option("--since", min=0, help="Only the newest seconds; 0: all.")
+    ] = 0,
+    tail: Annotated[
+        int, typer.Option("--tail", min=0, help="Only the newest lines of each pod; 0: all.")
+    ] = 0,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Show the attempt before the newest one.")
+    ] = False,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Show what a stage's ranks say: from its pods, or from the copies that outlive them."""
+    from clusterfit.launch.logs import Wanted, choose_stage, find_stage, read_copies, read_stage
+    from clusterfit.launch.plan import find_releases
+
+    if previous and follow:
+        raise ConfigError("--previous: an earlier attempt is over, so --follow has no effect on it")
+    if all_ranks and rank:
+        raise ConfigError("--rank and --all-ranks exclude each other; give one")
+    api, access = open_api(namespace, context, kubeconfig)
+    releases = find_releases(api, run)
+    wanted = Wanted(() if all_ranks else (rank,), tail, since)
+    if follow:
+        chosen = [find_stage(releases, stage)] if stage else _from_the_present(api, releases)
+        raise typer.Exit(_follow(api, access, run, chosen, wanted))
+    release, planned = find_stage(releases, stage) if stage else choose_stage(api, releases)
+    read = (
+        read_copies(api, release, planned, wanted, say, back=1)
+        if previous
+        else read_stage(api, release, planned, wanted, say)
+    )
+    for line in read:
+        print(_prefix(line, planned, wanted), flush=True)
+
+
+def follow_run(api: Api, access: Access, run: str, name: str) -> int:
+    """Show a release's log from the start and return its result; Ctrl-C only detaches."""
+    from clusterfit.launch.logs import Wanted
+    from clusterfit.launch.plan import find_releases
+    from clusterfit.launch.wait import wait_for_run
+
+    releases = [item for item in find_releases(api, run) if item.plan.release == name]
+    detached = threading.Event()
+    results: list[int] = []
+    waiter = threading.Thread(
+        target=lambda: results.append(wait_for_run(api, releases, _discard, stop=detached)),
+        daemon=True,
+    )
+    # In client mode this thread is what releases the later stages.
+    waiter.start()
+    stages = [(release, stage) for release in releases for stage in release.plan.stages]
+    code = _follow(api, access, run, stages, Wanted())
+    if code == _INTERRUPTED:
+        detached.set()
+        return code
+    waiter.join()
+    return results[0] if results else 1
+
+
+def _follow(
+    api: Api, access: Access, run: str, stages: list[tuple[Release, PlannedStage]], wanted: Wanted
+) -> int:
+    """Show the stages one after the other; 1 where one has failed."""
+    from clusterfit.launch.jobs import Phase, read_state
+    from clusterfit.launch.logs import follow_stage
+    from clusterfit.launch.progress import StageView
+
+    try:
+        with StageView() as view:
+            for release, stage in stages:
+                view.begin(stage.stage)
+                _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
+                job = api.find(stage.resource, stage.name)
+                failed = read_state(release.plan, stage, job).phase is Phase.FAILED
+                view.end(int(failed))
+                if failed:
+                    return 1
+    except KeyboardInterrupt:
+        options = access.as_options()
+        say(
+            f"\ndetached; {run} goes on. Come back: clusterfit logs {run}{options} --follow   "
+            f"stop it: clusterfit cancel {run}{options}"
+        )
+        return _INTERRUPTED
+    return 0
+
+
+def _from_the_present(api: Api, releases: list[Release]) -> list[tuple[Release, PlannedStage]]:
+    """Return the stage at work and those after it."""
+    from clusterfit.launch.logs import choose_stage
+
+    present = choose_stage(api, releases)
+    stages = [(release, stage) for release in releases for stage in release.plan.stages]
+    names = [stage.name for _, stage in stages]
+    return stages[names.index(present[1].name) :]
+
+
+def _show(
+    lines: Iterable[Line], stage: PlannedStage, wanted: Wanted, show: Callable[[str], None]
+) -> None:
+    for line in lines:
+        show(_prefix(line, stage, wanted))
+
+
+def _prefix(line: Line, stage: PlannedStage, wanted: Wanted) -> str:
+    """Say whose line it is where several pods speak and the line does not say so itself."""
+    from clusterfit.logline import parse_line
+
+    if wanted.ranks or stage.nodes == 1 or "rank" in (parse_line(line.text) or {}):
+        return line.text
+    return f"[node {line.node}] {line.text}"
+
+
+def _discard(_text: str) -> None:
+    pass

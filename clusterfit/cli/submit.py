@@ -1,0 +1,211 @@
+"""`clusterfit render` and `clusterfit submit`: a run file towards a cluster."""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterfit.cli.cluster import (
+    Context,
+    Format,
+    Kubeconfig,
+    Namespace,
+    format_table,
+    open_api,
+    print_data,
+    say,
+)
+from clusterfit.cli.options import Overrides, RunFiles
+from clusterfit.cli.run import Step
+from clusterfit.errors import ConfigError, WriteError
+
+if TYPE_CHECKING:
+    from clusterfit.launch.access import Access
+    from clusterfit.launch.api import Api
+    from clusterfit.launch.render import Rendered
+
+StepName = Annotated[
+    Step,
+    typer.Argument(
+        metavar="STEP", help="A step, a stage, or all that the file lists.", show_default=False
+    ),
+]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        "--gpus", min=-1, help="GPUs of each stage, instead of platform.gpus.", show_default=False
+    ),
+]
+
+
+class DryRun(StrEnum):
+    """Who judges a submission that is only tried."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+def render(
+    step: StepName,
+    file: RunFiles,
+    override: Overrides,
+    gpus: Gpus = -1,
+    namespace: Namespace = "",
+    output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.YAML,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", help="Write one file per object.", show_default=False),
+    ] = None,
+) -> None:
+    """Print what a submission would create, without a cluster; the same bytes each time."""
+    from clusterfit.launch.manifests import write_manifest, write_manifests
+
+    rendered = _render(step.value, file, override, gpus, namespace or "default")
+    if output_dir is not None:
+        for position, manifest in enumerate(rendered.manifests):
+            name = f"{position:02}-{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml"
+            try:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                (output_dir / name).write_text(write_manifest(manifest), encoding="utf-8")
+            except OSError as error:
+                raise WriteError(f"{output_dir / name}: {error.strerror}") from None
+        say(f"wrote {len(rendered.manifests)} objects to {output_dir}")
+    elif output is Format.TABLE:
+        print(_format_objects(rendered))
+    elif output is Format.JSON:
+        items = {"apiVersion": "v1", "kind": "List", "items": rendered.manifests}
+        print_data(items, Format.JSON)
+    else:
+        print(write_manifests(rendered.manifests), end="")
+
+
+def submit(
+    step: StepName,
+    file: RunFiles,
+    override: Overrides,
+    gpus: Gpus = -1,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Stay, show the log, and exit with the run's result.")
+    ] = False,
+    dry_run: Annotated[
+        DryRun | None,
+        typer.Option(
+            "--dry-run",
+            help="client: only render and check. server: let the cluster judge every object.",
+            show_default=False,
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Remove what was submitted for these stages before."),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Let finished stages of another configuration be done again, instead of stopping.",
+        ),
+    ] = False,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Submit a run to a cluster. The same submission again does nothing."""
+    from clusterfit.launch.helm import find_helm
+    from clusterfit.launch.submit import Outcome
+    from clusterfit.launch.submit import submit as submit_release
+
+    if overwrite:
+        override = [*override, f'platform.overwriteToken="{secrets.token_hex(8)}"']
+    if dry_run is DryRun.CLIENT:
+        rendered = _render(step.value, file, override, gpus, namespace or "default")
+        print(_format_objects(rendered))
+        print("ok: rendered and checked; the cluster was not asked")
+        return
+    # What is wrong with the file is said before what is wrong with the cluster.
+    checked = _render(step.value, file, override, gpus, namespace or "default")
+    api, access = open_api(namespace, context, kubeconfig)
+    rendered = checked
+    if access.namespace != checked.namespace:
+        rendered = _render(step.value, file, override, gpus, access.namespace, quietly=True)
+    if dry_run is DryRun.SERVER:
+        _print_verdicts(api, rendered)
+        return
+    outcome = submit_release(find_helm(), api, access, rendered, replace)
+    _print_outcome(outcome is Outcome.UNCHANGED, outcome.value, rendered, access)
+    if follow:
+        from clusterfit.cli.logs import follow_run
+
+        raise typer.Exit(follow_run(api, access, rendered.run.name, rendered.release))
+
+
+def _render(
+    step: str,
+    files: list[Path],
+    overrides: list[str],
+    gpus: int,
+    namespace: str,
+    quietly: bool = False,
+) -> Rendered:
+    from clusterfit.launch.helm import find_helm
+    from clusterfit.launch.invariants import find_restrictions
+    from clusterfit.launch.render import render_run
+    from clusterfit.launch.submission import find_remarks, load_submission
+
+    if not files:
+        raise ConfigError("no run file is given: -f FILE; `clusterfit init` writes one")
+    run = load_submission(step, files, overrides, gpus)
+    rendered = render_run(find_helm(), run, namespace)
+    if not quietly:
+        for remark in find_remarks(run):
+            say(f"note: {remark}")
+        for restriction in find_restrictions(rendered.manifests):
+            say(
+                f"note: a namespace that enforces `restricted` would refuse the pods: {restriction}"
+            )
+    return rendered
+
+
+def _format_objects(rendered: Rendered) -> str:
+    rows = [(item["kind"], item["metadata"]["name"]) for item in rendered.manifests]
+    return format_table(("KIND", "NAME"), rows)
+
+
+def _print_verdicts(api: Api, rendered: Rendered) -> None:
+    from clusterfit.launch.submit import dry_run
+
+    verdicts = list(dry_run(api, rendered))
+    rows = [
+        (
+            verdict.manifest["kind"],
+            verdict.manifest["metadata"]["name"],
+            f"refused: {verdict.fault}" if verdict.fault else "ok",
+        )
+        for verdict in verdicts
+    ]
+    print(format_table(("KIND", "NAME", "VERDICT"), rows))
+    refused = sum(bool(verdict.fault) for verdict in verdicts)
+    if refused:
+        say(f"error: the cluster refuses {refused} of {len(verdicts)} objects")
+        raise typer.Exit(1)
+    print("ok: the cluster would accept every object; nothing was created")
+
+
+def _print_outcome(unchanged: bool, outcome: str, rendered: Rendered, access: Access) -> None:
+    run, options = rendered.run.name, access.as_options()
+    if unchanged:
+        print(f"unchanged: {rendered.release} is there already, with the same content")
+    else:
+        print(f"{outcome} {rendered.release} to namespace {access.namespace}:")
+        for stage in rendered.run.stages:
+            resources = rendered.run.platform.for_stage(stage)
+            nodes = f"{resources.nodes} node{'s' if resources.nodes > 1 else ''}"
+            gpus = f" x {resources.gpus_per_pod} GPUs" if resources.gpus else ", no GPUs"
+            print(f"  {stage:9}{nodes}{gpus}")
+    print(f"status:  clusterfit status {run}{options}")
+    print(f"log:     clusterfit logs {run}{options} --follow")
+    print(f"remove:  clusterfit delete {run}{options}")

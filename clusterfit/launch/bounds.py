@@ -1,0 +1,124 @@
+"""Bounds for what the operator would let go on for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from clusterfit.launch.api import PODS, Api
+from clusterfit.launch.jobs import Phase, end_stage, read_time, suspend_stage
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import Plan
+from clusterfit.launch.sequence import StageView
+
+MAX_EARLY_DEATHS: Final = 6
+"""So many pods in a row that died before our code could count the attempt, and the stage stops."""
+
+_EARLY_SECONDS: Final = 30.0
+"""Within this time torch is not even imported on a slow disk; our own attempts count after it."""
+
+
+@dataclass(slots=True)
+class PodWatch:
+    """What the bounds of one stage need to remember between looks."""
+
+    uids: dict[str, str] = field(default_factory=dict)
+    early_deaths: dict[str, int] = field(default_factory=dict)
+    last_death: str = ""
+    first_seen: dict[str, datetime] = field(default_factory=dict)
+    last_whole: datetime | None = None
+    """When all pods of the stage were last seen running."""
+
+
+class Bounds:
+    """Stops a stage that takes too long, holds GPUs for nothing, or cannot even start."""
+
+    def __init__(self, api: Api, plan: Plan) -> None:
+        """Start with an empty memory; a restart only lengthens the bounds."""
+        self._api = api
+        self._plan = plan
+        self._watches: dict[str, PodWatch] = {}
+
+    def check(self, view: StageView, moment: datetime) -> str:
+        """Stop the stage where a bound is passed, and return why; else return nothing."""
+        if view.state.phase not in (Phase.STARTING, Phase.RUNNING):
+            self._watches.pop(view.stage.stage, None)
+            return ""
+        watch = self._watches.setdefault(view.stage.stage, PodWatch())
+        why = (
+            self._check_deadline(view, moment)
+            or self._check_start(view, watch, moment)
+            or self._check_pods(view, watch, moment)
+        )
+        if why and self._plan.gang == "kueue":
+            end_stage(self._api, view.stage, "supervisor", why)
+        elif why:
+            suspend_stage(self._api, self._plan, view.stage, "supervisor", why)
+        if why:
+            del self._watches[view.stage.stage]
+        return why
+
+    def _check_deadline(self, view: StageView, moment: datetime) -> str:
+        # Kueue counts for itself, by the label kueue.x-k8s.io/max-exec-time-seconds.
+        limit = view.stage.deadline_seconds
+        if not limit or not view.state.released or self._plan.gang == "kueue":
+            return ""
+        if (moment - read_time(view.state.released)).total_seconds() < limit:
+            return ""
+        return f"platform.deadlineSeconds: the stage took longer than {limit} s"
+
+    def _check_start(self, view: StageView, watch: PodWatch, moment: datetime) -> str:
+        limit = view.stage.start_deadline_seconds
+        if view.state.phase is Phase.RUNNING:
+            watch.last_whole = moment
+        if not limit or self._plan.gang != "none" or view.state.phase is Phase.RUNNING:
+            return ""
+        since = watch.last_whole or read_time(view.state.released or moment.isoformat())
+        watch.last_whole = since
+        if (moment - since).total_seconds() < limit:
+            return ""
+        return (
+            f"platform.startDeadlineSeconds: only {view.state.running_pods} of {view.stage.nodes} "
+            f"pods ran for {limit} s"
+        )
+
+    def _check_pods(self, view: StageView, watch: PodWatch, moment: datetime) -> str:
+        for name in view.stage.pods:
+            pod = self._api.find(PODS, name)
+            if pod is None:
+                continue
+            uid = pod["metadata"]["uid"]
+            ended = describe_end(pod)
+            if ended:
+                watch.last_death = ended
+            if uid != watch.uids.get(name):
+                seen = watch.first_seen.get(name)
+                if seen is not None:
+                    lived = (moment - seen).total_seconds()
+                    deaths = watch.early_deaths.get(name, 0)
+                    watch.early_deaths[name] = deaths + 1 if lived < _EARLY_SECONDS else 0
+                watch.uids[name] = uid
+                watch.first_seen[name] = moment
+            elif (moment - watch.first_seen[name]).total_seconds() >= _EARLY_SECONDS:
+                watch.early_deaths[name] = 0
+            if watch.early_deaths.get(name, 0) >= MAX_EARLY_DEATHS:
+                last = f": {watch.last_death}" if watch.last_death else ""
+                return f"{MAX_EARLY_DEATHS} pods in a row died within seconds{last}"
+        return ""
+
+
+def utc_now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def describe_end(pod: Manifest) -> str:
+    """Return how a pod's container ended: `StartError (128): no such file`; else nothing."""
+    for status in (pod.get("status") or {}).get("containerStatuses", ()):
+        ended: dict[str, Any] | None = (status.get("state") or {}).get("terminated")
+        if ended:
+            message = " ".join((ended.get("message") or "").split())
+            words = f"{ended.get('reason', 'ended')} ({ended.get('exitCode', 0)})"
+            return f"{words}: {message}" if message else words
+    return ""

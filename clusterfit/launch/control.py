@@ -1,0 +1,111 @@
+"""Stop, resume and remove what was submitted. Data and results are never touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import JOBS, PODS, RELEASE_RESOURCES, Api
+from clusterfit.launch.failures import ClusterError, NotFoundError
+from clusterfit.launch.helm import Helm
+from clusterfit.launch.jobs import Phase, resume_stage, suspend_stage
+from clusterfit.launch.plan import PlannedStage, Release
+from clusterfit.launch.sequence import StageView, look
+
+_POLL_SECONDS: Final = 1.0
+_GONE_SECONDS: Final = 300.0
+"""Longer than a worker's grace of 120 s, and the time that kubelets take after it."""
+
+Say = Callable[[str], None]
+
+
+def suspend_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedStage]:
+    """Stop the stages that run; their workers checkpoint. Return those stages."""
+    return [
+        view.stage
+        for release in releases
+        for view in look(api, release.plan)
+        if _suspend(api, release, view, by, "clusterfit suspend")
+    ]
+
+
+def resume_run(api: Api, releases: Iterable[Release]) -> list[PlannedStage]:
+    """Let suspended stages go on. Return those stages."""
+    resumed = []
+    for release in releases:
+        _switch_supervisor(api, release, suspend=False)
+        for view in look(api, release.plan):
+            if view.state.phase is Phase.SUSPENDED:
+                resume_stage(api, release.plan, view.stage)
+                resumed.append(view.stage)
+    return resumed
+
+
+def cancel_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedStage]:
+    """Stop all pods for good, the supervisor's too, and keep every object as a record."""
+    cancelled: list[PlannedStage] = []
+    for release in releases:
+        _switch_supervisor(api, release, suspend=True)
+        cancelled.extend(
+            view.stage
+            for view in look(api, release.plan)
+            if _suspend(api, release, view, by, "clusterfit cancel")
+        )
+    return cancelled
+
+
+def delete_release(
+    helm: Helm | None, api: Api, access: Access, release: Release, say: Say = lambda _: None
+) -> None:
+    """Remove a release and wait until its pods are gone, so that the same name can follow.
+
+    Raises:
+        ClusterError: Pods are still there after five minutes.
+    """
+    plan = release.plan
+    if release.is_helm and helm is not None:
+        helm.uninstall(plan.release, access)
+    labels = f"app.kubernetes.io/instance={plan.release},clusterfit.dev/run={plan.run}"
+    # What kubectl has created, and what a Helm that was interrupted has left.
+    for resource in reversed(RELEASE_RESOURCES):
+        try:
+            for item in api.select(resource, labels=labels):
+                api.delete(resource, item["metadata"]["name"])
+        except NotFoundError:
+            continue
+    deadline = time.monotonic() + _GONE_SECONDS
+    said = -1
+    while True:
+        pods = [item["metadata"]["name"] for item in api.select(PODS, labels=labels)]
+        if not pods:
+            return
+        if len(pods) != said:
+            said = len(pods)
+            say(f"waiting for {said} pods of {plan.release} to end")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"release {plan.release}: removed, but pods are still ending: {', '.join(pods)}; "
+                "is their node alive?"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def needs_helm(releases: Iterable[Release]) -> bool:
+    """Whether Helm's own records must be removed too."""
+    return any(release.is_helm for release in releases)
+
+
+def _suspend(api: Api, release: Release, view: StageView, by: str, why: str) -> bool:
+    if view.state.phase not in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED):
+        return False
+    suspend_stage(api, release.plan, view.stage, by, why)
+    return True
+
+
+def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:
+    name = f"{release.plan.release}-supervisor"
+    job = api.find(JOBS, name)
+    if job is not None and job["spec"].get("suspend", False) is not suspend:
+        api.patch(JOBS, name, {"spec": {"suspend": suspend}})

@@ -1,0 +1,115 @@
+"""What an API server may answer instead of doing what was asked, each as one line with its cure.
+
+::
+
+    ClusterError            69  the cluster is not there, or does not answer as it should
+    ├── NotPermittedError   77  it refuses these credentials, or what they ask for
+    ├── NotFoundError        3  the run, release or object does not exist
+    ├── AlreadyExistsError  73  something of that name exists
+    └── RefusedError        65  admission refuses an object: quota, Pod Security, a webhook
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from clusterfit.errors import ClusterfitError
+
+_FORBIDDEN: Final = re.compile(
+    r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"'
+    r'(?: in API group "(?P<group>[^"]*)")?(?:.* in the namespace "(?P<namespace>[^"]*)")?'
+)
+
+
+class ClusterError(ClusterfitError):
+    """The cluster cannot be reached, or answers in a way that nothing here can mend."""
+
+    exit_code = 69
+
+
+class NotPermittedError(ClusterError):
+    """The credentials are refused, or do not allow it."""
+
+    exit_code = 77
+
+
+class NotFoundError(ClusterError):
+    """What was asked for does not exist."""
+
+    exit_code = 3
+
+
+class AlreadyExistsError(ClusterError):
+    """An object of that name exists."""
+
+    exit_code = 73
+
+
+class RefusedError(ClusterError):
+    """Admission refuses an object: a quota, Pod Security, a policy, an invalid field."""
+
+    exit_code = 65
+
+
+def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
+    """Return the error that an answer of 400 and above means.
+
+    Args:
+        status: The HTTP status.
+        body: The answer: Kubernetes' Status object, or text of something in between.
+        what: What was tried, for the message: `list pods in namespace team`.
+    """
+    message, reason = _read_status(body)
+    if status == 401:
+        return NotPermittedError(
+            f"{what}: the cluster refuses your credentials (401); log in again, or check "
+            "--kubeconfig and --context"
+        )
+    if status == 403:
+        return _explain_forbidden(message, what)
+    if status == 404 and reason != "NotFound" and "kubeflow.org" in what:
+        return ClusterError(
+            f"{what}: the cluster has no PyTorchJob of kubeflow.org/v1; an administrator must "
+            "install the Kubeflow training operator, v1.8 or v1.9"
+        )
+    if status == 404:
+        namespace = re.search(r'namespaces "([^"]+)" not found', message)
+        if namespace:
+            return NotFoundError(
+                f"namespace {namespace[1]}: not found; create it, or name another with -n"
+            )
+        return NotFoundError(f"{what}: {message or 'not found'}")
+    if status == 409 and reason == "AlreadyExists":
+        return AlreadyExistsError(f"{what}: {message}")
+    if status in (400, 409, 422):
+        return RefusedError(f"{what}: {message}")
+    if status == 429:
+        return ClusterError(f"{what}: the cluster is overloaded (429); try again in a minute")
+    return ClusterError(f"{what}: the cluster answered {status}: {message or 'nothing more'}")
+
+
+def _explain_forbidden(message: str, what: str) -> ClusterError:
+    forbidden = _FORBIDDEN.search(message)
+    if forbidden:
+        group = f".{forbidden['group']}" if forbidden["group"] else ""
+        place = f" in namespace {forbidden['namespace']}" if forbidden["namespace"] else ""
+        return NotPermittedError(
+            f"no permission: {forbidden['user']} may not {forbidden['verb']} "
+            f"{forbidden['resource']}{group}{place}; ask an administrator for that verb"
+        )
+    if "violates PodSecurity" in message:
+        return RefusedError(f"{what}: Pod Security refuses it: {message.partition('violates ')[2]}")
+    if "exceeded quota" in message:
+        return RefusedError(f"{what}: {message[message.index('exceeded quota') :]}")
+    return NotPermittedError(f"{what}: refused (403): {message}")
+
+
+def _read_status(body: bytes) -> tuple[str, str]:
+    """Return the message and the reason of Kubernetes' Status object, or the text and nothing."""
+    try:
+        status: Any = json.loads(body)
+        return str(status["message"]), str(status.get("reason", ""))
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()[:300], ""

@@ -1,0 +1,157 @@
+"""`put` and `get`: files onto the claims of a run and out of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from clusterfit.errors import ConfigError, MissingInputError
+from clusterfit.launch.api import Api
+from clusterfit.launch.files_pod import run_files_pod
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.remote_command import RemoteCommand
+from clusterfit.launch.transfer import Listing, list_files, receive_files, send_files
+
+_MODULE: Final = ("python", "-m", "clusterfit.launch.transfer")
+# PID 1 gets no default signal handling, so it waits for the signal itself.
+_IDLE: Final = (
+    "python",
+    "-c",
+    "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGTERM}); "
+    "s.sigtimedwait({s.SIGTERM}, 86400)",
+)
+_DAY_SECONDS: Final = 86400
+_BUFFER_BYTES: Final = 1 << 18
+
+Say = Callable[[str], None]
+Tell = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path on one of the two claims, written `data:PATH` or `storage:PATH`."""
+
+    root: str
+    path: str
+
+    @property
+    def in_pod(self) -> str:
+        """Where the files pod sees it."""
+        return f"/{self.root}/{self.path}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What a transfer is about to do."""
+
+    num_files: int
+    num_bytes: int
+    num_there: int
+    """Files that are there already, by size and time."""
+
+
+def parse_place(text: str) -> Place:
+    """Read `data:PATH` or `storage:PATH`.
+
+    Raises:
+        ConfigError: It is neither, or leads out of the claim.
+    """
+    root, colon, path = text.partition(":")
+    if not colon or root not in ("data", "storage") or ".." in path.split("/"):
+        raise ConfigError(f"{text}: want data:PATH or storage:PATH, a path on the run's claims")
+    return Place(root, path.strip("/"))
+
+
+@contextmanager
+def open_claims(api: Api, template: Manifest, run: str, writable: str, say: Say) -> Iterator[str]:
+    """Yield the name of a pod that mounts the claims; `data` is writable only for `put`."""
+    if writable == "data":
+        template = _make_data_writable(template)
+    with run_files_pod(api, template, run, _IDLE, say, _DAY_SECONDS) as pod:
+        yield pod
+
+
+def put_files(
+    api: Api, pod: str, source: Path, target: Place, begin: Callable[[Amount], Tell]
+) -> Amount:
+    """Bring a file or folder onto a claim; a file is called what the target's path ends with.
+
+    Raises:
+        MissingInputError: The source does not exist.
+    """
+    if not source.exists():
+        raise MissingInputError(f"{source}: no such file or folder")
+    here = list_files(source)
+    folder, rename = target.in_pod, ""
+    if source.is_file():
+        folder, _, rename = target.in_pod.rpartition("/")
+        there = _list_remote(api, pod, target.in_pod) or {}
+        there = {source.name: next(iter(there.values()))} if len(there) == 1 else {}
+    else:
+        there = _list_remote(api, pod, folder) or {}
+    names, amount = _compare(here, there)
+    tell = begin(amount)
+    if not names:
+        return amount
+    command = [*_MODULE, "receive", folder, *([f"--rename={rename}"] if rename else [])]
+    with RemoteCommand(api, pod, command) as remote:
+        buffered = io.BufferedWriter(remote, _BUFFER_BYTES)
+        send_files(source, names, buffered, tell)
+        buffered.flush()
+        while remote.read(64):
+            pass  # the count; the end of it is what is waited for
+        buffered.detach()
+    return amount
+
+
+def get_files(
+    api: Api, pod: str, source: Place, target: Path, begin: Callable[[Amount], Tell]
+) -> Amount:
+    """Bring a file or folder from a claim into a folder here.
+
+    Raises:
+        MissingInputError: The source does not exist.
+    """
+    there = _list_remote(api, pod, source.in_pod)
+    if there is None:
+        raise MissingInputError(f"{source.root}:{source.path}: not there")
+    here = list_files(target) if target.is_dir() else {}
+    names, amount = _compare(there, here)
+    tell = begin(amount)
+    if not names:
+        return amount
+    with RemoteCommand(api, pod, [*_MODULE, "send", source.in_pod]) as remote:
+        remote.write(json.dumps(names).encode() + b"\n")
+        buffered = io.BufferedReader(remote, _BUFFER_BYTES)
+        receive_files(target, buffered, tell)
+        while buffered.read(_BUFFER_BYTES):
+            pass  # the padding after the archive's end, then the command's own end
+        buffered.detach()
+    return amount
+
+
+def _compare(source: Listing, target: Listing) -> tuple[list[str], Amount]:
+    names = [name for name, what in source.items() if target.get(name) != what]
+    num_bytes = sum(source[name][0] for name in names)
+    return names, Amount(len(names), num_bytes, len(source) - len(names))
+
+
+def _list_remote(api: Api, pod: str, path: str) -> Listing | None:
+    with RemoteCommand(api, pod, [*_MODULE, "list", path]) as remote:
+        listing: Listing | None = json.loads(remote.read())
+    return listing
+
+
+def _make_data_writable(template: Manifest) -> Manifest:
+    changed: Manifest = json.loads(json.dumps(template))
+    for mount in changed["spec"]["containers"][0]["volumeMounts"]:
+        if mount["mountPath"] == "/data":
+            mount["readOnly"] = False
+    for volume in changed["spec"]["volumes"]:
+        volume.get("persistentVolumeClaim", {}).pop("readOnly", None)
+    return changed

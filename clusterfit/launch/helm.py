@@ -1,0 +1,195 @@
+"""The only place that knows Helm: a `helm` on PATH (3 or 4), or the PyPI package helm-python-sdk.
+
+Values go in as one complete document, because Helm's own `--set` and merging guess types and drop
+keys that are overridden with null.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+from clusterfit.errors import ConfigError, RetryableError
+from clusterfit.launch.access import Access
+
+Values = dict[str, Any]
+
+_TEMPLATE_FAILURE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)$", re.M)
+_UNPRINTABLE = re.compile(r"[^\n -~]")
+
+
+class Helm(Protocol):
+    """What clusterfit needs of Helm."""
+
+    name: str
+    """How it is called in messages."""
+
+    def render(self, chart: Path, release: str, namespace: str, values: Values) -> str:
+        """Return the release's objects as YAML, checked against the chart's schema, offline."""
+
+    def install(self, chart: Path, release: str, access: Access, values: Values) -> None:
+        """Create a release. It does not wait for its pods."""
+
+    def uninstall(self, release: str, access: Access) -> bool:
+        """Remove a release and say whether there was one."""
+
+
+class HelmProgram:
+    """A `helm` of any supported version."""
+
+    def __init__(self, program: str) -> None:
+        """Use the program at this path."""
+        self.name = program
+
+    def render(self, chart: Path, release: str, namespace: str, values: Values) -> str:
+        """See `Helm`."""
+        arguments = ["template", release, str(chart), "--values=-", f"--namespace={namespace}"]
+        return self._run(arguments, stdin=write_values(values))
+
+    def install(self, chart: Path, release: str, access: Access, values: Values) -> None:
+        """See `Helm`."""
+        arguments = ["install", release, str(chart), "--values=-", *_options(access)]
+        self._run(arguments, stdin=write_values(values))
+
+    def uninstall(self, release: str, access: Access) -> bool:
+        """See `Helm`."""
+        try:
+            self._run(["uninstall", release, *_options(access)])
+        except HelmError as error:
+            if "not found" in str(error):
+                return False
+            raise
+        return True
+
+    def _run(self, arguments: list[str], stdin: str = "") -> str:
+        done = subprocess.run(
+            [self.name, *arguments], input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise HelmError(explain(done.stderr or done.stdout))
+        return done.stdout
+
+
+class HelmLibrary:
+    """Helm 4 inside Python, from the extra `clusterfit[helm]`."""
+
+    name = "helm-python-sdk"
+
+    def render(self, chart: Path, release: str, namespace: str, values: Values) -> str:
+        """See `Helm`."""
+        import helm_python
+
+        # A dry install checks kubeVersion and that the output is YAML, which its render does not.
+        config = helm_python.Config(storage_driver="memory", namespace=namespace)
+        with config, self._explained():
+            done = config.install(str(chart), release, values, dry_run="client")
+        return str(done["manifest"])
+
+    def install(self, chart: Path, release: str, access: Access, values: Values) -> None:
+        """See `Helm`."""
+        with self._connect(access) as config, self._explained():
+            config.install(str(chart), release, values)
+
+    def uninstall(self, release: str, access: Access) -> bool:
+        """See `Helm`."""
+        import helm_python
+
+        with self._connect(access) as config, self._explained():
+            try:
+                config.uninstall(release)
+            except helm_python.HelmNotFoundError:
+                return False
+        return True
+
+    def _connect(self, access: Access) -> Any:
+        import helm_python
+
+        return helm_python.Config(
+            kubeconfig_path=access.kubeconfig or None,
+            kube_context=access.context or None,
+            namespace=access.namespace,
+        )
+
+    def _explained(self) -> _Explained:
+        return _Explained()
+
+
+class _Explained:
+    """Turns the library's errors into ours."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise ours instead of the library's."""
+        import helm_python
+
+        if isinstance(error, helm_python.HelmNotFoundError):
+            return
+        if isinstance(error, helm_python.HelmError):
+            raise HelmError(explain(str(error))) from None
+
+
+class HelmError(RetryableError):
+    """Helm refused or failed; the message is what it said, without what it says of itself."""
+
+    exit_code = 1
+
+
+def find_helm() -> Helm:
+    """Return the user's helm, or the bundled one.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    program = shutil.which("helm")
+    if program:
+        return HelmProgram(program)
+    if importlib.util.find_spec("helm_python"):
+        return HelmLibrary()
+    raise ConfigError(
+        "helm: not found on PATH; install Helm 3 or 4, or `pip install 'clusterfit[helm]'`, which "
+        "brings one"
+    )
+
+
+def write_values(values: Values) -> str:
+    """Return values as JSON that Helm's YAML reader reads back as they were.
+
+    It takes surrogate pairs apart and refuses raw control characters, so everything unprintable is
+    escaped as YAML does it.
+    """
+    return _UNPRINTABLE.sub(_escape, json.dumps(values, ensure_ascii=False))
+
+
+def explain(said: str) -> str:
+    """Return the part of Helm's message that is meant for a person."""
+    failures = list(_TEMPLATE_FAILURE.finditer(said))
+    if failures:
+        return failures[-1]["said"].strip()
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [
+        re.sub(r"^(Error|level=ERROR msg=|INSTALLATION FAILED): ?", "", line) for line in lines
+    ]
+    return "\n".join(lines)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
+
+
+def _options(access: Access) -> list[str]:
+    options = [f"--namespace={access.namespace}"]
+    if access.context:
+        options.append(f"--kube-context={access.context}")
+    if access.kubeconfig:
+        options.append(f"--kubeconfig={access.kubeconfig}")
+    return options

@@ -1,0 +1,209 @@
+"""The state of a stage's job, PyTorchJob and Job alike, and what clusterfit changes in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from clusterfit.launch.api import WORKLOADS, Api
+from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import Plan, PlannedStage
+
+HELD_QUEUE: Final = "clusterfit-held"
+"""A queue that does not exist: Kueue leaves a job with this label alone, whatever its defaults."""
+
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+RELEASED_ANNOTATION: Final = "clusterfit.dev/released"
+"""When a held or suspended stage was last set going, in RFC 3339."""
+STOPPED_ANNOTATION: Final = "clusterfit.dev/stopped"
+"""Why and by whom a stage was stopped, as JSON."""
+
+
+class Phase(StrEnum):
+    """Where a stage stands."""
+
+    MISSING = "missing"
+    """Its job does not exist: not yet, or no longer."""
+    HELD = "held"
+    """It waits for the stages before it."""
+    QUEUED = "queued"
+    """It waits in a Kueue queue."""
+    STARTING = "starting"
+    """Not all of its pods run."""
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    """It was stopped and can be resumed."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a stage's job says of itself."""
+
+    phase: Phase
+    running_pods: int = 0
+    failed_pods: int = 0
+    """Pods that have failed so far, as far as the job counts them."""
+    released: str = ""
+    """When it was set going, in RFC 3339."""
+    finished: str = ""
+    message: str = ""
+    """Why it failed or was stopped, in the words of whoever did that."""
+    stopped_by: str = ""
+    """With `suspended`: supervisor, user, or empty where somebody did it by other means."""
+
+
+def read_state(plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobState:
+    """Return the state of a stage whose job was read."""
+    if job is None:
+        return JobState(Phase.MISSING)
+    status = job.get("status") or {}
+    metadata = job["metadata"]
+    annotations = metadata.get("annotations") or {}
+    is_first = stage.name == plan.stages[0].name
+    released = annotations.get(RELEASED_ANNOTATION, "")
+    if is_first and not released:
+        released = metadata.get("creationTimestamp", "")
+    running, failed = _count_pods(stage, status)
+    stopped = json.loads(annotations.get(STOPPED_ANNOTATION, "{}"))
+    conditions = {
+        item["type"]: item for item in status.get("conditions", ()) if item["status"] == "True"
+    }
+    for kinds, phase in (
+        (("Failed", "FailureTarget"), Phase.FAILED),
+        (("Succeeded", "Complete", "SuccessCriteriaMet"), Phase.SUCCEEDED),
+    ):
+        for kind in kinds:
+            if kind in conditions:
+                found = conditions[kind]
+                return JobState(
+                    phase,
+                    failed_pods=failed,
+                    released=released,
+                    finished=found.get("lastTransitionTime", ""),
+                    message=stopped.get("why", "") or found.get("message", ""),
+                )
+    if not is_suspended(stage, job):
+        is_whole = running + _count_succeeded(stage, status) >= stage.nodes
+        phase = Phase.RUNNING if is_whole else Phase.STARTING
+        return JobState(phase, running, failed, released)
+    if stopped:
+        return JobState(
+            Phase.SUSPENDED, running, failed, released, "", stopped["why"], stopped["by"]
+        )
+    queue = (metadata.get("labels") or {}).get(QUEUE_LABEL, "")
+    if queue and queue != HELD_QUEUE:
+        return JobState(Phase.QUEUED, running, failed, released)
+    if queue == HELD_QUEUE or not released:
+        return JobState(Phase.HELD)
+    return JobState(Phase.SUSPENDED, running, failed, released)
+
+
+def is_suspended(stage: PlannedStage, job: Manifest) -> bool:
+    """Whether a job's own switch is off."""
+    spec = job["spec"]
+    if stage.kind == "PyTorchJob":
+        spec = spec.get("runPolicy") or {}
+    return bool(spec.get("suspend", False))
+
+
+def release_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
+    """Let a held stage start, or enter its queue."""
+    change: dict[str, Any] = {"metadata": {"annotations": {RELEASED_ANNOTATION: now()}}}
+    if plan.gang == "kueue":
+        change["metadata"]["labels"] = {QUEUE_LABEL: plan.queue}
+    else:
+        change["spec"] = _switch(stage, suspend=False)
+    api.patch(stage.resource, stage.name, change)
+
+
+def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) -> None:
+    """Stop a stage so that it can be resumed; its workers get SIGTERM and checkpoint."""
+    note = json.dumps({"by": by, "why": why, "at": now()})
+    change: dict[str, Any] = {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}}
+    if plan.gang == "kueue":
+        # Kueue undoes a change of the job's own switch within seconds.
+        _set_workload_active(api, stage, active=False)
+    else:
+        change["spec"] = _switch(stage, suspend=True)
+    api.patch(stage.resource, stage.name, change)
+
+
+def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
+    """Let a suspended stage go on from its last checkpoint."""
+    marks = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: now()}
+    change: dict[str, Any] = {"metadata": {"annotations": marks}}
+    if plan.gang != "kueue":
+        change["spec"] = _switch(stage, suspend=False)
+    api.patch(stage.resource, stage.name, change)
+    if plan.gang == "kueue":
+        _set_workload_active(api, stage, active=True)
+
+
+def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
+    """Make a job fail for good, where it cannot be suspended: Kueue holds its switch."""
+    note = json.dumps({"by": by, "why": why, "at": now()})
+    limit = {"activeDeadlineSeconds": 1}
+    spec = {"runPolicy": limit} if stage.kind == "PyTorchJob" else limit
+    api.patch(
+        stage.resource,
+        stage.name,
+        {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}, "spec": spec},
+    )
+
+
+def find_workload(api: Api, job: Manifest) -> Manifest | None:
+    """Return Kueue's object for a job, or None where there is none (yet)."""
+    uid = job["metadata"].get("uid", "")
+    found = api.select(WORKLOADS, labels=f"kueue.x-k8s.io/job-uid={uid}")
+    return found[0] if found else None
+
+
+def now() -> str:
+    """Return the present moment in RFC 3339."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_time(text: str) -> datetime:
+    """Return the moment that RFC 3339 text names."""
+    return datetime.fromisoformat(text)
+
+
+def _set_workload_active(api: Api, stage: PlannedStage, *, active: bool) -> None:
+    workload = find_workload(api, api.get(stage.resource, stage.name))
+    if workload is None:
+        raise ClusterError(
+            f"stage {stage.stage}: Kueue has no workload for it; is its integration for "
+            f"{stage.kind} on?"
+        )
+    api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": active}})
+
+
+def _switch(stage: PlannedStage, *, suspend: bool) -> dict[str, Any]:
+    return (
+        {"runPolicy": {"suspend": suspend}} if stage.kind == "PyTorchJob" else {"suspend": suspend}
+    )
+
+
+def _count_pods(stage: PlannedStage, status: dict[str, Any]) -> tuple[int, int]:
+    if stage.kind == "Job":
+        return status.get("ready", 0), status.get("failed", 0)
+    worker = (status.get("replicaStatuses") or {}).get("Worker") or {}
+    return worker.get("active", 0), worker.get("failed", 0)
+
+
+def _count_succeeded(stage: PlannedStage, status: dict[str, Any]) -> int:
+    if stage.kind == "Job":
+        return int(status.get("succeeded", 0))
+    worker = (status.get("replicaStatuses") or {}).get("Worker") or {}
+    return int(worker.get("succeeded", 0))

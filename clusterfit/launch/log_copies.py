@@ -1,0 +1,79 @@
+"""Print the copies of a stage's log that its ranks keep in the run directory.
+
+This runs in a pod that mounts the storage claim (`python -m clusterfit.launch.log_copies`), because
+the claim outlives the workers' pods and is reached from nowhere else. Lines of several ranks come
+in the order of their time stamps. Standard library only: it starts in a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+EXIT_NONE = 66
+"""There is no copy of what was asked for."""
+
+_ATTEMPT = re.compile(r"attempt-(\d+)")
+_RANK = re.compile(r"rank-(\d+)\.log")
+
+
+def find_attempt(folder: Path, back: int) -> Path | None:
+    """Return the folder of the newest attempt, or of the `back`-th before it."""
+    attempts = sorted(
+        (int(match[1]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := _ATTEMPT.fullmatch(path.name))
+    )
+    return attempts[-1 - back][1] if back < len(attempts) else None
+
+
+def find_files(attempt: Path, ranks: Iterable[int] = ()) -> list[Path]:
+    """Return the files of some ranks, of all where none is named, in the order of ranks."""
+    wanted = set(ranks)
+    found = sorted(
+        (int(match[1]), path)
+        for path in attempt.iterdir()
+        if (match := _RANK.fullmatch(path.name)) and (not wanted or int(match[1]) in wanted)
+    )
+    return [path for _, path in found]
+
+
+def merge_lines(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the lines of all files by their time stamps; a line without one stays in its place."""
+    streams = [_read_stamped(path) for path in files]
+    for _, _, line in heapq.merge(*streams, key=lambda item: item[:2]):
+        yield line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what was asked for, or say that it is not there."""
+    parser = argparse.ArgumentParser(prog="python -m clusterfit.launch.log_copies")
+    parser.add_argument("folder", type=Path, help="<storage>/<run>/logs/<stage>")
+    parser.add_argument("--back", type=int, default=0, help="attempts before the newest one")
+    parser.add_argument("--rank", type=int, action="append", default=[])
+    options = parser.parse_args(arguments)
+    attempt = find_attempt(options.folder, options.back)
+    files = find_files(attempt, options.rank) if attempt else []
+    if not files:
+        sys.stderr.write(f"no copies in {options.folder}\n")
+        return EXIT_NONE
+    sys.stdout.writelines(merge_lines(files))
+    return 0
+
+
+def _read_stamped(path: Path) -> Iterator[tuple[str, str, str]]:
+    stamp = ""
+    with path.open(errors="replace") as lines:
+        for line in lines:
+            if line.startswith("ts="):
+                stamp = line[3:].partition(" ")[0]
+            # A file that is being written may end within a line.
+            yield stamp, path.name, line if line.endswith("\n") else f"{line}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

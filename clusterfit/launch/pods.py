@@ -1,0 +1,135 @@
+"""The pods of a stage: which they are, and what Kubernetes says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clusterfit.errors import EXIT_CODE_MEANINGS
+from clusterfit.launch.api import EVENTS, PODS, Api
+from clusterfit.launch.failures import NotPermittedError
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container ended."""
+
+    reason: str
+    """Kubernetes' word: `Error`, `OOMKilled`, `StartError`."""
+    exit_code: int
+    message: str
+
+    def describe(self) -> str:
+        """Return it in plain words."""
+        if self.reason == "OOMKilled":
+            return "killed for want of memory (OOM)"
+        if self.reason in ("StartError", "ContainerCannotRun"):
+            return f"could not start: {self.message}"
+        meaning = EXIT_CODE_MEANINGS.get(self.exit_code, "a code that clusterfit does not use")
+        return f"exit code {self.exit_code}: {meaning}"
+
+
+def select_pods(api: Api, run: str, stage: PlannedStage) -> list[Manifest]:
+    """Return a stage's worker pods by node rank."""
+    labels = f"{RUN_LABEL}={run},{STAGE_LABEL}={stage.stage},{ROLE_LABEL}=worker"
+    return sorted(api.select(PODS, labels=labels), key=read_node_rank)
+
+
+def select_events(api: Api, name: str) -> list[Manifest]:
+    """Return the events of an object, oldest first; none where they may not be read."""
+    try:
+        events = api.select(EVENTS, fields=f"involvedObject.name={name}")
+    except NotPermittedError:
+        return []
+    return sorted(events, key=read_event_time)
+
+
+def read_event_time(event: Manifest) -> str:
+    """Return when an event was last seen, in RFC 3339."""
+    series = event.get("series") or {}
+    metadata = event["metadata"]
+    return str(
+        series.get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or metadata.get("creationTimestamp", "")
+    )
+
+
+def read_node_rank(pod: Manifest) -> int:
+    """Return a worker pod's place among its peers; a Job's only pod is 0."""
+    return int(pod["metadata"]["labels"].get("training.kubeflow.org/replica-index", "0"))
+
+
+def read_phase(pod: Manifest) -> str:
+    """Return Kubernetes' phase of a pod."""
+    return str(pod["status"].get("phase", "Pending"))
+
+
+def read_container(pod: Manifest) -> dict[str, Any]:
+    """Return the status of a pod's one container, or an empty one."""
+    statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses") or [{}]
+    return statuses[0]
+
+
+def read_end(pod: Manifest) -> Ended | None:
+    """Return how a pod's container ended last, or None where it has not."""
+    status = read_container(pod)
+    for state in (status.get("state") or {}, status.get("lastState") or {}):
+        ended = state.get("terminated")
+        if ended:
+            message = " ".join((ended.get("message") or "").split())
+            return Ended(ended.get("reason", "Error"), ended.get("exitCode", 0), message)
+    return None
+
+
+def is_running(pod: Manifest) -> bool:
+    """Whether a pod's container runs."""
+    return "running" in (read_container(pod).get("state") or {})
+
+
+def explain_waiting(pod: Manifest) -> tuple[str, str]:
+    """Say why a pod does not run yet, and what to do; two empty texts where nothing is wrong."""
+    for condition in pod["status"].get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _explain_unschedulable(condition.get("message", ""))
+    waiting = (read_container(pod).get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), " ".join((waiting.get("message") or "").split())
+    image = pod["spec"]["containers"][0]["image"]
+    if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+        # The runtime wraps the reason in the image's name, several times.
+        said = message.rpartition("failed to do request: ")[2].rpartition(f'"{image}": ')[2]
+        return (
+            f"the image {image} cannot be pulled: {said or reason}",
+            "check platform.image and platform.image.pullSecrets, then submit with --replace",
+        )
+    if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return f"the container cannot be made: {message or reason}", "correct what it names"
+    return "", ""
+
+
+def _explain_unschedulable(message: str) -> tuple[str, str]:
+    if "persistentvolumeclaim" in message.lower():
+        return (
+            f"a claim is not ready: {message}",
+            "see `kubectl describe pvc`: does the claim exist, and has its class a provisioner?",
+        )
+    wanted = sorted(
+        {
+            part.partition("Insufficient ")[2].strip(" .,;").split(" ")[0].rstrip(".,;")
+            for part in message.split(",")
+            if "Insufficient " in part
+        }
+    )
+    if wanted:
+        return (
+            f"no node has enough {' and '.join(wanted)}: {message}",
+            "wait until others finish, or ask for less (--gpus, platform.cpusPerNode, "
+            "platform.memoryGibPerNode)",
+        )
+    return (
+        f"no node fits: {message}",
+        "check platform.nodeSelector, platform.tolerations and platform.affinity",
+    )

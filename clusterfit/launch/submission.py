@@ -1,0 +1,100 @@
+"""What a submission means: the run file, narrowed to the asked step and GPUs, fit for a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from clusterfit.config.loading import load_run_file
+from clusterfit.config.stages import STEPS, StageName, list_step_stages
+from clusterfit.config.tree import RunFile
+from clusterfit.errors import ConfigError
+
+GPUS_FROM_FILE: Final = -1
+"""What `--gpus` is where it was not given."""
+
+
+def load_submission(
+    step: str, files: Sequence[Path], overrides: Sequence[str] = (), gpus: int = GPUS_FROM_FILE
+) -> RunFile:
+    """Load a run file as one submission of it.
+
+    Args:
+        step: A step, a stage, or `pipeline` for the stages that the file lists.
+        files: The run file, and files laid over it.
+        overrides: `a.b=JSON` assignments.
+        gpus: GPUs of each stage, instead of the file's `platform.gpus`.
+
+    Raises:
+        ConfigError: One line for everything that is wrong.
+    """
+    narrowed = list(overrides)
+    if step != "pipeline":
+        narrowed.append(f"stages={json.dumps(list_step_stages(step, ()))}")
+    if gpus != GPUS_FROM_FILE:
+        narrowed.append(f"platform.gpus={gpus}")
+    run = load_run_file(files, narrowed).run_file
+    check_for_cluster(run)
+    return run
+
+
+def name_step(stages: Sequence[StageName]) -> str:
+    """Return the one name for a list of stages, whatever word was used to ask for them."""
+    if len(stages) == 1:
+        return stages[0]
+    return next((step for step, names in STEPS.items() if names == tuple(stages)), "pipeline")
+
+
+def check_for_cluster(run: RunFile) -> None:
+    """Hold the algorithm and `platform` against each other.
+
+    Raises:
+        ConfigError: A stage could not work with what it asks for.
+    """
+    faults = []
+    for stage in run.stages:
+        resources = run.platform.for_stage(stage)
+        # The cluster stage runs no network: k-means on CPUs is asked for by gpus: 0 alone.
+        if run.device == "cuda" and not resources.gpus and stage != "cluster":
+            faults.append(
+                f"platform.gpus: got 0 for {stage} with device: cuda; ask for GPUs (--gpus N), or "
+                "set device: cpu"
+            )
+        if run.device == "cuda" and 0 < resources.gpus_per_pod < resources.processes:
+            faults.append(
+                f"platform.processesPerNode: got {resources.processes} for {stage} on "
+                f"{resources.gpus_per_pod} GPUs per node, want at most one process per GPU"
+            )
+        if stage == "cluster" and run.cluster.engine == "faiss":
+            if resources.nodes > 1:
+                faults.append(
+                    f"platform.stages.cluster: asks for {resources.nodes} nodes, but engine: faiss "
+                    "works on one; leave its gpus out, or give at most "
+                    f"{resources.gpus_per_node}"
+                )
+            if resources.processes > 1:
+                faults.append(
+                    "platform.stages.cluster.processesPerNode: engine: faiss drives all GPUs of "
+                    "its node from one process; leave it out"
+                )
+    if faults:
+        raise ConfigError(*faults)
+
+
+def find_remarks(run: RunFile) -> list[str]:
+    """Return what is allowed and yet probably not meant, one line each."""
+    remarks = []
+    idle = [stage for stage in run.stages if run.platform.for_stage(stage).gpus]
+    if run.device == "cpu" and idle:
+        remarks.append(
+            f"device: cpu, yet platform.gpus asks for GPUs that {', '.join(idle)} will not use; "
+            "set platform.gpus: 0 (--gpus 0) unless that is meant"
+        )
+    if len(run.stages) > 1 and run.platform.sequencing.mode == "client":
+        remarks.append(
+            "platform.sequencing.mode: client: later stages start only while `submit --follow` or "
+            "`clusterfit wait` runs"
+        )
+    return remarks

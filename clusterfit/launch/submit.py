@@ -1,0 +1,210 @@
+"""Bring a rendered release into the cluster: once, whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import (
+    CLAIMS,
+    LOCAL_QUEUES,
+    NAMESPACES,
+    PODS,
+    PYTORCHJOBS,
+    ROLES,
+    Api,
+    Resource,
+    find_resource,
+    is_allowed,
+)
+from clusterfit.launch.charts import RUN_CHART, find_chart
+from clusterfit.launch.control import delete_release
+from clusterfit.launch.failures import (
+    AlreadyExistsError,
+    ClusterError,
+    NotFoundError,
+    NotPermittedError,
+)
+from clusterfit.launch.helm import Helm, HelmError
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import Release, list_releases
+from clusterfit.launch.render import Rendered
+
+
+class Outcome(StrEnum):
+    """What became of a submission."""
+
+    SUBMITTED = "submitted"
+    UNCHANGED = "unchanged"
+    """The very same was there already; nothing was done."""
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the server says of one object, without keeping it."""
+
+    manifest: Manifest
+    fault: str
+    """Why it is refused; empty: it would be accepted."""
+
+
+def submit(
+    helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
+) -> Outcome:
+    """Install a release, unless the same is there.
+
+    Raises:
+        AlreadyExistsError: Something else is there, and `replace` was not asked for.
+        ClusterError: The cluster lacks something, or refuses an object; nothing is left behind.
+    """
+    in_the_way = find_conflicts(api, rendered)
+    if any(_is_same(release, rendered) for release in in_the_way) and len(in_the_way) == 1:
+        return Outcome.UNCHANGED
+    if in_the_way and not replace:
+        names = ", ".join(release.plan.release for release in in_the_way)
+        stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)
+        raise AlreadyExistsError(
+            f"run {rendered.run.name}: release {names} ({stages}) is there with other content; "
+            "--replace removes it first (results stay), or choose another `name`"
+        )
+    check_cluster(api, rendered)
+    for release in in_the_way:
+        delete_release(helm, api, access, release)
+    try:
+        helm.install(find_chart(RUN_CHART), rendered.release, access, rendered.run.dump())
+    except HelmError as error:
+        # Helm records a failed install as a release, which would block the next attempt.
+        remove_remains(helm, api, access, rendered)
+        raise ClusterError(f"release {rendered.release}: not installed: {error}") from None
+    return Outcome.REPLACED if in_the_way else Outcome.SUBMITTED
+
+
+def dry_run(api: Api, rendered: Rendered) -> Iterator[Verdict]:
+    """Let the server judge every object, admission included, and keep none."""
+    for manifest in (*rendered.manifests, *_pods(rendered)):
+        try:
+            api.create(_resource_of(manifest), manifest, dry_run=True)
+        except AlreadyExistsError:
+            yield Verdict(manifest, "")  # admission was passed before the name was looked at
+        except ClusterError as error:
+            yield Verdict(manifest, str(error))
+        else:
+            yield Verdict(manifest, "")
+
+
+def find_conflicts(api: Api, rendered: Rendered) -> list[Release]:
+    """Return the releases of this run that hold one of the stages to be submitted."""
+    stages = set(rendered.run.stages)
+    return [
+        release
+        for release in list_releases(api, rendered.run.name)
+        if stages & {stage.stage for stage in release.plan.stages}
+    ]
+
+
+def check_cluster(api: Api, rendered: Rendered) -> None:
+    """See what the cluster must have before anything is created.
+
+    Raises:
+        ClusterError: It lacks the operator, a claim, a queue or a right; one line for each.
+    """
+    faults = []
+    platform = rendered.run.platform
+    try:
+        if api.find(NAMESPACES, api.namespace) is None:
+            raise NotFoundError(
+                f"namespace {api.namespace}: not found; create it, or name another with -n"
+            )
+    except NotPermittedError:
+        pass  # whoever may not read namespaces learns it from the objects
+    kinds = {manifest["kind"] for manifest in rendered.manifests}
+    if "PyTorchJob" in kinds:
+        api.select(PYTORCHJOBS, labels="clusterfit.dev/run=none")
+    for claim in sorted({platform.storage.claim, platform.data.claim} - {""}):
+        try:
+            if api.find(CLAIMS, claim) is None:
+                faults.append(
+                    f"claim {claim}: not found in namespace {api.namespace}; make it "
+                    f"(`helm install storage charts/clusterfit-storage --set claim={claim}`), or "
+                    "set platform.storage.claim"
+                )
+        except NotPermittedError:
+            pass
+    if "Role" in kinds and not is_allowed(api, "create", ROLES):
+        faults.append(
+            f"no permission to create roles in namespace {api.namespace}; set "
+            "platform.sequencing.serviceAccount to an account that an administrator made, or "
+            "platform.sequencing.mode: client with `submit --follow`"
+        )
+    faults += _find_queue_faults(api, rendered)
+    if faults:
+        raise ClusterError(*faults)
+
+
+def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> None:
+    """Remove what a failed install has left: Helm's record, and objects that it had created."""
+    with contextlib.suppress(HelmError):  # the first error says more
+        helm.uninstall(rendered.release, access)
+    for manifest in reversed(rendered.manifests):
+        resource, name = find_resource(manifest), manifest["metadata"]["name"]
+        try:
+            found = api.find(resource, name)
+            labels = (found or {}).get("metadata", {}).get("labels", {})
+            if labels.get("app.kubernetes.io/instance") == rendered.release:
+                api.delete(resource, name)
+        except ClusterError:
+            continue  # what may not be read was not created
+
+
+def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
+    queue = rendered.run.platform.queue
+    try:
+        names = {item["metadata"]["name"] for item in api.select(LOCAL_QUEUES)}
+    except (NotFoundError, NotPermittedError):
+        if queue.gang == "kueue":
+            return [
+                "platform.queue: the cluster serves no LocalQueue of kueue.x-k8s.io/v1beta1 that "
+                "you may list; is Kueue installed?"
+            ]
+        return []
+    if queue.gang == "kueue" and queue.name not in names:
+        there = f"there are {', '.join(sorted(names))}" if names else "there are none"
+        return [
+            f"platform.queue.name: no LocalQueue {queue.name} in namespace {api.namespace}; {there}"
+        ]
+    if queue.gang == "none" and "default" in names:
+        return [
+            f"namespace {api.namespace} has a LocalQueue `default`, in which Kueue may put every "
+            "stage at once; set platform.queue: {gang: kueue, name: default}"
+        ]
+    return []
+
+
+def _is_same(release: Release, rendered: Rendered) -> bool:
+    return release.content == rendered.content and bool(release.content)
+
+
+def _pods(rendered: Rendered) -> Iterator[Manifest]:
+    """Yield a pod of each job: Pod Security and quotas judge those, not what makes them."""
+    for manifest in rendered.manifests:
+        spec = manifest.get("spec", {})
+        if manifest["kind"] == "PyTorchJob":
+            template = spec["pytorchReplicaSpecs"]["Worker"]["template"]
+        elif manifest["kind"] == "Job":
+            template = spec["template"]
+        else:
+            continue
+        name = f"{manifest['metadata']['name']}-pod"
+        metadata = {"name": name, **template["metadata"]}
+        pod = {"restartPolicy": "Never", **template["spec"]}
+        # The account does not exist yet, and the server looks for it.
+        pod.pop("serviceAccountName", None)
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+
+
+def _resource_of(manifest: Manifest) -> Resource:
+    return PODS if manifest["kind"] == "Pod" else find_resource(manifest)

@@ -1,0 +1,204 @@
+"""What is wrong is refused before it is sent: by the tree, and by bare Helm where it can see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from clusterfit.errors import ConfigError
+from clusterfit.launch.charts import RUN_CHART, find_chart
+from clusterfit.launch.helm import HelmError, HelmLibrary, Values
+from clusterfit.launch.render import render_run
+from clusterfit.launch.submission import check_for_cluster, find_remarks
+
+from .rendering import Render, deep_merge, load
+
+NEWER = {"formatVersion": 2}
+SCRATCH = {"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}
+
+# What both must refuse, and a word of each one's message.
+WRONG: dict[str, tuple[Values, str, str]] = {
+    "a newer format": (NEWER, "formatVersion", "formatVersion"),
+    "a name of 60 characters": ({"name": "n" * 60}, "40 characters", "maxLength"),
+    "an upper-case name": ({"name": "Digits"}, "pattern", "name"),
+    "a name with a dot": ({"name": "a.b"}, "pattern", "name"),
+    "a misspelt key": ({"platform": {"gpu": 8}}, "gpu", "'gpu' not allowed"),
+    "a number as text": ({"platform": {"gpus": "8"}}, "gpus", "got string"),
+    "gpus that do not fill nodes": (
+        {"platform": {"gpus": 12}}, "the nearest are 8 and 16", "the nearest are 8 and 16",
+    ),
+    "one stage's gpus that do not": (
+        {"platform": {"stages": {"train": {"gpus": 12}}}}, "nearest are 8 and 16", "stage train",
+    ),
+    "a stage that is none": (
+        {"platform": {"stages": {"step1": {"gpus": 8}}}}, "step1", "step1",
+    ),
+    "more shared memory than memory": (
+        {"platform": {"shmGibPerNode": 300}}, "shmGibPerNode", "shmGibPerNode",
+    ),
+    "the GPUs asked for twice": (
+        {"platform": {"extraResources": {"nvidia.com/gpu": "1"}}},
+        "what gpus asks for", "what gpus asks for",
+    ),
+    "an image with a space": (
+        {"platform": {"image": {"repository": "my image"}}}, "repository", "/platform/image/repo",
+    ),
+    "a label with a line end": (
+        {"platform": {"labels": {"team": "a\nb"}}}, "labels.team", "/platform/labels/team",
+    ),
+    "a label of ours": (
+        {"platform": {"labels": {"clusterfit.dev/run": "x"}}}, "set by", "set by clusterfit",
+    ),
+    "a variable of torchrun's": (
+        {"platform": {"extraEnv": [{"name": "PET_NNODES", "value": "1"}]}},
+        "set by clusterfit", "set by clusterfit",
+    ),
+    "a variable given twice": (
+        {"platform": {"nccl": {"NCCL_DEBUG": "INFO"}, "extraEnv": [{"name": "NCCL_DEBUG"}]}},
+        "given twice", "given twice",
+    ),
+    "a variable with two values": (
+        {"platform": {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {}}}]}},
+        "both value and valueFrom", "both value and valueFrom",
+    ),
+    "a variable that is not NCCL's": ({"platform": {"nccl": {"FOO": "1"}}}, "FOO", "FOO"),
+    "a volume of ours": (
+        {"platform": {"extraVolumes": [SCRATCH | {"name": "data"}]}},
+        "take another", "take another",
+    ),
+    "a mount over ours": (
+        {"platform": {"extraVolumes": [SCRATCH | {"mountPath": "/storage/x"}]}},
+        "mount elsewhere", "mount elsewhere",
+    ),
+    "a volume given twice": (
+        {"platform": {"extraVolumes": [SCRATCH, SCRATCH]}}, "given twice", "given twice",
+    ),
+    "a folder outside the claim": (
+        {"platform": {"storage": {"subPath": "a/../../b"}}}, "must not hold ..", "must not hold ..",
+    ),
+    "kueue without a queue": (
+        {"platform": {"queue": {"gang": "kueue"}}}, "needs name", "needs name",
+    ),
+    "a queue that nobody reads": (
+        {"platform": {"queue": {"name": "q"}}}, "has no effect", "has no effect",
+    ),
+    "a priority that nobody reads": (
+        {"platform": {"queue": {"priorityClass": "p"}}}, "need gang: kueue", "need gang: kueue",
+    ),
+    "two topologies": (
+        {"platform": {"queue": {
+            "gang": "kueue", "name": "q", "requiredTopology": "a", "preferredTopology": "b",
+        }}}, "exclude each other", "exclude each other",
+    ),
+    "stages out of order": (
+        {"stages": ["cluster", "extract"]}, "in this order", "in this order",
+    ),
+    "a run in the data's folder": (
+        {"name": "data"}, "where the data is", "where the data is",
+    ),
+    "data in the run's folder": (
+        {"platform": {"data": {"subPath": "digits/in1k"}}}, "where the data is", "where the data",
+    ),
+    "root": ({"platform": {"podUser": {"user": 0}}}, "podUser.user", "/platform/podUser/user"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_the_tree_refuses(case: str, values: Values) -> None:
+    changes, word, _ = WRONG[case]
+    with pytest.raises(ValidationError) as refusal:
+        load(deep_merge(values, changes))
+    assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bare_helm_refuses(case: str, values: Values, render: Render) -> None:
+    changes, _, word = WRONG[case]
+    with pytest.raises(HelmError) as refusal:
+        render(deep_merge(values, changes))
+    assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", ["name", "formatVersion"])
+def test_bare_helm_refuses_a_run_without(missing: str, values: Values, render: Render) -> None:
+    del values[missing]
+    with pytest.raises(HelmError, match=missing):
+        render(values)
+
+
+@pytest.mark.parametrize("path", ["seed", "data", "platform.gpus", "platform.storage.claim"])
+def test_bare_helm_refuses_null(path: str, values: Values, render: Render) -> None:
+    override: Any = None
+    for key in reversed(path.split(".")):
+        override = {key: override}
+    with pytest.raises(HelmError, match=path.rpartition(".")[2]):
+        render(deep_merge(values, override))
+
+
+def test_a_run_is_never_upgraded(values: Values, helm: HelmLibrary) -> None:
+    import helm_python
+
+    with (
+        helm_python.Chart.load(str(find_chart(RUN_CHART))) as chart,
+        pytest.raises(helm_python.HelmError, match="a submitted run is never changed"),
+    ):
+        chart.render(values, name="release", is_upgrade=True)
+
+
+def test_a_release_whose_name_leaves_no_room(values: Values, render: Render) -> None:
+    with pytest.raises(HelmError, match="want at most 52"):
+        render(values, release="r" * 53)
+
+
+def test_helms_words_about_itself_are_left_out(values: Values, render: Render) -> None:
+    with pytest.raises(HelmError) as refusal:
+        render(deep_merge(values, {"platform": {"gpus": 12}}))
+    assert str(refusal.value) == (
+        "platform (stage pretext): gpus: got 12 on nodes of 8, want a multiple; the nearest are "
+        "8 and 16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"platform": {"gpus": 0}}, "ask for GPUs (--gpus N), or set device: cpu"),
+        ({"platform": {"gpus": 2, "processesPerNode": 4}}, "want at most one process per GPU"),
+        ({"platform": {"stages": {"cluster": {"gpus": 16}}}}, "engine: faiss works on one"),
+        (
+            {"platform": {"stages": {"cluster": {"processesPerNode": 2}}}},
+            "from one process; leave it out",
+        ),
+    ],
+)
+def test_platform_must_fit_the_algorithm(changes: Values, wanted: str, values: Values) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        check_for_cluster(load(deep_merge(values, changes)))
+    assert any(wanted in fault for fault in refusal.value.faults)
+
+
+def test_clustering_on_cpus_is_asked_for_by_gpus_0_alone(values: Values) -> None:
+    check_for_cluster(load(deep_merge(values, {"platform": {"stages": {"cluster": {"gpus": 0}}}})))
+
+
+def test_gpus_that_stay_idle_are_remarked_on(values: Values) -> None:
+    assert find_remarks(load(values)) == []
+    (remark,) = find_remarks(load({**values, "device": "cpu"}))
+    assert "will not use" in remark
+
+
+def test_a_typo_in_kubernetes_own_words_is_found(values: Values, helm: HelmLibrary) -> None:
+    typo = {"platform": {"tolerations": [{"key": "gpu", "efect": "NoSchedule"}]}}
+    with pytest.raises(ConfigError) as refusal:
+        render_run(helm, load(deep_merge(values, typo)), "somewhere")
+    assert len(refusal.value.faults) == 4
+    assert (
+        "tolerations[0].efect: Kubernetes knows no such field; did you mean effect?"
+        in (refusal.value.faults[0])
+    )
+
+
+def test_an_install_needs_no_name_of_ours(values: Values, render: Render) -> None:
+    assert render(values, release="anything")

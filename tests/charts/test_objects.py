@@ -1,0 +1,191 @@
+"""What the rendered objects promise, whatever Helm prints."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clusterfit.launch.charts import RUN_CHART, STORAGE_CHART, find_chart
+from clusterfit.launch.helm import Helm, HelmLibrary, HelmProgram, Values
+from clusterfit.launch.invariants import check_manifests, find_restrictions
+from clusterfit.launch.manifests import read_manifests, write_manifests
+from clusterfit.launch.render import render_run
+
+from .rendering import Render, deep_merge, find, load, read_plan
+
+ROOT = Path(__file__).parents[2]
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
+
+
+def test_manifests_for_kubectl_are_what_the_chart_renders() -> None:
+    script = ROOT / "scripts" / "write_manifests.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_example_passes_all_rules_and_restricted_pod_security() -> None:
+    for path in sorted((ROOT / "k8s" / "manifests").glob("*.yaml")):
+        manifests = read_manifests(path.read_text())
+        assert check_manifests(manifests) == []
+        assert find_restrictions(manifests) == []
+
+
+def test_what_is_written_is_read_back(values: Values, helm: Helm) -> None:
+    manifests = render_run(helm, load(values), "somewhere").manifests
+    assert read_manifests(write_manifests(manifests)) == manifests
+
+
+def test_helm_on_path_and_the_bundled_one_print_the_same_bytes(values: Values) -> None:
+    program = shutil.which("helm")
+    if program is None:
+        pytest.skip("no helm on PATH; the cluster tests bring Helm 3 and Helm 4")
+    run = load(values)
+    texts = {
+        write_manifests(render_run(helm, run, "somewhere").manifests)
+        for helm in (HelmProgram(program), HelmLibrary())
+    }
+    assert len(texts) == 1
+
+
+def test_only_the_first_stage_starts_by_itself(values: Values, render: Render) -> None:
+    manifests = render(values)
+    suspended = {
+        item["metadata"]["labels"]["clusterfit.dev/stage"]: item["spec"].get("suspend")
+        if item["kind"] == "Job"
+        else item["spec"]["runPolicy"]["suspend"]
+        for item in manifests
+        if "clusterfit.dev/stage" in item["metadata"]["labels"]
+    }
+    assert suspended == {"pretext": False, "extract": True, "cluster": True, "train": True}
+
+
+def test_under_kueue_every_stage_is_suspended_and_later_ones_are_held(
+    values: Values, render: Render
+) -> None:
+    queue = {"gang": "kueue", "name": "team"}
+    manifests = render(deep_merge(values, {"platform": {"queue": queue, "deadlineSeconds": 90}}))
+    stages = [item for item in manifests if "clusterfit.dev/stage" in item["metadata"]["labels"]]
+    queues = {}
+    for item in stages:
+        labels = item["metadata"]["labels"]
+        spec = item["spec"]
+        assert spec.get("suspend", spec.get("runPolicy", {}).get("suspend")) is True
+        assert labels["kueue.x-k8s.io/max-exec-time-seconds"] == "90"
+        queues[labels["clusterfit.dev/stage"]] = labels["kueue.x-k8s.io/queue-name"]
+    held = "clusterfit-held"
+    assert queues == {"pretext": "team", "extract": held, "cluster": held, "train": held}
+
+
+def test_pods_are_named_as_the_operator_names_them(values: Values, render: Render) -> None:
+    plan = read_plan(render(values))
+    extract = next(stage for stage in plan["stages"] if stage["stage"] == "extract")
+    assert extract["kind"] == "PyTorchJob"
+    assert extract["pods"] == ["digits-extract-worker-0", "digits-extract-worker-1"]
+    job = find(render(values), "PyTorchJob", "digits-extract")
+    container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert env["PET_MASTER_ADDR"] == extract["pods"][0]
+    assert container["command"][:4] == ["python", "-m", "clusterfit.worker", "extract"]
+
+
+def test_platform_never_enters_a_container(values: Values, render: Render) -> None:
+    config = find(render(values), "ConfigMap", "release-config")["data"]["config.json"]
+    assert json.loads(config) == load(values).algorithm().dump()
+
+
+def test_the_digest_tells_contents_apart_and_nothing_else(values: Values, render: Render) -> None:
+    def digest(changed: Values) -> str:
+        manifest = find(render(changed), "ConfigMap", "release-config")
+        return str(manifest["metadata"]["annotations"]["clusterfit.dev/content"])
+
+    complete = load(values).dump()
+    assert digest(values) == digest(complete), "defaults written out are the same content"
+    assert digest(values) != digest({**values, "seed": 1})
+    assert digest({**values, "global": {"region": "x"}}) == digest(values)
+
+
+def test_an_administrators_account_needs_no_role(values: Values, render: Render) -> None:
+    account = {"platform": {"sequencing": {"serviceAccount": "runner"}}}
+    manifests = render(deep_merge(values, account))
+    assert not {"Role", "RoleBinding", "ServiceAccount"} & {item["kind"] for item in manifests}
+    supervisor = find(manifests, "Job", "release-supervisor")
+    assert supervisor["spec"]["template"]["spec"]["serviceAccountName"] == "runner"
+
+
+def test_client_sequencing_has_no_supervisor(values: Values, render: Render) -> None:
+    manifests = render(deep_merge(values, {"platform": {"sequencing": {"mode": "client"}}}))
+    kinds = {item["kind"] for item in manifests}
+    assert kinds == {"ConfigMap", "PyTorchJob", "Job"}
+    assert "release-supervisor" not in {item["metadata"]["name"] for item in manifests}
+
+
+def test_a_pod_with_a_part_of_the_gpus_gets_that_part_of_a_node(
+    values: Values, render: Render
+) -> None:
+    node = {"gpus": 2, "gpusPerNode": 8, "cpusPerNode": 64, "memoryGibPerNode": 256}
+    job = find(render(values | {"platform": node}), "PyTorchJob", "digits-extract")
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert pod["containers"][0]["resources"] == {
+        "limits": {"memory": "64Gi", "nvidia.com/gpu": "2"},
+        "requests": {"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "2"},
+    }
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=TEXT, path=TEXT)
+def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: Helm) -> None:
+    path = "x" + path
+    changed = deep_merge(
+        copy.deepcopy(values),
+        {
+            "data": {"train": path},
+            "extract": {"layer": "x" + text},
+            "platform": {
+                "annotations": {"note": text},
+                "nccl": {"NCCL_NOTE": text},
+                "extraEnv": [{"name": "NOTE", "value": text}],
+                "tolerations": [{"key": "k", "value": text}],
+                "affinity": {"nodeAffinity": {}},
+                "extraVolumes": [
+                    {"name": "more", "mountPath": "/more", "source": {"nfs": {"path": text}}}
+                ],
+            },
+        },
+    )
+    run = load(changed)
+    manifests = helm.render(find_chart(RUN_CHART), "release", "somewhere", run.dump())
+    for reader in (
+        read_manifests,
+        lambda text: read_manifests(write_manifests(read_manifests(text))),
+    ):
+        objects = reader(manifests)
+        config_map = find(objects, "ConfigMap", "release-config")
+        assert json.loads(config_map["data"]["config.json"]) == run.algorithm().dump()
+        job = find(objects, "PyTorchJob", "digits-extract")
+        assert job["metadata"]["annotations"]["note"] == text
+        pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+        env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+        assert env["NOTE"] == env["NCCL_NOTE"] == text
+        assert pod["tolerations"][0]["value"] == text
+        volume: dict[str, Any] = next(item for item in pod["volumes"] if item["name"] == "more")
+        assert volume["nfs"]["path"] == text
+
+
+def test_the_storage_chart_keeps_its_claim(helm: HelmLibrary) -> None:
+    (claim,) = read_manifests(helm.render(find_chart(STORAGE_CHART), "storage", "somewhere", {}))
+    assert claim["metadata"]["name"] == "clusterfit"
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]

@@ -1,0 +1,140 @@
+"""What becomes of every way in which an API server does not do what it was asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterfit.launch import api as api_module
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import CONFIG_MAPS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.connection import connect, resolve_access
+from clusterfit.launch.failures import (
+    AlreadyExistsError,
+    ClusterError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+)
+
+from .api_server import RESET, Answer, serve, status_body
+
+FORBIDDEN = (
+    'pods is forbidden: User "ann" cannot list resource "pods" in API group "" in the namespace '
+    '"team"'
+)
+NO_NAMESPACE = 'namespaces "team" not found'
+PSA = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged'
+QUOTA = (
+    'pods "x" is forbidden: exceeded quota: gpus, requested: nvidia.com/gpu=8, used: 0, limited: 4'
+)
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "_PATIENCE_SECONDS", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (401, status_body("Unauthorized"), NotPermittedError, "log in again"),
+        (403, status_body(FORBIDDEN), NotPermittedError, "ann may not list pods in namespace team"),
+        (403, status_body(PSA), RefusedError, "Pod Security refuses it: PodSecurity"),
+        (403, status_body(QUOTA), RefusedError, "exceeded quota: gpus"),
+        (404, status_body(NO_NAMESPACE, "NotFound"), NotFoundError, "namespace team: not found"),
+        (409, status_body("exists", "AlreadyExists"), AlreadyExistsError, "exists"),
+        (422, status_body("spec.x: wrong", "Invalid"), RefusedError, "spec.x: wrong"),
+        (429, status_body("busy"), ClusterError, "overloaded"),
+        (500, status_body("etcd is away"), ClusterError, "answered 500: etcd is away"),
+        (502, b"<html>bad gateway</html>", ClusterError, "answered 502: <html>bad gateway</html>"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(
+    status: int, body: Any, kind: type[ClusterError], words: str, tmp_path: Path
+) -> None:
+    with serve(tmp_path, Answer(status, body)) as server, pytest.raises(ClusterError) as failure:
+        server.open().select(PODS)
+    assert type(failure.value) is kind
+    assert words in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_missing_operator_is_named(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path, Answer(404, b"404 page not found\n")) as server,
+        pytest.raises(ClusterError, match="install the Kubeflow training operator"),
+    ):
+        server.open().select(PYTORCHJOBS)
+
+
+def test_a_missing_object_is_none(tmp_path: Path) -> None:
+    with serve(tmp_path, Answer(404, status_body("not found", "NotFound"))) as server:
+        assert server.open().find(CONFIG_MAPS, "x") is None
+
+
+@pytest.mark.parametrize("status", [RESET, 429, 500, 503])
+def test_a_server_that_is_briefly_away_is_asked_again(status: int, tmp_path: Path) -> None:
+    trouble = [Answer(status, status_body("wait"), {"Retry-After": "0"})] * 2
+    with serve(tmp_path, *trouble, Answer(200, {"items": [{"a": 1}]})) as server:
+        assert server.open().select(PODS) == [{"a": 1}]
+        assert len(server.requests) == 3
+
+
+def test_retry_after_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    busy = Answer(429, status_body("wait"), {"Retry-After": "0.7"})
+    with serve(tmp_path, busy, Answer(200, {"items": []})) as server:
+        server.open().select(PODS)
+    assert pauses == [pytest.approx(0.7, abs=0.05)]
+
+
+def test_what_may_have_been_created_is_not_created_again(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path, Answer(RESET), Answer(201)) as server,
+        pytest.raises(ClusterError, match="no answer"),
+    ):
+        server.open().create(CONFIG_MAPS, {"metadata": {"name": "x"}})
+    assert len(server.requests) == 1
+
+
+def test_expired_credentials_are_read_anew_once(tmp_path: Path) -> None:
+    expired = Answer(401, status_body("Unauthorized"))
+    with serve(tmp_path, expired, Answer(200, {"items": []})) as server:
+        server.open().select(PODS)
+        assert len(server.requests) == 2
+
+
+def test_no_server_is_said_with_its_address(tmp_path: Path) -> None:
+    with serve(tmp_path, Answer(200)) as server:
+        access = Access("team", "", str(server.kubeconfig))
+    api = Api(lambda: connect(access), "team")
+    with pytest.raises(ClusterError, match=r"no answer from http://127.0.0.1:\d+ .*refused"):
+        api.select(PODS)
+
+
+def test_no_kubeconfig_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="there is no kubeconfig; set KUBECONFIG"):
+        connect(Access("", "", str(tmp_path / "none")))
+
+
+def test_an_unknown_context_is_said(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path, Answer(200)) as server,
+        pytest.raises(ClusterError, match=r"other.*--context"),
+    ):
+        connect(Access("", "other", str(server.kubeconfig)))
+
+
+def test_the_namespace_is_the_contexts_or_default(tmp_path: Path) -> None:
+    with serve(tmp_path, Answer(200)) as server:
+        assert resolve_access(Access("", "", str(server.kubeconfig))).namespace == "default"
+        text = server.kubeconfig.read_text().replace(
+            "user: me\n", "user: me\n    namespace: mine\n", 1
+        )
+        server.kubeconfig.write_text(text)
+        assert resolve_access(Access("", "", str(server.kubeconfig))).namespace == "mine"
+        assert resolve_access(Access("x", "", str(server.kubeconfig))).namespace == "x"

@@ -1,0 +1,103 @@
+"""No line lost, none twice, wherever a connection breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterfit.launch.log_copies import EXIT_NONE, main
+from clusterfit.launch.log_stream import Cursor, read_lines
+
+from .api_server import Answer, serve
+
+
+def stamp(nanoseconds: int) -> str:
+    """Write a time as the kubelet does, which leaves off the zeros at the end."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    fraction = f"{rest:09}".rstrip("0")
+    return f"2026-11-23T10:00:{seconds:02}{'.' + fraction if fraction else ''}Z"
+
+
+@given(
+    steps=st.lists(st.sampled_from([0, 0, 1, 10**6, 10**9]), min_size=1, max_size=30),
+    breaks=st.lists(st.integers(0, 30), max_size=5),
+)
+def test_a_cursor_passes_over_exactly_what_was_read(steps: list[int], breaks: list[int]) -> None:
+    log, moment = [], 0
+    for number, step in enumerate(steps):
+        moment = min(moment + step, 59 * 10**9)
+        log.append((stamp(moment), f"line {number}"))
+    cursor = Cursor()
+    read = []
+    for end in [*sorted(breaks), len(log)]:
+        since = cursor.attach().get("sinceTime", "")
+        for at, text in log[:end]:
+            # The server gives whole seconds back.
+            if at[:19] >= since[:19] and cursor.is_new(normal(at)):
+                read.append(text)
+    assert read == [text for _, text in log]
+
+
+def normal(at: str) -> str:
+    seconds, _, fraction = at.rstrip("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}"
+
+
+def test_a_line_that_breaks_off_comes_whole_the_next_time(tmp_path: Path) -> None:
+    first = b"2026-11-23T10:00:01.5Z one\n2026-11-23T10:00:02Z tw"
+    # A Content-Length beyond the body is a connection that broke.
+    broken = Answer(200, first, {"Content-Length": str(len(first) + 100), "Connection": "close"})
+    whole = Answer(200, first + b"o\n2026-11-23T10:00:02Z two\n")
+    with serve(tmp_path, broken, whole) as server:
+        api, cursor = server.open(), Cursor()
+        assert list(read_lines(api, "pod", cursor, follow=True, tail=7)) == ["one"]
+        assert list(read_lines(api, "pod", cursor, follow=True)) == ["two", "two"]
+        assert "tailLines=7" in server.requests[0][1]
+        assert "sinceTime=2026-11-23T10%3A00%3A01Z" in server.requests[1][1]
+
+
+def test_the_last_words_of_a_process_need_no_line_end(tmp_path: Path) -> None:
+    with serve(tmp_path, Answer(200, b"2026-11-23T10:00:01Z fatal: out of")) as server:
+        assert list(read_lines(server.open(), "pod", Cursor(), follow=False)) == ["fatal: out of"]
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    for attempt, ranks in ((1, 1), (9, 2), (10, 2)):
+        folder = tmp_path / f"attempt-{attempt}"
+        folder.mkdir()
+        for rank in range(ranks):
+            lines = [
+                f"ts=2026-11-23T10:00:0{2 * number + rank}.000Z rank={rank} msg={attempt}\n"
+                for number in range(2)
+            ]
+            (folder / f"rank-{rank:05}.log").write_text("".join([*lines, "Traceback"]))
+    return tmp_path
+
+
+def test_copies_of_the_newest_attempt_come_in_the_order_of_time(
+    copies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(copies)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ranks = [line.partition("rank=")[2][:1] for line in lines]
+    assert ranks == ["0", "1", "0", "", "1", ""]
+    assert all("msg=10" in line for line in lines if "msg" in line)
+
+
+def test_copies_of_one_rank_of_the_attempt_before(
+    copies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(copies), "--back=1", "--rank=1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all("rank=1 msg=9" in line for line in lines[:2])
+
+
+@pytest.mark.parametrize("arguments", [["--back=3"], ["--rank=7"]])
+def test_copies_that_are_not_there(arguments: list[str], copies: Path) -> None:
+    assert main([str(copies), *arguments]) == EXIT_NONE
+    assert main([str(copies / "none")]) == EXIT_NONE

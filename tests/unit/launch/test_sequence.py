@@ -1,0 +1,259 @@
+"""Stages follow one another, and those that get nowhere are stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
+from clusterfit.launch.jobs import (
+    QUEUE_LABEL,
+    RELEASED_ANNOTATION,
+    STOPPED_ANNOTATION,
+    Phase,
+    release_stage,
+    resume_stage,
+    suspend_stage,
+)
+from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.sequence import is_over, look, release_next
+from clusterfit.launch.supervise import supervise
+
+from .object_server import Objects, serve_objects
+
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def planned(stage: str, **changes: Any) -> PlannedStage:
+    kind = "Job" if stage == "cluster" else "PyTorchJob"
+    fields: dict[str, Any] = {
+        "stage": stage,
+        "kind": kind,
+        "name": f"run-{stage}",
+        "nodes": 1 if kind == "Job" else 2,
+        "processes_per_node": 1,
+        "gpus_per_pod": 0,
+        "gpu_resource": "nvidia.com/gpu",
+        "pods": () if kind == "Job" else (f"run-{stage}-worker-0", f"run-{stage}-worker-1"),
+        "deadline_seconds": 0,
+        "start_deadline_seconds": 0,
+    }
+    return PlannedStage(**(fields | changes))
+
+
+def make_plan(*stages: PlannedStage, gang: str = "none") -> Plan:
+    queue = "gpu" if gang == "kueue" else ""
+    return Plan("run", "run-pipeline", "team", stages, gang, queue, "cluster")
+
+
+def job(stage: PlannedStage, *, suspend: bool, labels: dict[str, str] | None = None) -> Any:
+    metadata = {
+        "name": stage.name,
+        "creationTimestamp": START.isoformat(),
+        "labels": labels or {},
+        "uid": f"uid-of-{stage.name}",
+    }
+    switch = {"suspend": suspend}
+    spec = switch if stage.kind == "Job" else {"runPolicy": switch}
+    return {"metadata": metadata, "spec": spec, "status": {}}
+
+
+def finish(objects: Objects, stage: PlannedStage, condition: str) -> None:
+    manifest = objects.get(stage.resource, stage.name)
+    manifest["status"]["conditions"] = [
+        {"type": condition, "status": "True", "message": "so it ended"}
+    ]
+
+
+def run_pods(objects: Objects, stage: PlannedStage, number: int) -> None:
+    manifest = objects.get(stage.resource, stage.name)
+    counts = {"active": number}
+    manifest["status"] = (
+        {"ready": number} if stage.kind == "Job" else {"replicaStatuses": {"Worker": counts}}
+    )
+
+
+def put_pod(objects: Objects, name: str, uid: str, ended: dict[str, Any] | None = None) -> None:
+    state = {"terminated": ended} if ended else {"running": {}}
+    objects.put(
+        PODS,
+        {
+            "metadata": {"name": name, "uid": uid, "labels": {}},
+            "status": {"containerStatuses": [{"state": state}]},
+        },
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Api, Objects]]:
+    with serve_objects() as opened:
+        yield opened
+
+
+EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
+
+
+def test_each_stage_is_released_after_the_one_before(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER, TRAIN)
+    for position, stage in enumerate(plan.stages):
+        objects.put(stage.resource, job(stage, suspend=position > 0))
+    assert release_next(api, plan, list(look(api, plan))) is None, "extract still runs"
+    finish(objects, EXTRACT, "Succeeded")
+    assert release_next(api, plan, list(look(api, plan))) == CLUSTER
+    released = objects.get(JOBS, CLUSTER.name)
+    assert released["spec"]["suspend"] is False
+    assert RELEASED_ANNOTATION in released["metadata"]["annotations"]
+    assert release_next(api, plan, list(look(api, plan))) is None, "cluster runs now"
+    finish(objects, CLUSTER, "Complete")
+    assert release_next(api, plan, list(look(api, plan))) == TRAIN
+    finish(objects, TRAIN, "Succeeded")
+    assert is_over(list(look(api, plan)))
+
+
+def test_nothing_follows_a_stage_that_failed(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    objects.put(JOBS, job(CLUSTER, suspend=True))
+    finish(objects, EXTRACT, "Failed")
+    views = list(look(api, plan))
+    assert [view.state.phase for view in views] == [Phase.FAILED, Phase.HELD]
+    assert release_next(api, plan, views) is None
+    assert is_over(views)
+
+
+def test_an_object_that_is_not_there_yet_is_waited_for(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER)
+    objects.put(JOBS, job(CLUSTER, suspend=True))
+    views = list(look(api, plan))
+    assert views[0].state.phase is Phase.MISSING
+    assert release_next(api, plan, views) is None
+    assert not is_over(views)
+
+
+def test_under_kueue_releasing_means_the_real_queue(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER, gang="kueue")
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+    objects.put(JOBS, job(CLUSTER, suspend=True, labels={QUEUE_LABEL: "clusterfit-held"}))
+    phases = [view.state.phase for view in look(api, plan)]
+    assert phases == [Phase.QUEUED, Phase.HELD]
+    release_stage(api, plan, CLUSTER)
+    changed = objects.get(JOBS, CLUSTER.name)
+    assert changed["metadata"]["labels"][QUEUE_LABEL] == "gpu"
+    assert changed["spec"]["suspend"] is True, "Kueue switches it on when it fits"
+
+
+def test_suspended_is_told_from_held_and_resumes(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    suspend_stage(api, plan, EXTRACT, "ann", "lunch")
+    (view,) = look(api, plan)
+    assert view.state.phase is Phase.SUSPENDED
+    assert (view.state.stopped_by, view.state.message) == ("ann", "lunch")
+    resume_stage(api, plan, EXTRACT)
+    (view,) = look(api, plan)
+    assert view.state.phase is Phase.STARTING
+    assert (
+        STOPPED_ANNOTATION not in objects.get(PYTORCHJOBS, EXTRACT.name)["metadata"]["annotations"]
+    )
+
+
+def test_suspended_by_other_means_is_no_held_stage(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True))
+    (view,) = look(api, make_plan(EXTRACT))
+    assert view.state.phase is Phase.SUSPENDED
+    assert view.state.stopped_by == ""
+
+
+def check(bounds: Bounds, api: Api, plan: Plan, seconds: float) -> str:
+    (view,) = look(api, plan)
+    return bounds.check(view, START + timedelta(seconds=seconds))
+
+
+def test_a_stage_past_its_deadline_is_suspended(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    stage = planned("extract", deadline_seconds=100)
+    plan = make_plan(stage)
+    objects.put(PYTORCHJOBS, job(stage, suspend=False))
+    run_pods(objects, stage, 2)
+    bounds = Bounds(api, plan)
+    assert check(bounds, api, plan, 99) == ""
+    assert "longer than 100 s" in check(bounds, api, plan, 101)
+    stopped = objects.get(PYTORCHJOBS, stage.name)
+    assert stopped["spec"]["runPolicy"]["suspend"] is True
+    assert json.loads(stopped["metadata"]["annotations"][STOPPED_ANNOTATION])["by"] == "supervisor"
+
+
+def test_a_part_of_the_pods_does_not_hold_gpus_for_ever(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    stage = planned("extract", start_deadline_seconds=60)
+    plan = make_plan(stage)
+    objects.put(PYTORCHJOBS, job(stage, suspend=False))
+    bounds = Bounds(api, plan)
+    run_pods(objects, stage, 1)
+    assert check(bounds, api, plan, 50) == ""
+    run_pods(objects, stage, 2)
+    assert check(bounds, api, plan, 100) == "", "whole again: the count starts anew"
+    run_pods(objects, stage, 1)
+    assert check(bounds, api, plan, 150) == ""
+    assert "only 1 of 2 pods ran for 60 s" in check(bounds, api, plan, 161)
+
+
+def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    bounds = Bounds(api, plan)
+    ended = {"reason": "StartError", "exitCode": 128, "message": "no such file"}
+    why = ""
+    for number in range(MAX_EARLY_DEATHS + 1):
+        assert why == ""
+        put_pod(objects, "run-extract-worker-1", f"uid-{number}", ended)
+        why = check(bounds, api, plan, 5 * number)
+    assert "6 pods in a row died within seconds: StartError (128): no such file" in why
+
+
+def test_pods_that_live_are_not_counted(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    bounds = Bounds(api, plan)
+    for number in range(4 * MAX_EARLY_DEATHS):
+        put_pod(objects, "run-extract-worker-0", f"uid-{number // 4}")
+        assert check(bounds, api, plan, 15 * number) == ""
+
+
+def test_under_kueue_a_hopeless_stage_is_ended(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, gang="kueue")
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False, labels={QUEUE_LABEL: "gpu"}))
+    bounds = Bounds(api, plan)
+    for number in range(MAX_EARLY_DEATHS + 1):
+        put_pod(objects, "run-extract-worker-0", f"uid-{number}")
+        why = check(bounds, api, plan, 5 * number)
+    assert why
+    policy = objects.get(PYTORCHJOBS, EXTRACT.name)["spec"]["runPolicy"]
+    assert policy == {"suspend": False, "activeDeadlineSeconds": 1}
+
+
+def test_the_supervisor_takes_a_release_to_its_end(
+    server: tuple[Api, Objects], capsys: pytest.CaptureFixture[str]
+) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    objects.put(JOBS, job(CLUSTER, suspend=True))
+    finish(objects, EXTRACT, "Succeeded")
+    finish(objects, CLUSTER, "Complete")
+    assert supervise(api, plan, poll_seconds=0.01) == 0
+    assert "all stages succeeded" in capsys.readouterr().out

@@ -1,0 +1,86 @@
+"""Files arrive whole, with their times, and only where they belong."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from clusterfit.errors import ConfigError
+from clusterfit.launch.files import parse_place
+from clusterfit.launch.transfer import list_files, receive_files, send_files
+
+
+def ignore(_size: int) -> None:
+    pass
+
+
+def make_tree(folder: Path) -> Path:
+    for name, content in (("a.bin", b"\x00\xff" * 5000), ("b/ü ö/c.txt", b""), ("b/d", b"x")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, (1_700_000_000.7, 1_700_000_000.7))
+    return folder
+
+
+def test_a_folder_goes_through_a_stream_and_is_then_known(tmp_path: Path) -> None:
+    source, target = make_tree(tmp_path / "source"), tmp_path / "target"
+    stream = io.BytesIO()
+    send_files(source, list_files(source), stream, ignore)
+    stream.seek(0)
+    assert receive_files(target, stream, ignore) == 3
+    assert list_files(target) == list_files(source), "sizes and times: nothing is sent again"
+    assert (target / "a.bin").read_bytes() == (source / "a.bin").read_bytes()
+
+
+def test_a_file_takes_the_name_that_it_is_given(tmp_path: Path) -> None:
+    source = tmp_path / "weights.torch"
+    source.write_bytes(b"w")
+    stream = io.BytesIO()
+    send_files(source, list_files(source), stream, ignore)
+    stream.seek(0)
+    receive_files(tmp_path / "target", stream, ignore, rename="rotnet.torch")
+    assert (tmp_path / "target" / "rotnet.torch").read_bytes() == b"w"
+
+
+def test_a_stream_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
+    source = make_tree(tmp_path / "source")
+    stream = io.BytesIO()
+    send_files(source, list_files(source), stream, ignore)
+    target = tmp_path / "target"
+    with pytest.raises(tarfile.TarError):
+        receive_files(target, io.BytesIO(stream.getvalue()[:3000]), ignore)
+    assert list_files(target) == {}
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
+def test_nothing_leaves_the_folder(name: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    stream.seek(0)
+    with pytest.raises(ValueError, match="not a file below the folder"):
+        receive_files(tmp_path / "target", stream, ignore)
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    stream.seek(0)
+    with pytest.raises(ValueError, match="not a file"):
+        receive_files(tmp_path / "target", stream, ignore)
+
+
+def test_places_are_on_the_claims() -> None:
+    assert parse_place("data:imagenet/train/").in_pod == "/data/imagenet/train"
+    assert parse_place("storage:").in_pod == "/storage"
+    for wrong in ("imagenet", "tmp:x", "data:../x"):
+        with pytest.raises(ConfigError, match="want data:PATH or storage:PATH"):
+            parse_place(wrong)
