@@ -124,6 +124,13 @@ def test_a_header_says_what_is_in_a_part_without_reading_it(tmp_path: Path) -> N
     assert header.excluded == excluded
 
 
+def test_equal_parts_are_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        excluded = {3: "why", 1: "why not"} if name == "a" else {1: "why not", 3: "why"}
+        write_part(tmp_path / name, np.ones((1, 2), np.float16), np.array([0]), "f", excluded)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_a_part_without_a_readable_image_has_no_rows_and_all_the_reasons(tmp_path: Path) -> None:
     path = tmp_path / part_name(0)
     write_part(path, np.empty((0, 0), np.float32), np.empty(0, np.int64), "f", {0: "a", 1: "b"})
@@ -164,15 +171,15 @@ def with_header(header: object) -> bytes:
         save({"features": np.ones((1, 1)), "sample_indices": np.zeros(1, np.int64)}),
         save(
             {"features": np.ones((1, 1)), "sample_indices": np.zeros(1, np.int64)},
-            metadata={"fingerprint": "f", "excluded": "[]"},
+            metadata={"clusterfit": '{"fingerprint": "f", "excluded": []}'},
         ),
         save(
             {"features": np.ones(1), "sample_indices": np.zeros(1, np.int64)},
-            metadata={"fingerprint": "f", "excluded": "{}"},
+            metadata={"clusterfit": '{"fingerprint": "f", "excluded": {}}'},
         ),
         save(
             {"features": np.ones((2, 1)), "sample_indices": np.zeros(1, np.int64)},
-            metadata={"fingerprint": "f", "excluded": "{}"},
+            metadata={"clusterfit": '{"fingerprint": "f", "excluded": {}}'},
         ),
     ],
 )

@@ -8,12 +8,7 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.errors import NoProgressError
-from clusterfit.worker.attempts import (
-    Attempt,
-    forgive_attempt,
-    plan_attempt,
-    record_attempt,
-)
+from clusterfit.worker.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
 
 
 def no_guard() -> None:
@@ -93,7 +88,18 @@ def test_attempts_that_sigterm_ended_do_not_count(run_directory: RunDirectory) -
         begin(run_directory)
 
 
-def test_an_attempt_is_recorded_before_it_begins(run_directory: RunDirectory) -> None:
+def test_an_attempt_that_sigterm_ended_before_it_was_recorded_does_not_count(
+    run_directory: RunDirectory,
+) -> None:
+    for _ in range(5):
+        attempt = plan_attempt(run_directory, "train", "one")
+        forgive_attempt(run_directory, "train", attempt, no_guard)
+    assert (attempt.number, begin(run_directory).stalled) == (5, 1)
+
+
+def test_planning_an_attempt_records_nothing(run_directory: RunDirectory) -> None:
+    plan_attempt(run_directory, "train", "one")
+    assert not run_directory.attempts_file("train").exists()
     attempt = begin(run_directory)
     record = json.loads(run_directory.attempts_file("train").read_text())
     assert (record["number"], record["stalled"], record["submission"]) == (1, 1, "one")
