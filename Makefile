@@ -26,10 +26,13 @@ check: $(READY)
 	$(BIN)/python -m clusterfit.config.generate --check
 
 test: $(READY)
-	$(BIN)/pytest -m "not campaign"
+	$(BIN)/pytest $(PARALLEL) -m "not campaign"
 
 test-all: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+# A file's tests share what they have run, so a file stays on one worker.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 demo: $(READY)
 	$(BIN)/python examples/write_digits.py demo/digits

@@ -9,14 +9,16 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
 from clusterfit.errors import InvalidDataError, MissingInputError, WriteError
 
-_TEMPORARY_SUFFIX = ".partial"
+PARTIAL_SUFFIX: Final = ".partial"
+"""Of files on their way: hidden, and removed by the next writer of the run directory."""
+
 _HASH_CHUNK_BYTES = 1 << 22
 
 Guard = Callable[[], None]
@@ -30,7 +32,7 @@ def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
         WriteError: when the folder cannot be written (disk full, permission, read-only). What
             stood at `path` before is untouched, and no partial file is left.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -107,7 +109,7 @@ def compute_sha256(path: Path) -> str:
 
 def remove_partial_files(folder: Path) -> None:
     """Remove what killed writers left beside their targets, below `folder`."""
-    for leftover in folder.rglob(f".*{_TEMPORARY_SUFFIX}"):
+    for leftover in folder.rglob(f".*{PARTIAL_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from clusterfit.artifacts.files import write_file
+from clusterfit.artifacts.files import PARTIAL_SUFFIX, write_file
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.errors import WriteError
 
@@ -109,7 +109,7 @@ def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     content = (json.dumps(asdict(owner), indent=1) + "\n").encode()
-    proposal = path.with_name(f".owner.{owner.token}.json")
+    proposal = path.with_name(f".owner.{owner.token}{PARTIAL_SUFFIX}")
     try:
         write_file(proposal, content)
     except WriteError as error:

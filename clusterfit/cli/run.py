@@ -42,7 +42,8 @@ def run(
     ] = None,
     storage_root: StorageRoot = Path("runs"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo stages that finished with other settings.")
+        bool,
+        typer.Option("--overwrite", help="Do the step again, whatever is there; its artifacts go."),
     ] = False,
 ) -> None:
     """Run a step here, on CPU cores or this machine's GPUs; finished stages are skipped."""

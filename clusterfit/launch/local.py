@@ -48,7 +48,8 @@ def run_stage(run: LocalRun, stage: StageName, show: Callable[[str], None]) -> i
         config_path = Path(folder) / "config.json"
         config_path.write_text(json.dumps(run.config.dump()), encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "clusterfit.worker", stage),
+            # -P: nothing in the caller's folder stands in for a module of that name.
+            *(sys.executable, "-P", "-m", "clusterfit.worker", stage),
             f"--config={config_path}",
             f"--data-root={run.data_root.resolve()}",
             f"--storage-root={run.storage_root.resolve()}",

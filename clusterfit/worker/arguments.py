@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -36,9 +37,16 @@ class Assignment:
         ]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends a wrong command line as any other fault of configuration."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ConfigError.exit_code, f"error: {message}\n")
+
+
 def build_parser(prog: str) -> argparse.ArgumentParser:
     """Return the options that entry and ranks share."""
-    parser = argparse.ArgumentParser(prog=prog)
+    parser = _Parser(prog=prog)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
     parser.add_argument("--data-root", type=Path, required=True)

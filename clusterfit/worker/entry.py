@@ -109,6 +109,7 @@ def _run_ranks(
 
     command = [
         sys.executable,
+        "-P",
         "-m",
         "clusterfit.worker.rank",
         *assignment.command(),

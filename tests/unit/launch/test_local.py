@@ -50,7 +50,7 @@ def test_the_worker_is_told_everything_and_inherits_no_place_in_another_gang(
     assert run_stage(run, "extract", lines.append) == 0
     [told] = lines
     arguments, config, environment, stdin = json.loads(told)
-    assert arguments[:3] == ["-m", "clusterfit.worker", "extract"]
+    assert arguments[:4] == ["-P", "-m", "clusterfit.worker", "extract"]
     assert f"--data-root={tmp_path / 'data'}" in arguments
     assert f"--storage-root={tmp_path / 'runs'}" in arguments
     assert f"--stop-with-parent={os.getpid()}" in arguments
