@@ -10,6 +10,7 @@ value comes back as it was. Source of the format: https://brandur.org/logfmt.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ def format_line(fields: Mapping[str, object]) -> str:
 def parse_line(line: str) -> dict[str, str] | None:
     """Return the fields of a line of ours, or None for anybody else's line.
 
-    Ours starts with `ts=` and is made of pairs to its end; a torn or foreign line is None, so that
-    a reader shows it as it stands.
+    Ours starts with `ts=` and is made of pairs to its end, each key once; a torn or foreign line,
+    or two that ran into each other, is None, so that a reader shows it as it stands.
     """
     if not line.startswith("ts="):
         return None
@@ -36,7 +37,7 @@ def parse_line(line: str) -> dict[str, str] | None:
     position = 0
     while position < len(line):
         pair = _PAIR.match(line, position)
-        if pair is None:
+        if pair is None or pair["key"] in fields:
             return None
         value = pair["value"]
         try:
@@ -65,7 +66,7 @@ def read_progress(fields: Mapping[str, str]) -> Progress | None:
     if fields.get("msg") != "progress":
         return None
     try:
-        return Progress(
+        progress = Progress(
             stage=fields["stage"],
             done=int(fields["done"]),
             total=int(fields["total"]),
@@ -75,6 +76,8 @@ def read_progress(fields: Mapping[str, str]) -> Progress | None:
         )
     except (KeyError, ValueError):
         return None
+    # A reader rounds these: infinity and NaN are nobody's progress.
+    return progress if math.isfinite(progress.rate + progress.eta_seconds) else None
 
 
 def _format_value(value: object) -> str:

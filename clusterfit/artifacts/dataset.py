@@ -17,7 +17,7 @@ from clusterfit.artifacts.files import (
     write_file,
     write_json,
 )
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import InvalidDataError, MissingInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,18 @@ def read_samples(folder: Path) -> Samples:
         InvalidDataError: when the files do not agree with dataset.json.
     """
     record = read_json(folder / "dataset.json")
-    text = (folder / "samples.txt").read_text(encoding="utf-8")
-    labels = np.array(read_array(folder / "labels.npy")) if record["labelled"] else None
-    samples = Samples(tuple(text.split("\n")[:-1]), labels, tuple(record["class_names"]))
-    if samples.fingerprint != record["fingerprint"]:
+    try:
+        # Bytes, because reading as text would translate line ends that belong to a name.
+        text = (folder / "samples.txt").read_bytes().decode()
+        labels = np.array(read_array(folder / "labels.npy")) if record["labelled"] else None
+        samples = Samples(tuple(text.split("\n")[:-1]), labels, tuple(record["class_names"]))
+        is_unchanged = samples.fingerprint == record["fingerprint"]
+    except (OSError, UnicodeDecodeError, KeyError, MissingInputError):
+        is_unchanged = False
+    if not is_unchanged:
         raise InvalidDataError(
-            f"{folder}: samples.txt or labels.npy was changed after the run began; restore it, or "
-            "give the run another name"
+            f"{folder}: samples.txt, labels.npy or dataset.json was changed after the run began; "
+            "restore it, or give the run another name"
         )
     return samples
 
@@ -85,5 +90,5 @@ def read_fingerprint(folder: Path) -> str:
     Raises:
         MissingInputError: when the partition was never listed.
     """
-    fingerprint: str = read_json(folder / "dataset.json")["fingerprint"]
-    return fingerprint
+    record = read_json(folder / "dataset.json")
+    return str(record.get("fingerprint"))

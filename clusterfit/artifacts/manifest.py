@@ -67,6 +67,11 @@ class Manifest:
     """Of the packages that computed it."""
     format_version: int = FORMAT_VERSION
 
+    @property
+    def identity(self) -> Identity:
+        """What it says that it is."""
+        return Identity(self.stage, self.config, self.inputs)
+
 
 def write_manifest(
     folder: Path,
@@ -132,17 +137,17 @@ def is_finished(folder: Path, identity: Identity) -> bool:
     manifest = find_manifest(folder)
     if manifest is None:
         return False
-    check_identity(folder, manifest, identity)
+    check_identity(folder, manifest.identity, identity)
     return not any(find_size_faults(folder, manifest))
 
 
-def check_identity(folder: Path, manifest: Manifest, identity: Identity) -> None:
-    """Raise InvalidDataError unless a manifest is of this identity, naming what differs."""
-    if manifest.fingerprint == identity.fingerprint:
+def check_identity(folder: Path, found: Identity, wanted: Identity) -> None:
+    """Raise InvalidDataError unless what was found is what is wanted, naming each difference."""
+    if found.fingerprint == wanted.fingerprint:
         return
     differences = [
-        *_differences(f"{identity.stage}", manifest.config, identity.config),
-        *_differences(f"{identity.stage}.inputs", manifest.inputs, identity.inputs),
+        *_differences(wanted.stage, found.config, wanted.config),
+        *_differences(f"{wanted.stage}.inputs", found.inputs, wanted.inputs),
     ]
     raise InvalidDataError(
         f"{folder}: made with other settings: {'; '.join(differences) or 'format version'}. "

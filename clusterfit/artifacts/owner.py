@@ -37,6 +37,8 @@ class Owner:
     """The rendezvous id: a pod that was recreated within a submission succeeds itself."""
     stage: str
     host: str
+    pid_namespace: str
+    """Pods on a node's network share its host name, but cannot see each other's processes."""
     pid: int
     pid_started: str
     """Start time of the process as the kernel counts it, so that a reused pid is not mistaken."""
@@ -101,6 +103,7 @@ def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
         submission=submission,
         stage=stage,
         host=socket.gethostname(),
+        pid_namespace=_pid_namespace(),
         pid=os.getpid(),
         pid_started=_process_start(os.getpid()) or "",
         since=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,10 +134,14 @@ def _check_succeedable(path: Path, proposal: Path, submission: str) -> None:
     owner = _read_owner(path)
     if owner is None or (submission and owner.submission == submission):
         return
-    age_seconds = proposal.stat().st_mtime - path.stat().st_mtime
+    try:
+        age_seconds = proposal.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return  # released just now
     if age_seconds > STALE_SECONDS:
         return
-    if owner.host == socket.gethostname() and _process_start(owner.pid) != owner.pid_started:
+    is_visible = (owner.host, owner.pid_namespace) == (socket.gethostname(), _pid_namespace())
+    if is_visible and _process_start(owner.pid) != owner.pid_started:
         return
     raise WriteError(
         f"{path.parent}: pid {owner.pid} on {owner.host} has been writing it since {owner.since} "
@@ -150,6 +157,13 @@ def _read_owner(path: Path) -> Owner | None:
         return None
     except (ValueError, TypeError):
         return None  # not ours or damaged: nobody who could be asked
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""  # macOS knows but one
 
 
 def _process_start(pid: int) -> str | None:

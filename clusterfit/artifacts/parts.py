@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,8 @@ from safetensors.numpy import save
 from clusterfit.artifacts.files import Guard, write_file
 from clusterfit.artifacts.manifest import find_size_faults, read_manifest
 from clusterfit.errors import InvalidDataError
+
+_METADATA_KEY: Final = "clusterfit"
 
 
 def part_name(number: int) -> str:
@@ -47,7 +49,9 @@ def write_part(
     guard: Guard | None = None,
 ) -> None:
     """Write one part, whole or not at all."""
-    metadata = {"fingerprint": fingerprint, "excluded": json.dumps(dict(excluded))}
+    # One entry: safetensors writes several in an order of chance, and equal parts must be equal.
+    said = {"fingerprint": fingerprint, "excluded": dict(excluded)}
+    metadata = {_METADATA_KEY: json.dumps(said, sort_keys=True)}
     tensors = {
         "features": np.ascontiguousarray(features),
         "sample_indices": np.ascontiguousarray(sample_indices, dtype=np.int64),
@@ -64,15 +68,15 @@ def read_part_header(path: Path) -> PartHeader | None:
             if header_bytes > size:
                 return None
             header = json.loads(file.read(header_bytes))
-        if 8 + header_bytes + header["features"]["data_offsets"][1] > size:
+        features, sample_indices = header["features"], header["sample_indices"]
+        end = max(features["data_offsets"][1], sample_indices["data_offsets"][1])
+        num_rows, feature_dim = features["shape"]
+        if 8 + header_bytes + end != size or sample_indices["shape"] != [num_rows]:
             return None
-        if 8 + header_bytes + header["sample_indices"]["data_offsets"][1] > size:
-            return None
-        num_rows, feature_dim = header["features"]["shape"]
-        metadata = header["__metadata__"]
-        excluded = {int(index): why for index, why in json.loads(metadata["excluded"]).items()}
-        return PartHeader(num_rows, feature_dim, metadata["fingerprint"], excluded)
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        said = json.loads(header["__metadata__"][_METADATA_KEY])
+        excluded = {int(index): why for index, why in said["excluded"].items()}
+        return PartHeader(num_rows, feature_dim, said["fingerprint"], excluded)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 
@@ -109,7 +113,7 @@ class FeatureTable:
         num_rows = 0
         self.feature_dim: int = manifest.results["feature_dim"]
         for path in self._paths:
-            part_indices = self._read(path, "sample_indices", slice(None))
+            part_indices = self._read(path, "sample_indices")
             self._starts.append(num_rows)
             indices.append(part_indices)
             num_rows += len(part_indices)
@@ -120,6 +124,8 @@ class FeatureTable:
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start..stop-1 as (n, D) float32."""
+        if start < 0 or stop > self.num_rows:
+            raise IndexError(f"rows {start}..{stop}: want 0..{self.num_rows}")
         rows = np.empty((max(stop - start, 0), self.feature_dim), np.float32)
         while start < stop:
             number = bisect.bisect_right(self._starts, start) - 1
@@ -137,10 +143,11 @@ class FeatureTable:
             yield first, self.read_rows(first, min(first + chunk_rows, stop))
 
     @staticmethod
-    def _read(path: Path, key: str, rows: slice) -> np.ndarray:
+    def _read(path: Path, key: str, rows: slice | None = None) -> np.ndarray:
+        """Return some rows of a tensor, or all; safetensors cannot slice one that has none."""
         try:
             with safe_open(path, framework="numpy") as part:
-                array: Any = part.get_slice(key)[rows]
+                array: Any = part.get_tensor(key) if rows is None else part.get_slice(key)[rows]
                 return np.asarray(array)
         except (SafetensorError, OSError) as error:
             raise InvalidDataError(f"{path}: damaged ({error}); delete it, redo extract") from error

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.files import compute_sha256
 from clusterfit.artifacts.layout import MANIFEST_NAME, RunDirectory
 from clusterfit.artifacts.manifest import Manifest, find_size_faults, read_manifest
@@ -44,8 +45,13 @@ def list_artifacts(run: RunDirectory) -> list[Artifact]:
 def find_faults(run: RunDirectory) -> Iterator[str]:
     """Yield one line for each file of a run that is missing, truncated or changed.
 
-    Reads every byte of the run.
+    Reads every byte that a manifest or a listing of images vouches for.
     """
+    for path in sorted(run.root.glob("data/*/dataset.json")):
+        try:
+            read_samples(path.parent)
+        except ClusterfitError as error:
+            yield from error.faults
     for path in sorted(run.root.rglob(MANIFEST_NAME)):
         folder = path.parent
         try:

@@ -101,14 +101,16 @@ class Weights(Section):
     """Dotted keys that lead to the state dict inside the file, as VISSL's STATE_DICT_KEY_NAME;
     empty: found by itself."""
     remove_prefix: str = ""
-    """Cut from the front of each key that has it; keys without it are left out."""
+    """Cut, once, from the front of each key that has it; other keys stay as they are."""
     append_prefix: str = ""
     """Put before each key, after removePrefix."""
     skip_layers: tuple[str, ...] = ()
-    """Keys that contain any of these words are left out, as VISSL's SKIP_LAYERS."""
+    """Keys of the model that contain any of these words keep their random weights, as VISSL's
+    SKIP_LAYERS."""
     min_loaded_fraction: Annotated[Fraction, OPERATIONAL] = 0.9
-    """Less than this fraction of the backbone's tensors found in the file, and the stage stops
-    (65)."""
+    """At least this fraction of the backbone's tensors must be in the file, and this fraction of
+    the file's in the backbone (a larger network's file fits a smaller network in part); else the
+    stage stops (65). Heads and counters do not count."""
 
     @model_validator(mode="after")
     def _path_goes_with_from_path(self) -> Self:

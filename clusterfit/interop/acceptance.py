@@ -24,7 +24,8 @@ def check_shapes(
     raise InvalidDataError(
         f"{file.path}: {sources[key]} has another shape than the model's {key}: "
         f"{_shape(file.tensors[sources[key]])} in the file, {_shape(targets[key])} in the model"
-        f"{more}. These are another network's weights; skipLayers can leave tensors out"
+        f"{more}. These are the weights of another network or image size; skipLayers leaves "
+        "tensors out"
     )
 
 
@@ -63,8 +64,32 @@ def check_coverage(
     )
     raise InvalidDataError(
         f"{file.path}: {how_many}. The file's keys (at {file.found_at}) are like "
-        f"{_examples(list(file.tensors))}; the model misses {_examples(missing)}; {advice}"
+        f"{list_examples(list(file.tensors))}; the model misses {list_examples(missing)}; {advice}"
     )
+
+
+def check_is_not_larger(
+    file: StateDict, num_loaded: int, surplus: Sequence[str], min_loaded_fraction: float
+) -> None:
+    """Raise InvalidDataError for the weights of a larger network.
+
+    Every tensor of a ResNet-50 is in a ResNet-101's file, with the same shape; loading these gives
+    a network that nobody has trained. So as much of the file's network must be used as of the
+    model's must be loaded.
+
+    Args:
+        file: Where the weights are from.
+        num_loaded: Tensors of the backbone that were found in it.
+        surplus: Keys of the file that lie inside the backbone's modules, but are not the model's.
+        min_loaded_fraction: Of the tensors that the file has inside the backbone's modules.
+    """
+    inside = num_loaded + len(surplus)
+    if num_loaded < min_loaded_fraction * inside:
+        raise InvalidDataError(
+            f"{file.path}: the weights of another network: the model uses only {num_loaded} of the "
+            f"{inside} tensors that the file has for its layers, want at least "
+            f"minLoadedFraction: {min_loaded_fraction}; unused are {list_examples(surplus)}"
+        )
 
 
 def convert_tensor(file: StateDict, source: str, target: Tensor) -> Tensor:
@@ -99,7 +124,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "a single number"
 
 
-def _examples(keys: Sequence[str]) -> str:
+def list_examples(keys: Sequence[str]) -> str:
     """Return the first, the middle and the last key: prefixes often differ between them."""
     chosen = [keys[0], keys[len(keys) // 2], keys[-1]] if keys else []
     return ", ".join(key if key.isprintable() else repr(key) for key in dict.fromkeys(chosen))

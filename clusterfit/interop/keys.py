@@ -16,12 +16,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from clusterfit.interop.spelling import respell
+
 Shape = tuple[int, ...]
 
 _WRAPPER_WORDS: Final = re.compile(r"^(?:(?:module|_orig_mod|trunk|base_model|_feature_blocks)\.)+")
 """DDP, torch.compile, and the three of VISSL. No torchvision model's own keys begin so."""
 
-_VISSL_LINEAR_HEAD: Final = "heads.0.clf.0."
+VISSL_LINEAR_HEAD: Final = "heads.0.clf.0."
 """VISSL's head `["mlp", {"dims": [D, K]}]`: one linear layer. Source: vissl/models/heads/mlp.py."""
 
 
@@ -31,6 +33,8 @@ class KeyMap:
 
     sources: dict[str, str]
     """File's key by model's key."""
+    strangers: dict[str, str]
+    """File's key by the name it was brought to, which the model does not have."""
     collisions: tuple[tuple[str, str, str], ...]
     """Two keys of the file that both became the third, which is the model's."""
     notes: tuple[str, ...]
@@ -66,18 +70,23 @@ def map_keys(
     as they are; then `append_prefix` is put before every key. So does VISSL. Source:
     `replace_module_prefix` and `append_module_prefix` in vissl/utils/checkpoint.py. Differences:
     two keys that become one are reported where VISSL keeps the last, a prefix that no key has is
-    noted, and VISSL's single linear head feeds the model's head.
+    noted, VISSL's single linear head feeds the model's head, and other spellings of the same
+    network are known (`respell`).
     """
     model_keys = frozenset(model_keys)
     sources: dict[str, str] = {}
+    strangers: dict[str, str] = {}
     collisions: list[tuple[str, str, str]] = []
     for file_key in file_keys:
         key = append_prefix + file_key.removeprefix(remove_prefix)
         if key not in model_keys:
-            key = _WRAPPER_WORDS.sub("", key)
-        if head and key.startswith(_VISSL_LINEAR_HEAD) and key not in model_keys:
-            key = f"{head}.{key.removeprefix(_VISSL_LINEAR_HEAD)}"
+            key = strip_wrappers(key)
+        if head and key.startswith(VISSL_LINEAR_HEAD) and key not in model_keys:
+            key = f"{head}.{key.removeprefix(VISSL_LINEAR_HEAD)}"
         if key not in model_keys:
+            key = respell(key)
+        if key not in model_keys:
+            strangers[key] = file_key
             continue
         if key in sources:
             collisions.append((sources[key], file_key, key))
@@ -86,7 +95,12 @@ def map_keys(
     notes = []
     if remove_prefix and not any(key.startswith(remove_prefix) for key in file_keys):
         notes.append(f"removePrefix {remove_prefix!r} has no effect: no key begins with it")
-    return KeyMap(sources, tuple(collisions), tuple(notes))
+    return KeyMap(sources, strangers, tuple(collisions), tuple(notes))
+
+
+def strip_wrappers(key: str) -> str:
+    """Take the words of DDP, torch.compile and VISSL's trunk off the front of a key."""
+    return _WRAPPER_WORDS.sub("", key)
 
 
 def is_skipped(model_key: str, skip_layers: Collection[str], head: str = "") -> bool:
@@ -98,7 +112,7 @@ def is_skipped(model_key: str, skip_layers: Collection[str], head: str = "") -> 
     """
     names = [f"trunk._feature_blocks.{model_key}", f"trunk.base_model._feature_blocks.{model_key}"]
     if head and model_key.startswith(f"{head}."):
-        names = [model_key, _VISSL_LINEAR_HEAD + model_key.removeprefix(f"{head}.")]
+        names = [model_key, VISSL_LINEAR_HEAD + model_key.removeprefix(f"{head}.")]
     return any(word in name for word in skip_layers for name in names)
 
 
@@ -109,6 +123,13 @@ def suggest_prefixes(
 
     None where no prefixes make more than half of the model's tensors match.
     """
+    respelled = {respell(key): shape for key, shape in file_shapes.items()}
+    return _suggest(file_shapes, model_shapes) or _suggest(respelled, model_shapes)
+
+
+def _suggest(
+    file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]
+) -> PrefixSuggestion | None:
     endings: dict[str, list[tuple[str, Shape]]] = {}
     for key, shape in model_shapes.items():
         for prefix, ending in _split_everywhere(key):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clusterfit.config.tree import Weights
 from clusterfit.errors import InvalidDataError
-from clusterfit.interop.acceptance import check_coverage, check_shapes, convert_tensor
+from clusterfit.interop.acceptance import (
+    check_coverage,
+    check_is_not_larger,
+    check_shapes,
+    convert_tensor,
+    list_examples,
+)
 from clusterfit.interop.checkpoint import read_checkpoint
 from clusterfit.interop.head import find_head, is_of_head
-from clusterfit.interop.keys import is_skipped, map_keys
+from clusterfit.interop.keys import KeyMap, is_skipped, map_keys
 from clusterfit.interop.locate import StateDict, locate_state_dict
 from clusterfit.interop.report import LoadReport
 
@@ -62,7 +69,8 @@ def load_backbone_weights(
     file = read_state_dict(path, weights.state_dict_key)
     head = find_head(model) if head is None else head
     targets = _tensors_of(model)
-    sources, notes = _map_file_keys(file, weights, list(targets), head)
+    key_map = _map_file_keys(file, weights, list(targets), head)
+    sources = key_map.sources
     skipped = [key for key in targets if is_skipped(key, weights.skip_layers, head)]
     candidates = [key for key in targets if key in sources and key not in skipped]
 
@@ -83,10 +91,14 @@ def load_backbone_weights(
     num_loaded = check_coverage(
         file, {key: targets[key] for key in wanted}, accepted, weights.min_loaded_fraction
     )
+    surplus = _find_surplus(model, file, key_map.strangers, head)
+    check_is_not_larger(file, num_loaded, surplus, weights.min_loaded_fraction)
     converted = {key: convert_tensor(file, sources[key], targets[key]) for key in accepted}
     model.load_state_dict(converted, strict=False)
 
     accounted = {*accepted, *skipped, *unfit}
+    missing = [key for key in targets if key not in accounted]
+    absent = [key for key in missing if key in wanted]
     used = {sources[key] for key in accounted if key in sources}
     return LoadReport(
         path=path,
@@ -94,7 +106,7 @@ def load_backbone_weights(
         found_at=file.found_at,
         reason=file.reason,
         loaded=tuple(accepted),
-        missing=tuple(key for key in targets if key not in accounted),
+        missing=tuple(missing),
         skipped=tuple(skipped),
         mismatched=tuple(unfit),
         unused=tuple(key for key in file.tensors if key not in used),
@@ -102,7 +114,11 @@ def load_backbone_weights(
         head_is_loaded=bool(head_keys) and head_fits,
         num_backbone_loaded=num_loaded,
         num_backbone_wanted=len(wanted),
-        notes=notes,
+        notes=(
+            *key_map.notes,
+            *_note("are not in the file and stay as they were", absent),
+            *_note("of the file's are for the backbone's layers, but not in the model", surplus),
+        ),
     )
 
 
@@ -116,8 +132,8 @@ def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def _map_file_keys(
     file: StateDict, weights: Weights, model_keys: Sequence[str], head: str
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the file's key for each of the model's that it has, and what to note about it."""
+) -> KeyMap:
+    """Return the file's key for each of the model's that it has, with all there is to note."""
     remove_prefix, append_prefix = weights.remove_prefix, weights.append_prefix
     notes = list(file.notes)
     if weights.state_dict_key == _VISSL_KEY and (remove_prefix or append_prefix):
@@ -144,4 +160,24 @@ def _map_file_keys(
         for word in weights.skip_layers
         if not any(is_skipped(key, [word], head) for key in model_keys)
     ]
-    return key_map.sources, tuple(notes)
+    return replace(key_map, notes=tuple(notes))
+
+
+def _find_surplus(
+    model: nn.Module, file: StateDict, strangers: Mapping[str, str], head: str
+) -> list[str]:
+    """Return the file's keys that lie in the backbone's modules, but not in the model's network.
+
+    The head's module is left out, because other projects put whole projectors there, and so are
+    counters, which profilers leave behind.
+    """
+    modules = {name for name, _ in model.named_children()} - {head.partition(".")[0], "heads"}
+    return [
+        file_key
+        for key, file_key in strangers.items()
+        if key.partition(".")[0] in modules and file.tensors[file_key].ndim
+    ]
+
+
+def _note(what: str, keys: Sequence[str]) -> list[str]:
+    return [f"{len(keys)} tensors {what}: {list_examples(keys)}"] if keys else []

@@ -52,7 +52,7 @@ def run_stage(run: LocalRun, stage: StageName, show: Callable[[str], None]) -> i
             f"--config={config_path}",
             f"--data-root={run.data_root.resolve()}",
             f"--storage-root={run.storage_root.resolve()}",
-            "--stop-with-parent",
+            f"--stop-with-parent={os.getpid()}",
         ]
         submission = uuid.uuid4().hex
         if run.overwrite:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import sys
 from typing import Final
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -21,6 +23,9 @@ GRACE_SECONDS: Final = 105
 
 _RENDEZVOUS_SECONDS: Final = 900
 
+_AGENT_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Those for which torchrun's agent installs handlers, and leaves them behind."""
+
 
 def run_agent(place: Place, command: list[str], log: Log) -> int:
     """Run the command once for each local rank and return the gang's exit code.
@@ -31,6 +36,9 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
     # The agent logs a table of its own for each failure; ours is one line, told by the caller.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // place.nproc_per_node)))
+    if place.num_nodes == 1 and sys.platform == "linux":
+        # A host name that resolves to nothing, or to another interface, must not matter here.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Idle threads of one pool (faiss', torch's) must not spin on the cores that the other needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     config = LaunchConfig(
@@ -46,6 +54,7 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
         shutdown_timeout=GRACE_SECONDS,
     )
     executable, *arguments = command
+    handlers = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
     try:
         elastic_launch(config, executable)(*arguments)
     except ChildFailedError as error:
@@ -56,6 +65,9 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
     except (RuntimeError, OSError) as error:  # the rendezvous: a peer or its port is not there
         log.error(f"rendezvous failed: {error}".splitlines()[0], exit_code=RETRYABLE_EXIT_CODE)
         return RETRYABLE_EXIT_CODE
+    finally:
+        for number, handler in handlers.items():  # the agent's would raise from now on, anywhere
+            signal.signal(number, handler)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from clusterfit.artifacts.files import Guard, find_visible_files, read_json, write_json
@@ -26,8 +26,8 @@ class Attempt:
     """Digest of what was on disk when the try began."""
 
 
-def begin_attempt(run: RunDirectory, stage: str, submission: str, guard: Guard) -> Attempt:
-    """Record that a try begins.
+def plan_attempt(run: RunDirectory, stage: str, submission: str) -> Attempt:
+    """Return the try that comes next; `record_attempt` makes it count.
 
     Raises:
         NoProgressError: when this submission has already tried three times from where it stands.
@@ -45,25 +45,17 @@ def begin_attempt(run: RunDirectory, stage: str, submission: str, guard: Guard) 
             f"attempt {last.number} (logs/{stage}/attempt-{last.number}), mend the cause, submit "
             "again"
         )
-    attempt = Attempt(last.number + 1, stalled, submission, marker)
-    _write(run, stage, attempt, guard)
-    return attempt
+    return Attempt(last.number + 1, stalled, submission, marker)
+
+
+def record_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
+    """Let a try count from now on."""
+    write_json(run.attempts_file(stage), asdict(attempt), guard)
 
 
 def forgive_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
-    """Take back that a try stalled: SIGTERM ended it."""
-    forgiven = Attempt(attempt.number, attempt.stalled - 1, attempt.submission, attempt.marker)
-    _write(run, stage, forgiven, guard)
-
-
-def _write(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
-    record = {
-        "number": attempt.number,
-        "stalled": attempt.stalled,
-        "submission": attempt.submission,
-        "marker": attempt.marker,
-    }
-    write_json(run.attempts_file(stage), record, guard)
+    """Take back that a try stalled, whether it was recorded by then or not: SIGTERM ended it."""
+    record_attempt(run, stage, replace(attempt, stalled=attempt.stalled - 1), guard)
 
 
 def _compute_marker(run: RunDirectory, stage: str) -> str:

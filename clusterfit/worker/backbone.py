@@ -6,12 +6,13 @@ n: images of a batch, D: feature_dim.
 from __future__ import annotations
 
 import difflib
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import torch
 from torch import nn
+from torch.fx import Graph
 from torch.fx.experimental.optimization import fuse
-from torchvision import models
+from torchvision import models, ops
 from torchvision.models.feature_extraction import (
     create_feature_extractor,
     get_graph_node_names,
@@ -68,6 +69,8 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
         options: dict[str, Any] = {}
         if name.startswith("vit_"):
             options["image_size"] = crop_pixels
+        if name.startswith("maxvit_"):
+            options["input_size"] = (crop_pixels, crop_pixels)
         if name in {"googlenet", "inception_v3"}:
             options |= {"aux_logits": False, "init_weights": True}
         try:
@@ -75,7 +78,7 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
                 name, weights=None, num_classes=num_classes, **options
             )
             return model
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:  # how transformers refuse a size
             raise ConfigError(f"{path}: {name} at {crop_pixels} pixels: {error}") from error
 
 
@@ -109,17 +112,19 @@ class Extractor(nn.Module):
         trunk = create_feature_extractor(
             model, return_nodes={node: "features"}, suppress_diff_warning=True
         ).eval()
+        self._spatial_axes = (1, 2) if _has_channels_last(trunk) else (2, 3)
         # In place: a deep copy of a graph module comes back in training mode.
         self._trunk = fuse(trunk, inplace=True) if fold_batch_norm else trunk
         self._pooling = pooling
         self._precision = precision
+        self.eval()
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, D) float32 features of (n, 3, s, s) images."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             features = self._trunk(images)["features"]
-        return _pool(features.float(), self._pooling)
+        return _pool(features.float(), self._pooling, self._spatial_axes)
 
 
 def resolve_layer(model: nn.Module, layer: str, path: str) -> str:
@@ -129,24 +134,46 @@ def resolve_layer(model: nn.Module, layer: str, path: str) -> str:
         ConfigError: when the model has no such layer; names near ones.
     """
     nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
-    name = layer if _has_layer(nodes, layer) and layer not in LAYER_ALIASES else ""
-    name = name or LAYER_ALIASES.get(layer, layer)
-    if not _has_layer(nodes, name):
-        near = difflib.get_close_matches(layer, [*nodes, *LAYER_ALIASES], n=3, cutoff=0.4)
-        raise ConfigError(
-            f"{path}: got {layer}, which {type(model).__name__} does not have; "
-            f"among its layers are {', '.join(near or nodes[-4:])}"
-        )
-    return name
+    for name in (LAYER_ALIASES.get(layer, layer), layer):
+        if _has_layer(nodes, name):
+            return name
+    aliases = [alias for alias, name in LAYER_ALIASES.items() if _has_layer(nodes, name)]
+    modules = {node.rpartition(".")[0] for node in nodes} - {""}
+    near = difflib.get_close_matches(layer, [*aliases, *sorted(modules), *nodes], n=3, cutoff=0.4)
+    raise ConfigError(
+        f"{path}: got {layer}, which {type(model).__name__} does not have; "
+        f"among its layers are {', '.join(near or nodes[-4:])}"
+    )
 
 
 def _has_layer(nodes: list[str], layer: str) -> bool:
     return any(node == layer or node.startswith(f"{layer}.") for node in nodes)
 
 
-def _pool(features: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Pool (n, C, H, W) over H, W or (n, tokens, C) over tokens; flatten what is left."""
+def _has_channels_last(trunk: nn.Module) -> bool:
+    """Tell whether four axes at the trunk's end are (n, H, W, C), as inside Swin and ConvNeXt.
+
+    What was computed last on the way there tells: a convolution works along axis 1, a linear layer
+    or a layer norm along the last.
+    """
+    modules = dict(trunk.named_modules())
+    graph = cast(Graph, trunk.graph)
+    node = next(node for node in graph.nodes if node.op == "output")
+    while node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if isinstance(module, ops.Permute):
+            return bool(module.dims[-1] == 1)
+        if isinstance(module, (nn.Linear, ops.MLP)) or type(module) is nn.LayerNorm:
+            return True
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            return False
+    return False
+
+
+def _pool(features: torch.Tensor, pooling: Pooling, spatial_axes: tuple[int, ...]) -> torch.Tensor:
+    """Pool four axes over the spatial two, (n, tokens, C) over tokens; flatten what is left."""
     if pooling != "none" and features.dim() > 2:
-        axes = (2, 3) if features.dim() == 4 else (1,)
+        axes = spatial_axes if features.dim() == 4 else (1,)
         features = features.mean(axes) if pooling == "avg" else features.amax(axes)
     return features.flatten(1)  # (n, D)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clusterfit.artifacts.files import Guard, write_file
+from clusterfit.artifacts.files import Guard, remove_files, write_file
+from clusterfit.artifacts.manifest import Identity, check_identity
 from clusterfit.worker.log import Log
 
 _NAME = re.compile(r"step-(\d{9})\.pt")
@@ -18,31 +20,41 @@ _NAME = re.compile(r"step-(\d{9})\.pt")
 class Checkpoints:
     """The newest few checkpoints in a folder, written by the main rank, read by all."""
 
-    def __init__(self, folder: Path, fingerprint: str, keep: int, guard: Guard) -> None:
-        """Use a folder; checkpoints of another fingerprint in it are not ours."""
+    def __init__(self, folder: Path, identity: Identity, keep: int, guard: Guard) -> None:
+        """Use a folder for the checkpoints of one training."""
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._identity = identity
         self._keep = keep
         self._guard = guard
 
     def write(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` optimizer steps, then remove the oldest.
+        """Write the state after `step` optimizer steps, then remove those that it makes idle.
+
+        That is all but the newest few, and those of later steps: they could not be read when this
+        training began, or it would have gone on from them.
 
         Raises:
             WriteError: when it cannot be written; older ones stay.
         """
         buffer = io.BytesIO()
-        torch.save({"fingerprint": self._fingerprint, "step": step, "state": state}, buffer)
-        write_file(self._folder / f"step-{step:09d}.pt", buffer.getvalue(), self._guard)
-        for path in self._paths()[self._keep :]:
-            path.unlink(missing_ok=True)
+        torch.save({"identity": asdict(self._identity), "step": step, "state": state}, buffer)
+        written = self._folder / f"step-{step:09d}.pt"
+        write_file(written, buffer.getvalue(), self._guard)
+        paths = self._paths()
+        position = paths.index(written)
+        remove_files(paths[:position] + paths[position + self._keep :])
 
     def find_newest(self, log: Log) -> int:
-        """Return the step of the newest readable checkpoint of this training, or 0."""
+        """Return the step of the newest readable checkpoint, or 0.
+
+        Raises:
+            InvalidDataError: when it is of a training with other settings; names each difference.
+        """
         for path in self._paths():
-            state = self._read(path)
-            if state is not None:
-                return int(state["step"])
+            content = self._read(path)
+            if content is not None:
+                check_identity(self._folder, Identity(**content["identity"]), self._identity)
+                return int(content["step"])
             log.warning("a checkpoint cannot be used, trying the one before", path=path)
         return 0
 
@@ -66,5 +78,4 @@ class Checkpoints:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # noqa: BLE001 - torch.load has no error of its own for a damaged file
             return None
-        is_ours = isinstance(content, dict) and content.get("fingerprint") == self._fingerprint
-        return content if is_ours else None
+        return content if isinstance(content, dict) and "identity" in content else None

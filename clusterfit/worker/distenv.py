@@ -17,13 +17,17 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from clusterfit.errors import RetryableError, TerminatedError
+from clusterfit.errors import ClusterfitError, RetryableError, TerminatedError
 from clusterfit.worker.log import Log
 
 _TIMEOUT = timedelta(minutes=30)
 """Of any one collective: longer than the slowest rank may lag, such as one that fits k-means."""
 
 _WAIT_SECONDS: Final = 0.2
+
+
+class PeerFailedError(RetryableError):
+    """This rank lost another one, which has told why it went."""
 
 
 class StopRequest:
@@ -64,9 +68,7 @@ class DistEnv:
 
     def agree_to_stop(self) -> bool:
         """Tell whether any rank was asked to stop; every rank must call it at the same step."""
-        flag = torch.tensor([int(self.stop.is_set)])
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.control)
-        return bool(flag.item())
+        return bool(self.find_maximum(int(self.stop.is_set)))
 
     def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
@@ -98,19 +100,32 @@ class DistEnv:
         dist.all_reduce(total, group=self.control)
         return total
 
+    def find_maximum(self, value: int) -> int:
+        """Return the largest value of any rank."""
+        most = torch.tensor([value])
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
+        return int(most.item())
+
+    def unite(self, members: set[int]) -> set[int]:
+        """Return what is in any rank's set."""
+        sets: list[Any] = [None] * self.world_size
+        dist.all_gather_object(sets, members, group=self.control)
+        return set().union(*sets)
+
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier(group=self.control)
 
 
 @contextmanager
-def open_process_group(
-    device: Literal["cuda", "cpu"], attempt: int, stop: StopRequest, log: Log
-) -> Iterator[DistEnv]:
+def open_process_group(device: Literal["cuda", "cpu"], attempt: int, log: Log) -> Iterator[DistEnv]:
     """Join the gang that torchrun's environment describes, and leave it at the end.
+
+    SIGTERM becomes a flag only inside: joining waits for peers, in calls that no flag ends.
 
     Raises:
         RetryableError: when a GPU is asked for and this process sees none for itself.
+        PeerFailedError: when this rank failed only after another one.
     """
     local_rank = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
@@ -150,7 +165,22 @@ def open_process_group(
             device=target,
             store=PrefixStore(f"attempt-{attempt}/stage", store),
             control=control,
-            stop=stop,
+            stop=StopRequest(),
         )
+    except Exception as error:
+        first = _claim_first_failure(store, attempt, rank)
+        if first != rank and not isinstance(error, ClusterfitError):
+            # It lost a peer that has told why it went: nobody needs this one's traceback.
+            raise PeerFailedError(f"rank {first} failed first") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _claim_first_failure(store: Store, attempt: int, rank: int) -> int:
+    """Return the rank that failed first, which is this one unless another has said so before."""
+    try:
+        key = f"attempt-{attempt}/failed"
+        return int(store.compare_set(key, "", str(rank)))
+    except RuntimeError:  # torchrun's agent, which keeps the store, is gone
+        return rank

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
@@ -23,10 +24,10 @@ from clusterfit.errors import (
     ClusterfitError,
 )
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
-from clusterfit.worker.attempts import Attempt, begin_attempt, forgive_attempt
+from clusterfit.worker.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
 from clusterfit.worker.gang import Gang, Place, read_place
 from clusterfit.worker.identity import is_stage_finished
-from clusterfit.worker.log import Log
+from clusterfit.worker.log import Log, describe
 from clusterfit.worker.orphan import die_with_parent
 from clusterfit.worker.overwrite import obey_overwrite
 from clusterfit.worker.samples import fix_samples
@@ -37,10 +38,12 @@ def main() -> int:
     """Run this node's share of a stage and return the exit code of the pod."""
     signal.signal(signal.SIGTERM, _exit_terminated)  # PID 1 has no default handler
     parser = build_parser("clusterfit.worker")
-    parser.add_argument("--stop-with-parent", action="store_true", help="die when the caller dies")
+    parser.add_argument(
+        "--stop-with-parent", type=int, metavar="PID", help="die when the caller dies"
+    )
     options = parser.parse_args()
     if options.stop_with_parent:
-        die_with_parent()
+        die_with_parent(options.stop_with_parent)
     log = Log(options.stage, rank=None)
     try:
         assignment = read_assignment(options)
@@ -50,6 +53,10 @@ def main() -> int:
         for fault in error.faults:
             log.error(fault, exit_code=error.exit_code)
         return error.exit_code
+    except Exception as error:  # noqa: BLE001 - Python's own code, 1, would be taken for permanent
+        traceback.print_exc()
+        log.error(describe(error), exit_code=RETRYABLE_EXIT_CODE)
+        return RETRYABLE_EXIT_CODE
 
 
 def _run_stage(assignment: Assignment, place: Place, log: Log) -> int:
@@ -77,10 +84,14 @@ def _lead(assignment: Assignment, place: Place, log: Log) -> int:
             log.info("already finished", folder=run.stage(stage))
             return 0
         _write_run_file(assignment, writer)
-        attempt = begin_attempt(run, stage, place.submission, writer.check)
-        with Gang.host(place, writer.token, attempt.number, log) as gang:
-            code = _run_ranks(assignment, place, writer.token, attempt.number, log)
-            code = gang.leave(code)
+        attempt = plan_attempt(run, stage, place.submission)
+        try:
+            record_attempt(run, stage, attempt, writer.check)
+            with Gang.host(place, writer.token, attempt.number, log) as gang:
+                code = _run_ranks(assignment, place, writer.token, attempt.number, log)
+                code = gang.leave(code)
+        except SystemExit:  # SIGTERM where no rank can be told: before they start, or after
+            code = TERMINATED_EXIT_CODE
         if code == TERMINATED_EXIT_CODE:
             forgive_attempt(run, stage, attempt, writer.check)
         if code:
@@ -103,6 +114,7 @@ def _run_ranks(
         *assignment.command(),
         f"--writer={writer_token}",
         f"--attempt={attempt_number}",
+        f"--parent={os.getpid()}",
     ]
     return run_agent(place, command, log)
 

@@ -108,12 +108,12 @@ def _extract(
         if len(features):
             chunks.append(features)
             indices.append(batch.sample_indices)
-    if env.sum_tensor(torch.tensor([len(chunks)])).item() < env.world_size:
-        raise InvalidDataError(
-            f"evaluate: {num_samples} images are too few for {env.world_size} ranks, or cannot be "
-            "read; run evaluate with fewer"
-        )
-    sample_indices = torch.cat(indices)
+    # A share may be empty: its rank still knows how wide the others' rows are.
+    feature_dim = env.find_maximum(chunks[0].shape[1] if chunks else 0)
+    if not feature_dim:
+        raise InvalidDataError(f"evaluate: none of {num_samples} images can be read")
+    chunks.append(torch.empty(0, feature_dim, device=env.device))
+    sample_indices = torch.cat([*indices, torch.empty(0, dtype=torch.int64)])
     labels = torch.from_numpy(samples.labels)[sample_indices].to(env.device)
     return LabelledFeatures(torch.cat(chunks).clone(), labels, sample_indices)
 

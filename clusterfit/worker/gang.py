@@ -54,17 +54,19 @@ def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -
     """Return the place that torchrun's PET_* variables describe; alone where they are not set.
 
     Raises:
-        ConfigError: when they contradict each other.
+        ConfigError: when they are no numbers, or contradict each other.
     """
-    num_nodes = int(environment.get("PET_NNODES", "1"))
+    num_nodes = _read_int(environment, "PET_NNODES", 1)
     place = Place(
         num_nodes=num_nodes,
-        node_rank=int(environment.get("PET_NODE_RANK", "0")),
+        node_rank=_read_int(environment, "PET_NODE_RANK", 0),
         nproc_per_node=_read_nproc(environment.get("PET_NPROC_PER_NODE", "auto"), device),
         master_addr=environment.get("PET_MASTER_ADDR", "127.0.0.1"),
-        master_port=int(environment.get("PET_MASTER_PORT", "0")),
+        master_port=_read_int(environment, "PET_MASTER_PORT", 0),
         submission=environment.get("PET_RDZV_ID", "") or uuid.uuid4().hex,
     )
+    if num_nodes < 1:
+        raise ConfigError(f"PET_NNODES: got {num_nodes}, want at least 1")
     if not 0 <= place.node_rank < place.num_nodes:
         raise ConfigError(
             f"PET_NODE_RANK: got {place.node_rank}, want 0..{place.num_nodes - 1} (PET_NNODES)"
@@ -72,6 +74,14 @@ def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -
     if num_nodes > 1 and not (place.master_port and environment.get("PET_RDZV_ID")):
         raise ConfigError("PET_MASTER_PORT and PET_RDZV_ID: needed with PET_NNODES > 1")
     return place
+
+
+def _read_int(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}: got {text}, want a whole number") from None
 
 
 def _read_nproc(text: str, device: Literal["cuda", "cpu"]) -> int:

@@ -119,7 +119,7 @@ def _identify_cluster(assignment: Assignment, world_size: int) -> Identity:
         manifest = require_manifest(assignment, "extract", folder)
         if not config.inputs.features and assignment.run.data(partition).exists():
             # Features of this run must still be the ones that this run file asks for.
-            check_identity(folder, manifest, identify_features(assignment, partition))
+            check_identity(folder, manifest.identity, identify_features(assignment, partition))
         inputs[f"features.{partition}"] = manifest.fingerprint
     settings = config.cluster.dump_results() | {"seed": config.seed}
     del settings["initialCentroids"]

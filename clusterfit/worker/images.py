@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ Key = tuple[int, int]
 _MAX_SUBSTITUTES: Final = 64
 """Images tried in the place of one unreadable one before its batch stays short."""
 
+_SOURCE_POSITION: Final = re.compile(r"^.*\.cpp:\d+,\s*")
+
 
 def read_image(path: Path) -> torch.Tensor:
-    """Return an image as (3, H, W) uint8, upright as its EXIF says.
+    """Return an image as (3, H, W) uint8, upright as the EXIF of a JPEG or PNG says.
 
     Greyscale, CMYK, RGBA and palette images become RGB, 16-bit ones 8-bit, animations their first
     frame.
@@ -102,12 +105,17 @@ class ImageSet(Dataset[Any]):
             try:
                 image = read_image(self._data_root / self._paths[sample_index])
             except (OSError, RuntimeError, ValueError) as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                unreadable[sample_index] = lines[0]
+                unreadable[sample_index] = _explain(error)
                 continue
             with seeded(derive_seed("view", self._seed, epoch, sample_index)):
                 return Example(self._view(image), sample_index, unreadable)
         return Example(None, wanted, unreadable)
+
+
+def _explain(error: Exception) -> str:
+    """Return the first line of an error, without where in torchvision's source it arose."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    return _SOURCE_POSITION.sub("", line) or type(error).__name__
 
 
 class KeyBatches(Protocol):

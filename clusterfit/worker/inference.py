@@ -100,4 +100,6 @@ def load_model(
         report = load_backbone_weights(model, weights_file, weights)
         if context.env.is_main_rank:
             context.log.info("loaded weights", file=weights_file, report=report.summary)
+            for note in report.notes:
+                context.log.warning(note, file=weights_file)
     return model

@@ -55,6 +55,11 @@ class Log:
                 self._copy.write(line + "\n")
 
 
+def describe(error: Exception) -> str:
+    """Return an unexpected error's kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class ProgressReporter:
     """Tells from time to time how far a stage is, how fast, and when it will be done."""
 

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Final
 
-_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.2
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
-def die_with_parent() -> None:
-    """Kill this process, without ceremony, soon after its parent has died.
+def die_with_parent(parent: int) -> None:
+    """Kill this process, without ceremony, when its parent dies, or at once where it already has.
 
     torchrun's ranks outlive a torchrun that is killed with SIGKILL; so would the entry a killed
     `clusterfit run`. What they might still write is lost like any crash's, and the next attempt
     continues from what is on disk.
+
+    Args:
+        parent: pid of the process that started this one. It may have died while this interpreter
+            was starting, and then `os.getppid` already tells of another.
     """
-    parent = os.getppid()
+    if sys.platform == "linux":
+        # The kernel does it in the same moment, even while a long call holds the interpreter.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -47,6 +47,7 @@ def run(context: Context) -> None:
             model=build_model(
                 recipe.model, NUM_ROTATIONS, config.seed, recipe.crop_pixels, "pretext.model"
             ),
+            num_classes=NUM_ROTATIONS,
             images=ImageSet(
                 context.assignment.data_root,
                 samples.paths,

@@ -133,7 +133,8 @@ def _vote(
     dist.all_gather(all_labels, best_labels)
     similarities, order = torch.cat(all_best, 1).topk(neighbors, dim=1)  # (q, neighbors)
     labels = torch.cat(all_labels, 1).gather(1, order)
-    weights = (similarities / temperature).exp()
+    # Relative to the best, so that a low temperature does not overflow.
+    weights = ((similarities - similarities[:, :1]) / temperature).exp()
     votes = torch.zeros(len(queries), num_classes, device=queries.device)
     return votes.scatter_add_(1, labels, weights)
 

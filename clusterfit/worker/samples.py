@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ from clusterfit.worker.log import Log
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 """What torchvision decodes, by the file's name."""
+
+_UNFIT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""samples.txt has one path a line: a name that cannot stand in it would shift all others."""
 
 
 def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
@@ -74,7 +78,7 @@ def list_samples(
             f"data.{partition}: no image below {location}; wanted are files named "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    _check_names(paths, partition)
+    _check_names(paths, f"data.{partition}")
     full_paths = tuple(f"{relative}/{path}" if relative else path for path in paths)
     if not all("/" in path for path in paths):
         return Samples(full_paths, None, ())
@@ -108,16 +112,22 @@ def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
             raise InvalidDataError(
                 f"{location}: got {names.dtype} {names.shape}, want one axis of text (dtype U or S)"
             )
-        paths = tuple(np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names)
-        paths = tuple(str(path) for path in paths)
+        try:
+            paths = tuple(
+                (np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names).tolist()
+            )
+        except UnicodeDecodeError as error:
+            raise InvalidDataError(f"{location}: not UTF-8 text") from error
+        if "" in paths:
+            raise InvalidDataError(f"{location}: path {paths.index('')} is empty")
     else:
         try:
-            text = location.read_text(encoding="utf-8")
+            text = location.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise MissingInputError(f"{location}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise InvalidDataError(f"{location}: not UTF-8 text") from error
-        paths = tuple(line.strip() for line in text.splitlines() if line.strip())
+        paths = tuple(line.strip() for line in text.split("\n") if line.strip())
     if not paths:
         raise MissingInputError(f"{location}: lists no image")
     _check_names(paths, str(location))
@@ -142,9 +152,10 @@ def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
 
 def _check_names(paths: tuple[str, ...] | list[str], where: str) -> None:
     for path in paths:
-        # samples.txt has one path a line; a name that cannot stand in it would shift all others.
-        if not path.isprintable():
-            raise InvalidDataError(f"{where}: a file name that is not printable text: {path!r}")
+        if _UNFIT_FOR_A_LINE.search(path):
+            raise InvalidDataError(
+                f"{where}: a file name with control characters, or not UTF-8: {path!r}; rename it"
+            )
 
 
 def _compare(fixed: Samples, now: Samples) -> str:

@@ -30,6 +30,7 @@ def run(context: Context) -> None:
     config, env = context.config, context.env
     recipe = config.train
     clusters = require_manifest(context.assignment, "cluster", context.run.stage("cluster"))
+    num_clusters = clusters.results["num_clusters"]
     [(_, identity)] = list_targets(context.assignment, env.world_size)
     samples = {
         partition: read_samples(context.run.data(partition))
@@ -55,11 +56,12 @@ def run(context: Context) -> None:
             identity=identity,
             model=build_model(
                 recipe.model,
-                clusters.results["num_clusters"],
+                num_clusters,
                 config.seed,
                 recipe.crop_pixels,
                 "train.model",
             ),
+            num_classes=num_clusters,
             images=ImageSet(
                 context.assignment.data_root,
                 samples[TRAIN].paths,

@@ -1,4 +1,4 @@
-"""The training loop that pretext and train share: DDP, exact resume, checkpoints, metrics.
+"""The training loop that pretext and train share: exact resume, checkpoints, metrics.
 
 A step is a function of (weights, momentum, seed, step): order and augmentation come from the seed,
 and everything that DDP decides by itself is decided before any state is loaded. So a training that
@@ -16,8 +16,6 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save
 from torch import nn
-from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from clusterfit.artifacts.files import write_file
 from clusterfit.artifacts.manifest import Identity, write_manifest
@@ -29,21 +27,15 @@ from clusterfit.worker.context import Context
 from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.randomness import derive_seed, permute
+from clusterfit.worker.stepping import Stepper
 from clusterfit.worker.versions import read_versions
-from clusterfit.worker.views import choose_memory_format
 
 EPOCH_CHECKPOINT_SECONDS: Final = 30.0
 """An epoch's end is a checkpoint where the last one is older than this."""
 
 _FINAL_METRICS: Final[tuple[str, ...]] = (
-    "loss",
-    "accuracy",
-    "held_out_accuracy",
-    "images_per_second",
-)
-
-_WARM_UP_STEPS: Final = 2
-"""DDP rebuilds its buckets on the forward after the first backward."""
+    "loss", "accuracy", "held_out_accuracy", "images_per_second",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +46,7 @@ class Training:
         recipe: how.
         identity: of the artifact that comes out.
         model: on the CPU, with its initial weights.
+        num_classes: size of its head.
         images: the data set, with the recipe's random view.
         sample_indices: (N,) int64, the samples that are trained on.
         prepare: batch -> normalised images (n, 3, s, s) and int64 targets (n,) on the device;
@@ -64,6 +57,7 @@ class Training:
     recipe: Pretext | Train
     identity: Identity
     model: nn.Module
+    num_classes: int
     images: ImageSet
     sample_indices: torch.Tensor
     prepare: Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
@@ -71,134 +65,204 @@ class Training:
 
 
 def fit(context: Context, training: Training) -> None:
-    """Train to the end, and write model.safetensors, metrics.jsonl and the manifest."""
-    env, log, recipe = context.env, context.log, training.recipe
-    stage = training.identity.stage
-    folder = context.run.stage(stage)
-    schedule = Schedule.plan(recipe, len(training.sample_indices), env.world_size)
-    if env.is_main_rank:
-        _tell_schedule(context, schedule)
-    torch.use_deterministic_algorithms(recipe.deterministic)
+    """Train to the end, and write model.safetensors, metrics.jsonl and the manifest.
 
-    network, optimizer = _build(context, training)
-    checkpoints = Checkpoints(
-        folder / "checkpoints", training.identity.fingerprint, recipe.keep_checkpoints,
-        context.guard,
-    )  # fmt: skip
-    first_step = env.broadcast_object(checkpoints.find_newest(log) if env.is_main_rank else None)
-    sums = torch.zeros(3, dtype=torch.float64, device=env.device)  # loss, correct, images
-    metrics: list[dict[str, Any]] = []
-    if first_step:
-        state = checkpoints.read(first_step)
-        network.module.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        metrics = state["metrics"]
-        if env.is_main_rank:  # the sum over ranks so far; the others go on from zero
-            sums += state["sums"].to(env.device)
-            log.info("resumed", step=first_step, total=schedule.num_steps)
+    Raises:
+        ConfigError: when the images do not fill a global batch.
+        InvalidDataError: when the loss stops being finite, or too many images are unreadable.
+        TerminatedError: after SIGTERM, with a checkpoint written.
+    """
+    torch.use_deterministic_algorithms(training.recipe.deterministic)
+    trainer = _Trainer(context, training)
+    trainer.resume()
+    trainer.train()
+    if context.env.is_main_rank:
+        trainer.publish()
+    context.env.barrier()
 
-    def write_checkpoint(step: int) -> None:
-        """Write the state after `step` steps; every rank must call it."""
-        total = env.sum_tensor(sums)
-        if env.is_main_rank:
-            checkpoints.write(
-                step,
-                {
-                    "model": network.module.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "sums": total,
-                    "metrics": metrics,
-                },
-            )
 
-    batches = _TrainingBatches(
-        training.sample_indices, schedule, context.config.seed, env.rank, first_step
-    )
-    loader = build_loader(
-        training.images, batches, context.config.data.loaders_per_rank, env.device
-    )
-    progress = ProgressReporter(log, schedule.num_steps, "steps", first_step) if (
-        env.is_main_rank
-    ) else None  # fmt: skip
-    last_checkpoint = epoch_start = time.monotonic()
-    images_seen = 0
-    num_unreadable = 0
-    network.train()
-    for step, batch in enumerate(loader, start=first_step):
-        if env.agree_to_stop():
-            write_checkpoint(step)
-            raise TerminatedError(f"stopped by SIGTERM after step {step}; the next run goes on")
-        num_unreadable += _tell_unreadable(context, batch)
-        if len(batch.sample_indices) < recipe.batch_size_per_rank:
-            raise InvalidDataError(_explain_unreadable(batch))
-        learning_rate = schedule.learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        # Dropout and the like: the same on a resumed run, another on each rank.
-        torch.manual_seed(derive_seed("step", context.config.seed, step, env.rank))
-        images, targets = training.prepare(batch)
-        sums += _step(network, optimizer, images, targets, recipe.precision)
-        images_seen += schedule.global_batch_size
+class _Trainer:
+    """A training on its way: network, metrics so far, and the number of steps done."""
 
-        done = step + 1
-        is_epoch_end = done % schedule.steps_per_epoch == 0
-        if is_epoch_end:
-            epoch = done // schedule.steps_per_epoch
-            _check_unreadable(context, num_unreadable, len(training.sample_indices))
-            num_unreadable = 0
-            total = env.sum_tensor(sums)
-            sums.zero_()
-            if not total.isfinite().all():
-                raise InvalidDataError(
-                    f"{stage}: the loss is not finite in epoch {epoch}; a lower {stage}.baseLr "
-                    f"may help (its peak is now {schedule.peak_lr:g})"
-                )
-            metrics.append(
-                {
-                    "epoch": epoch,
-                    "step": done,
-                    "loss": float(total[0] / total[2]),
-                    "accuracy": float(total[1] / total[2]),
-                    "learning_rate": learning_rate,
-                    "images_per_second": images_seen / (time.monotonic() - epoch_start),
-                }
-                | training.evaluate(network.module)
-            )
-            network.train()
-            if env.is_main_rank:
-                lines = "".join(json.dumps(line) + "\n" for line in metrics)
-                write_file(folder / "metrics.jsonl", lines.encode(), context.guard)
-                log.info("epoch", **_round(metrics[-1]))
-            epoch_start, images_seen = time.monotonic(), 0
-        if progress is not None:
-            progress.update(done)
-        now = time.monotonic()
-        is_due = is_epoch_end and env.broadcast_object(
-            now - last_checkpoint >= EPOCH_CHECKPOINT_SECONDS
+    def __init__(self, context: Context, training: Training) -> None:
+        self._context = context
+        self._training = training
+        self._recipe = training.recipe
+        self._stage = training.identity.stage
+        self._folder = context.run.stage(self._stage)
+        self._schedule = Schedule.plan(
+            training.recipe, len(training.sample_indices), context.env.world_size
         )
-        if done < schedule.num_steps and (is_due or done % recipe.checkpoint_every_steps == 0):
-            write_checkpoint(done)
-            last_checkpoint = now
+        if context.env.is_main_rank:
+            for name, reason in self._schedule.reasons().items():
+                value = getattr(self._schedule, name)
+                context.log.info("derived", name=name, value=value, because=reason)
+        self._stepper = Stepper(training.model, training.recipe, context.env.device)
+        self._checkpoints = Checkpoints(
+            self._folder / "checkpoints",
+            training.identity,
+            training.recipe.keep_checkpoints,
+            context.guard,
+        )
+        self._done = 0
+        self._metrics: list[dict[str, Any]] = []
+        self._epoch = _EpochSums(context.env.device)
+        self._last_checkpoint = time.monotonic()
 
-    if env.is_main_rank:
-        state = {key: value.cpu().contiguous() for key, value in
-                 network.module.state_dict().items()}  # fmt: skip
-        write_file(folder / "model.safetensors", save(state), context.guard)
-        results = {
-            "model": recipe.model,
-            "num_classes": _count_classes(state),
-            "crop_pixels": recipe.crop_pixels,
-            "num_samples": len(training.sample_indices),
-            "global_batch_size": schedule.global_batch_size,
-            "final": metrics[-1],
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of this training, if there is one."""
+        env, log = self._context.env, self._context.log
+        newest = self._checkpoints.find_newest(log) if env.is_main_rank else None
+        self._done = env.broadcast_object(newest)
+        if not self._done:
+            return
+        state = self._checkpoints.read(self._done)
+        self._stepper.load(state)
+        self._metrics = state["metrics"]
+        if env.is_main_rank:  # the sum over all ranks so far: the others go on from zero
+            self._epoch.sums += state["sums"].to(env.device)
+            log.info("resumed", step=self._done, total=self._schedule.num_steps)
+
+    def train(self) -> None:
+        """Take the steps that are left."""
+        context, env, schedule = self._context, self._context.env, self._schedule
+        seed = context.config.seed
+        batches = _TrainingBatches(
+            self._training.sample_indices, schedule, seed, env.rank, self._done
+        )
+        loaders = context.config.data.loaders_per_rank
+        progress = (
+            ProgressReporter(context.log, schedule.num_steps, "steps", self._done)
+            if env.is_main_rank
+            else None
+        )
+        for batch in build_loader(self._training.images, batches, loaders, env.device):
+            if env.agree_to_stop():
+                self._write_checkpoint()
+                raise TerminatedError(
+                    f"stopped by SIGTERM after step {self._done}; the next run goes on from there"
+                )
+            self._check_batch(batch)
+            # Dropout and the like: the same on a resumed run, another on each rank.
+            torch.manual_seed(derive_seed("step", seed, self._done, env.rank))
+            images, targets = self._training.prepare(batch)
+            rate = schedule.learning_rate(self._done)
+            self._epoch.add(self._stepper.step(images, targets, rate), schedule.global_batch_size)
+            self._done += 1
+            is_epoch_end = self._done % schedule.steps_per_epoch == 0
+            if is_epoch_end:
+                self._end_epoch(rate)
+            if progress is not None:
+                progress.update(self._done)
+            if self._done < schedule.num_steps and self._is_checkpoint_due(is_epoch_end):
+                self._write_checkpoint()
+
+    def publish(self) -> None:
+        """Write the weights and, last, the manifest."""
+        context, training = self._context, self._training
+        weights = {
+            key: value.cpu().contiguous() for key, value in self._stepper.model.state_dict().items()
         }
+        write_file(self._folder / "model.safetensors", save(weights), context.guard)
+        results = {
+            "model": self._recipe.model,
+            "num_classes": training.num_classes,
+            "crop_pixels": self._recipe.crop_pixels,
+            "num_samples": len(training.sample_indices),
+            "global_batch_size": self._schedule.global_batch_size,
+            "final": self._metrics[-1],
+        }
+        files = ["model.safetensors", "metrics.jsonl"]
         write_manifest(
-            folder, training.identity, ["model.safetensors", "metrics.jsonl"], results,
-            read_versions(), context.guard,
-        )  # fmt: skip
-        told = {key: metrics[-1][key] for key in _FINAL_METRICS if key in metrics[-1]}
-        log.info("finished", folder=folder, **_round(told))
-    env.barrier()
+            self._folder, training.identity, files, results, read_versions(), context.guard
+        )
+        told = {key: self._metrics[-1][key] for key in _FINAL_METRICS if key in self._metrics[-1]}
+        context.log.info("finished", folder=self._folder, **_round(told))
+
+    def _check_batch(self, batch: Batch) -> None:
+        """Tell and count unreadable images; stop where not even others could stand in for them."""
+        for sample_index, why in batch.unreadable.items():
+            self._context.log.warning(
+                "unreadable image, another one stands in", sample_index=sample_index, why=why
+            )
+        self._epoch.unreadable.update(batch.unreadable)
+        if len(batch.sample_indices) < self._recipe.batch_size_per_rank:
+            sample_index, why = next(iter(batch.unreadable.items()))
+            raise InvalidDataError(
+                f"too many images in a row cannot be read, sample {sample_index} for one: {why}"
+            )
+
+    def _end_epoch(self, learning_rate: float) -> None:
+        """Add the epoch's line to metrics.jsonl."""
+        context, env = self._context, self._context.env
+        epoch = self._done // self._schedule.steps_per_epoch
+        self._check_unreadable()
+        loss, correct, num_images = env.sum_tensor(self._epoch.sums).tolist()
+        if not loss < float("inf"):
+            raise InvalidDataError(
+                f"{self._stage}: the loss is not finite in epoch {epoch}; a lower "
+                f"{self._stage}.baseLr may help (its peak is now {self._schedule.peak_lr:g})"
+            )
+        metrics = {
+            "epoch": epoch,
+            "step": self._done,
+            "loss": loss / num_images,
+            "accuracy": correct / num_images,
+            "learning_rate": learning_rate,
+            "images_per_second": self._epoch.images_per_second(),
+        }
+        self._metrics.append(metrics | self._training.evaluate(self._stepper.model))
+        self._epoch = _EpochSums(env.device)
+        if env.is_main_rank:
+            lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
+            write_file(self._folder / "metrics.jsonl", lines.encode(), context.guard)
+            context.log.info("epoch", **_round(self._metrics[-1]))
+
+    def _check_unreadable(self) -> None:
+        # An image is met again by whoever looks for a substitute and tries it: count it once.
+        total = len(self._context.env.unite(self._epoch.unreadable))
+        limit = self._context.config.data.max_unreadable_fraction
+        num_samples = len(self._training.sample_indices)
+        if total > limit * num_samples:
+            raise InvalidDataError(
+                f"{total} of {num_samples} images cannot be read, more than "
+                f"data.maxUnreadableFraction ({limit:g}); mend or remove them, or raise the limit"
+            )
+
+    def _is_checkpoint_due(self, is_epoch_end: bool) -> bool:
+        if self._done % self._recipe.checkpoint_every_steps == 0:
+            return True
+        age_seconds = time.monotonic() - self._last_checkpoint
+        return is_epoch_end and bool(
+            self._context.env.broadcast_object(age_seconds >= EPOCH_CHECKPOINT_SECONDS)
+        )
+
+    def _write_checkpoint(self) -> None:
+        """Write the state after the steps done so far; every rank must call it."""
+        sums = self._context.env.sum_tensor(self._epoch.sums)
+        if self._context.env.is_main_rank:
+            more = {"sums": sums, "metrics": self._metrics}
+            self._checkpoints.write(self._done, self._stepper.state() | more)
+        self._last_checkpoint = time.monotonic()
+
+
+class _EpochSums:
+    """What this rank has seen since the epoch, or this process, began."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
+        self.unreadable: set[int] = set()  # sample indices
+        self._num_images = 0
+        self._start = time.monotonic()
+
+    def add(self, sums: torch.Tensor, num_images: int) -> None:
+        """Count one step: this rank's sums, and the images of all ranks."""
+        self.sums += sums
+        self._num_images += num_images
+
+    def images_per_second(self) -> float:
+        """Return the pace of all ranks together."""
+        return self._num_images / (time.monotonic() - self._start)
 
 
 class _TrainingBatches:
@@ -227,125 +291,12 @@ class _TrainingBatches:
         step = self._first_step
         while step < schedule.num_steps:
             epoch, first = divmod(step, schedule.steps_per_epoch)
-            order = self._sample_indices[
-                permute(len(self._sample_indices), "order", self._seed, epoch)
-            ]
+            permutation = permute(len(self._sample_indices), "order", self._seed, epoch)
+            order = self._sample_indices[permutation]
             for number in range(first, schedule.steps_per_epoch):
                 start = number * schedule.global_batch_size + self._rank * size
                 yield [(epoch, index) for index in order[start : start + size].tolist()]
                 step += 1
-
-
-def _build(
-    context: Context, training: Training
-) -> tuple[DistributedDataParallel, torch.optim.Optimizer]:
-    """Return network and optimizer, with DDP's buckets in their final order."""
-    recipe, device = training.recipe, context.env.device
-    memory_format = choose_memory_format(recipe.channels_last)
-    model = training.model.to(device).to(memory_format=memory_format)
-    optimizer = torch.optim.SGD(
-        _group_parameters(model, recipe.weight_decay),
-        lr=recipe.base_lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
-    network = DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None
-    )
-    # After its first backward DDP rebuilds its buckets in the order in which gradients came, and
-    # with them the order of sums. Let it happen before the state that counts is loaded, so that a
-    # resumed run sums as an undisturbed one. (With two ranks a sum has but one order.)
-    initial = {key: value.clone() for key, value in model.state_dict().items()}
-    side = recipe.crop_pixels
-    images = torch.zeros(recipe.batch_size_per_rank, 3, side, side, device=device)
-    images = images.contiguous(memory_format=memory_format)
-    targets = torch.zeros(recipe.batch_size_per_rank, dtype=torch.int64, device=device)
-    network.train()
-    for _ in range(_WARM_UP_STEPS):
-        _backward(network, images, targets, recipe.precision)
-    optimizer.zero_grad(set_to_none=True)
-    model.load_state_dict(initial)
-    return network, optimizer
-
-
-def _group_parameters(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups: weights with decay, parameters of normalisations without."""
-    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-    undecayed = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, norms)
-        for parameter in module.parameters(recurse=False)
-    }
-    decayed = [parameter for parameter in model.parameters() if parameter not in undecayed]
-    ordered = [parameter for parameter in model.parameters() if parameter in undecayed]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": ordered, "weight_decay": 0.0},
-    ]
-
-
-def _backward(
-    network: nn.Module, images: torch.Tensor, targets: torch.Tensor, precision: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (n, num_classes) logits and the mean loss, with gradients accumulated."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = network(images)
-    loss = functional.cross_entropy(logits.float(), targets, ignore_index=-1)
-    loss.backward()
-    return logits, loss
-
-
-def _step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    targets: torch.Tensor,
-    precision: str,
-) -> torch.Tensor:
-    """Take one optimizer step and return (3,) sums of loss, correct predictions and images."""
-    optimizer.zero_grad(set_to_none=True)
-    logits, loss = _backward(network, images, targets, precision)
-    optimizer.step()
-    num_images = torch.tensor(float(len(targets)), device=targets.device)
-    correct = (logits.detach().argmax(1) == targets).sum()
-    return torch.stack([loss.detach().double() * num_images, correct.double(), num_images.double()])
-
-
-def _tell_schedule(context: Context, schedule: Schedule) -> None:
-    for name, reason in schedule.reasons().items():
-        value = getattr(schedule, name)
-        context.log.info("derived", name=name, value=value, because=reason)
-
-
-def _tell_unreadable(context: Context, batch: Batch) -> int:
-    for sample_index, why in batch.unreadable.items():
-        context.log.warning(
-            "unreadable image, another one stands in", sample_index=sample_index, why=why
-        )
-    return len(batch.unreadable)
-
-
-def _check_unreadable(context: Context, num_unreadable: int, num_samples: int) -> None:
-    """Raise InvalidDataError when an epoch met too many unreadable images."""
-    total = int(context.env.sum_tensor(torch.tensor([num_unreadable])).item())
-    limit = context.config.data.max_unreadable_fraction
-    if total > limit * num_samples:
-        raise InvalidDataError(
-            f"{total} of {num_samples} images cannot be read, more than "
-            f"data.maxUnreadableFraction ({limit:g}); mend or remove them, or raise the limit"
-        )
-
-
-def _explain_unreadable(batch: Batch) -> str:
-    sample_index, why = next(iter(batch.unreadable.items()))
-    return f"too many images in a row cannot be read, sample {sample_index} for one: {why}"
-
-
-def _count_classes(state: dict[str, torch.Tensor]) -> int:
-    """Return the size of the head: the last weight of a state dict is its matrix."""
-    return next(len(value) for key, value in reversed(state.items()) if key.endswith("weight"))
 
 
 def _round(metrics: dict[str, Any]) -> dict[str, Any]:

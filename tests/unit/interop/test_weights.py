@@ -208,6 +208,8 @@ def test_skipped_layers_are_words_in_the_models_keys(small_net: BuildNet, save: 
             ours.get_parameter("fc.weight"), small_net(1).get_parameter("fc.weight")
         )
     assert "skipLayers leaves nothing" in refusal_of(small_net(2), path, skipLayers=("trunk",))
+    report = load(small_net(2), path, skipLayers=("trunk._feature_blocks.bn1",))
+    assert report.head_is_loaded
 
 
 def test_settings_without_effect_are_noted(
@@ -216,9 +218,8 @@ def test_settings_without_effect_are_noted(
     report = load(small_net(2), save(small_net(1).state_dict()), removePrefix="model.")
     assert report.notes == ("removePrefix 'model.' has no effect: no key begins with it",)
     path = save(vissl_checkpoint(small_net(1)))
-    report = load(
-        small_net(2), path, stateDictKey="classy_state_dict", removePrefix="trunk._feature_blocks."
-    )
+    damaging = "trunk._feature_blocks.layer1."
+    report = load(small_net(2), path, stateDictKey="classy_state_dict", removePrefix=damaging)
     assert "as in VISSL" in report.notes[0]
     assert report.loaded_fraction == 1
 
@@ -243,6 +244,51 @@ def test_nothing_matches_and_the_prefix_that_would_help_is_computed(
     assert "removePrefix: net. and appendPrefix: body. would match 6 of 6" in message
 
 
+def test_a_prefix_is_suggested_by_shapes_too(small_net: BuildNet, save: Save) -> None:
+    state = small_net(1).state_dict()
+    wide = {f"wide.{key}": torch.cat([value, value]) for key, value in state.items() if value.ndim}
+    good = {f"good.{key}": value for key, value in state.items()}
+    assert "removePrefix: good. would" in refusal_of(small_net(2), save({**wide, **good}))
+    few = {f"few.{key}": value for key, value in list(state.items())[:3]}
+    assert "no prefix would make most" in refusal_of(small_net(2), save(few))
+
+
+def test_a_models_own_keys_are_never_stripped(small_net: BuildNet, save: Save) -> None:
+    ours = nn.Module()
+    ours.add_module("module", small_net(2))
+    ours.add_module("conv1", nn.Conv2d(3, 4, 3, bias=False))
+    state = {f"module.{key}": value for key, value in small_net(1).state_dict().items()}
+    path = save({**state, "conv1.weight": torch.zeros(4, 3, 3, 3)})
+    report = load(ours, path)
+    assert report.loaded_fraction == 1
+    assert torch.equal(ours.get_parameter("module.conv1.weight"), state["module.conv1.weight"])
+    assert not ours.get_parameter("conv1.weight").any()
+
+
+def test_a_larger_networks_weights_are_refused(small_net: BuildNet, save: Save) -> None:
+    """A ResNet-101's file has every tensor of a ResNet-50, with the same shapes."""
+    larger = small_net(1)
+    layer1 = larger.get_submodule("layer1")
+    layer1.add_module("1", nn.Conv2d(8, 8, 3))
+    path = save({f"module.{key}": value for key, value in larger.state_dict().items()})
+    message = refusal_of(small_net(2), path)
+    assert "the model uses only 6 of the 8 tensors" in message
+    assert "module.layer1.1.weight" in message
+    report = load(small_net(2), path, minLoadedFraction=0.75)
+    assert "2 tensors of the file's are for the backbone's layers" in report.notes[0]
+
+
+def test_what_profilers_and_projectors_leave_is_no_larger_network(
+    small_net: BuildNet, save: Save
+) -> None:
+    state = small_net(1).state_dict()
+    state |= {f"{name}.total_ops": torch.tensor(1.0) for name in ("conv1", "bn1", "layer1.0.conv1")}
+    state |= {"fc.0.weight": torch.ones(8, 8), "fc.2.weight": torch.ones(8, 8)}
+    report = load(small_net(2), save(state))
+    assert report.loaded_fraction == 1
+    assert report.notes == ()
+
+
 def test_another_networks_weights(small_net: BuildNet, net18: BuildNet, save: Save) -> None:
     message = refusal_of(small_net(2), save({"blocks.0.attn.qkv.weight": torch.ones(3, 3)}))
     assert "these are another network's weights" in message
@@ -259,7 +305,9 @@ def test_too_little_of_the_backbone(small_net: BuildNet, save: Save) -> None:
     message = refusal_of(small_net(2), path)
     assert "only 5 of 6 backbone tensors (83.3%)" in message
     assert "minLoadedFraction: 0.9" in message
+    assert "no prefix would make most of them match" in message
     report = load(small_net(2), path, minLoadedFraction=0.8)
+    assert report.notes == ("1 tensors are not in the file and stay as they were: conv1.weight",)
     assert report.missing == ("conv1.weight", "bn1.num_batches_tracked")
     assert report.loaded_fraction == pytest.approx(5 / 6)
     # A head alone is nothing of the backbone, whatever fraction is asked for.

@@ -1,0 +1,64 @@
+"""What a stage ends with when a rank fails, and when attempt after attempt does."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from clusterfit.logline import parse_line
+
+from .conftest import write_images
+from .door import Bench, Ending
+
+NO_GPU = "device: cuda is asked for, but local rank 0 sees 0 GPUs"
+
+
+def test_a_permanent_code_of_one_rank_wins_and_each_log_holds_its_ranks_lines(
+    bench: Bench, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "train", 0, 40)
+    for path in sorted((tmp_path / "train").rglob("*.png"))[:16]:  # the first part, no other
+        path.write_text("not an image", encoding="utf-8")
+    bench = bench.changed(
+        {"data.val": "", "extract.weights": {"from": "random"}, "stages": ["extract"]},
+        data_root=tmp_path,
+    )
+    ending = bench.execute("extract", 2)
+    fault = ending.explain(65)
+    assert "more than data.maxUnreadableFraction (0.001)" in fault
+    told = [fields for fields in map(parse_line, ending.lines) if fields]
+    speakers = {fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields}
+    assert len(speakers) == 1
+    logs = bench.run.root / "logs" / "extract" / "attempt-1"
+    for rank in (0, 1):
+        printed = [line for line in ending.lines if f" rank={rank} " in line]
+        kept = (logs / f"rank-{rank:05d}.log").read_text(encoding="utf-8").splitlines()
+        assert kept == printed
+
+
+def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does_not_count(
+    bench: Bench,
+) -> None:
+    bench = bench.changed({"device": "cuda"})
+
+    def attempt(submission: str = "first") -> Ending:
+        return bench.start_worker("pretext", 1, submission).wait()
+
+    assert NO_GPU in attempt().explain(203)
+
+    stopped = bench.start_worker("pretext", 1, "first")
+    record = bench.run.attempts_file("pretext")
+    assert stopped.wait_until(
+        lambda: record.exists() and json.loads(record.read_text(encoding="utf-8"))["number"] == 2
+    )
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait().code == 143, stopped.text
+    assert json.loads(record.read_text(encoding="utf-8"))["stalled"] == 1
+
+    assert NO_GPU in attempt().explain(203)
+    assert NO_GPU in attempt().explain(203)
+    fault = attempt().explain(70)
+    assert "3 attempts in a row made no progress" in fault
+    assert "logs/pretext/attempt-4" in fault
+    assert NO_GPU in attempt("another submission").explain(203)

@@ -1,0 +1,303 @@
+"""What is wrong ends with its code and one line that explains, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clusterfit.artifacts.dataset import read_samples
+from clusterfit.artifacts.manifest import read_manifest
+from clusterfit.artifacts.parts import part_name
+from clusterfit.logline import parse_line
+from clusterfit.worker.small_resnet import SmallResNet
+
+from .conftest import CONFIG, write_images
+from .door import Bench, list_files
+
+RANDOM: dict[str, Any] = {
+    "stages": ["extract", "cluster", "train"],
+    "extract.weights": {"from": "random"},
+}
+NO_VAL: dict[str, Any] = {"data.val": ""}
+
+
+@pytest.fixture(scope="module")
+def template(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A finished step 1 that `clustered` gives each test a copy of."""
+    bench = Bench(images, tmp_path_factory.mktemp("bad-input") / "runs", CONFIG).changed(RANDOM)
+    bench.succeed("step1")
+    return bench
+
+
+@pytest.fixture
+def clustered(template: Bench, tmp_path: Path) -> Bench:
+    bench = template.changed({}, storage_root=tmp_path / "runs")
+    shutil.copytree(template.run.root, bench.run.root)
+    return bench
+
+
+def _assert_nothing_finished(bench: Bench) -> None:
+    for stage in CONFIG["stages"]:
+        assert list_files(bench.run.stage(stage)) == {}
+    assert list(bench.run.root.rglob(".*")) == []
+    assert not bench.run.owner_file.exists()
+
+
+# ------------------------------------------------------------------------------------- images
+
+
+def test_a_missing_data_folder_is_named(bench: Bench, tmp_path: Path) -> None:
+    fault = bench.changed({}, data_root=tmp_path).execute("pretext").explain(66)
+    assert f"data.train: {tmp_path}/train is not a folder" in fault
+    _assert_nothing_finished(bench)
+
+
+def test_a_folder_without_images_is_named(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "notes.txt").write_text("no image", encoding="utf-8")
+    fault = bench.changed({}, data_root=tmp_path).execute("pretext").explain(66)
+    assert f"data.train: no image below {tmp_path}/train" in fault
+    _assert_nothing_finished(bench)
+
+
+def _write_odd_images(folder: Path) -> tuple[set[str], set[str]]:
+    """Write images of every kind and return the names of readable and unreadable ones."""
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)
+    rgb = Image.fromarray(noise[..., :3])
+    rgb.save(folder / "colour.jpg")
+    rgb.convert("L").save(folder / "greyscale.jpg")
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    rgb.convert("P").save(folder / "palette.png")
+    rgb.resize((1, 1)).save(folder / "one-pixel.png")
+    rgb.resize((400, 3)).save(folder / "long.png")
+    Image.fromarray(noise).save(folder / "rgba.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "sixteen-bit.png")
+    readable = {path.name for path in folder.iterdir()}
+    whole = (folder / "colour.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("not an image", encoding="utf-8")
+    (folder / "nothing.png").write_bytes(b"")
+    return readable, {"truncated.jpg", "text.jpg", "nothing.png"}
+
+
+def test_odd_images_are_read_and_unreadable_ones_left_out_by_name(
+    bench: Bench, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "train", 0, 30)
+    readable, unreadable = _write_odd_images(tmp_path / "train" / "odd")
+    bench = bench.changed(
+        RANDOM
+        | NO_VAL
+        | {
+            "stages": ["pretext", "extract", "cluster", "train"],
+            "pretext.batchSizePerRank": 41,
+            "pretext.epochs": 1,
+            "extract.rowsPerPart": 3,
+            "train.batchSizePerRank": 19,
+        },
+        data_root=tmp_path,
+    )
+    refused = bench.execute("extract").explain(65)
+    assert "of 41 images cannot be read, more than data.maxUnreadableFraction (0.001)" in refused
+    assert not list(bench.run.stage("extract").rglob("manifest.json"))
+
+    bench = bench.changed({"data.maxUnreadableFraction": 3 / 41})
+    ending = bench.succeed("pipeline")
+    folder = bench.run.features("res5avg", "train")
+    excluded = (folder / "excluded.txt").read_text(encoding="utf-8").splitlines()
+    reasons = dict(line.split("\t") for line in excluded)
+    assert {Path(path).name for path in reasons} == unreadable
+    assert all(reasons.values())
+    results = read_manifest(folder).results
+    assert (results["num_rows"], results["num_excluded"]) == (38, 3)
+
+    paths = read_samples(bench.run.data("train")).paths
+    assignments = np.load(bench.run.assignments("train"))
+    for path, assignment in zip(paths, assignments.tolist(), strict=True):
+        assert (assignment == -1) == (path in reasons)
+    assert np.isnan(np.load(bench.run.distances_sq("train"))).sum() == 3
+    assert read_manifest(bench.run.stage("train")).results["num_samples"] == 38
+    stages_that_met_one = {
+        fields["stage"]
+        for fields in map(parse_line, ending.lines)
+        if fields and "unreadable image" in fields["msg"]
+    }
+    assert stages_that_met_one == {"pretext"}  # train never touches one
+    assert readable <= {Path(path).name for path in paths}
+
+
+def test_changed_images_are_refused(clustered: Bench, tmp_path: Path) -> None:
+    shutil.copytree(clustered.data_root, tmp_path / "images")
+    write_images(tmp_path / "images" / "train", 500, 1)
+    fault = clustered.changed({}, data_root=tmp_path / "images").execute("extract").explain(65)
+    assert "data.train: 68 images now, 67 when the run began" in fault
+
+
+def test_identical_images_go_through(bench: Bench, tmp_path: Path) -> None:
+    write_images(tmp_path / "train", 0, 1)
+    [image] = (tmp_path / "train").rglob("*.png")
+    for number in range(19):
+        shutil.copy(image, image.with_name(f"copy-{number}.png"))
+    changes = {"cluster.numClusters": 4, "train.epochs": 1}
+    bench = bench.changed(RANDOM | NO_VAL | changes, data_root=tmp_path)
+    bench.succeed("pipeline")
+    results = read_manifest(bench.run.stage("cluster")).results
+    assert results["partitions"]["train"]["objective"] == pytest.approx(0, abs=1e-4)
+    assert sum(results["partitions"]["train"]["sizes"]) == 20
+
+
+def test_more_clusters_than_images_are_refused(clustered: Bench) -> None:
+    shutil.rmtree(clustered.run.stage("cluster"))
+    fault = clustered.changed({"cluster.numClusters": 68}).execute("cluster").explain(65)
+    assert "cluster.numClusters: got 68, want at most the 67 images" in fault
+    assert not clustered.run.stage("cluster").exists()
+
+
+# ------------------------------------------------------------------------------------ weights
+
+
+class _Intruder:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._trace),)
+
+
+def _state() -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in SmallResNet(3).state_dict().items()}
+
+
+def _write_nan(path: Path) -> None:
+    state = _state()
+    state["conv1.weight"][0] = torch.nan
+    save_file(state, path)
+
+
+def _write_foreign(path: Path) -> None:
+    torch.save({f"other.{key}.part": value for key, value in _state().items()}, path)
+
+
+def _write_intruder(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"conv1.weight": _Intruder(path.with_name("was-here"))}))
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [(_write_nan, "NaN"), (_write_foreign, "conv1.weight"), (_write_intruder, "pickle")],
+    ids=["NaN weights", "a checkpoint that matches nothing", "a pickle that executes code"],
+)
+def test_weights_that_cannot_be_used_are_refused(bench: Bench, write: Any, word: str) -> None:
+    bench.storage_root.mkdir()
+    write(bench.storage_root / "weights.pt")
+    bench = bench.changed({"extract.weights": {"from": "path", "path": "weights.pt"}})
+    fault = bench.execute("extract").explain(65)
+    assert word in fault
+    assert not (bench.storage_root / "was-here").exists()
+    _assert_nothing_finished(bench)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "suggestion"),
+    [("extract.model", "resnet5O", "resnet50"), ("extract.layer", "layer33", "layer3")],
+)
+def test_an_unknown_model_or_layer_is_refused_with_the_nearest(
+    bench: Bench, key: str, value: str, suggestion: str
+) -> None:
+    bench = bench.changed(RANDOM | {key: value})
+    fault = bench.execute("extract").explain(64)
+    assert fault.startswith(f"{key}: got {value}")
+    assert suggestion in fault
+    _assert_nothing_finished(bench)
+
+
+# ------------------------------------------------------------------------------ run directory
+
+
+def test_a_run_of_other_settings_is_refused_by_key_and_values_unless_overwritten(
+    clustered: Bench,
+) -> None:
+    before = list_files(clustered.run.root)
+    changed = clustered.changed({"cluster.numClusters": 5})
+    fault = changed.execute("cluster").explain(65)
+    assert "cluster.numClusters was 7, now 5" in fault
+    assert list_files(clustered.run.root) == before
+    changed.succeed("cluster", 1, "--overwrite")
+    assert len(np.load(clustered.run.centroids())) == 5
+
+
+def test_features_of_other_settings_are_not_clustered(clustered: Bench) -> None:
+    fault = clustered.changed({"extract.normalize": True}).execute("cluster").explain(65)
+    assert "extract.normalize was false, now true" in fault
+
+
+def test_only_a_truncated_part_is_extracted_again(clustered: Bench) -> None:
+    folder = clustered.run.features("res5avg", "train")
+    before = list_files(folder)
+    content = (folder / part_name(2)).read_bytes()
+    (folder / part_name(2)).write_bytes(content[:-100])
+    verified = clustered.artifacts("verify")
+    assert verified.code == 65
+    assert f"{folder / part_name(2)}: {len(content) - 100} bytes, the manifest says" in verified.text
+
+    clustered.succeed("extract")
+    after = list_files(folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {part_name(2), "manifest.json"}
+    assert (folder / part_name(2)).read_bytes() == content
+    assert clustered.artifacts("verify").code == 0
+    assert 'msg="already finished"' in clustered.succeed("cluster").text
+
+
+def test_a_second_live_writer_is_refused_and_the_first_goes_on(bench: Bench) -> None:
+    bench = bench.changed(RANDOM)
+    first = bench.start("extract")
+    assert first.wait_until(bench.run.owner_file.exists)
+    fault = bench.execute("extract").explain(73)
+    assert "has been writing it since" in fault
+    assert first.wait().code == 0, first.text
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KiB; where only root may mount, others skip."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "clusterfit-test", str(folder)]
+    if not shutil.which("mount"):
+        pytest.skip("a full disk needs a small one: there is no mount command")
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if mounted.returncode:
+        pytest.skip(f"a full disk needs a small one: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+
+
+def test_a_full_disk_ends_the_stage_and_with_space_the_next_run_completes(
+    bench: Bench, small_disk: Path
+) -> None:
+    wide = {"extract.layer": "layer1", "extract.pooling": "none", "extract.rowsPerPart": 67}
+    bench = bench.changed(RANDOM | wide, storage_root=small_disk)  # a part of 549 kB
+    fault = bench.execute("extract").explain(73)
+    assert "part-00000.safetensors: cannot write" in fault
+    assert "No space left on device" in fault
+    _assert_nothing_finished(bench)
+
+    resize = ["mount", "-o", "remount,size=4m", str(small_disk)]
+    subprocess.run(resize, check=True, timeout=30)
+    bench.succeed("extract")
+    assert bench.artifacts("verify").code == 0

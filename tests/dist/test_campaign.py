@@ -1,0 +1,108 @@
+"""Random kills of random processes at random moments: nothing is lost, doubled or left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from clusterfit.artifacts.files import compute_sha256
+
+from .conftest import CONFIG
+from .door import Bench, Process, find_descendants, list_files, read_json_lines, wait_until
+
+pytestmark = pytest.mark.campaign
+
+SEED = int(os.environ.get("CLUSTERFIT_CAMPAIGN_SEED", "0"))
+NUM_DISTURBANCES = 4
+NUM_RANKS = 2
+LATEST_SECONDS = 12.0
+"""A stage takes some 8 s on two quiet cores, most of them imports."""
+
+PRODUCTS = {  # what must be equal to the byte
+    "pretext": ["pretext/model.safetensors"],
+    "extract": [f"extract/res5avg/train/part-{n:05d}.safetensors" for n in range(5)]
+    + ["extract/res5avg/val/part-00000.safetensors"],
+    "cluster": ["cluster/centroids.npy", "cluster/train/assignments.npy",
+                "cluster/val/assignments.npy"],
+    "train": ["train/model.safetensors"],
+    "evaluate": ["evaluate/results.json"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The whole pipeline, left alone, its data loaded by processes of their own."""
+    bench = Bench(images, tmp_path_factory.mktemp("campaign") / "runs", CONFIG).changed(
+        {
+            "data.loadersPerRank": 1,
+            "pretext.epochs": 20,
+            "pretext.checkpointEverySteps": 5,
+            "train.epochs": 20,
+            "train.checkpointEverySteps": 5,
+            "cluster.numIterations": 400,
+        }
+    )
+    bench.succeed("pipeline", NUM_RANKS)
+    return bench
+
+
+@pytest.mark.parametrize("stage", CONFIG["stages"])
+def test_a_stage_disturbed_at_random_ends_as_an_undisturbed_one(
+    undisturbed: Bench, stage: str
+) -> None:
+    chance = random.Random(f"{SEED}/{stage}")
+    print(f"CLUSTERFIT_CAMPAIGN_SEED={SEED}")
+    bench = undisturbed.changed({"name": f"rough-{stage}"})
+    _copy_earlier_stages(undisturbed, bench, stage)
+    for _ in range(NUM_DISTURBANCES):
+        moment = chance.uniform(0, LATEST_SECONDS)
+        number = chance.choice([signal.SIGKILL, signal.SIGTERM])
+        victim = chance.choice(["cli", "entry", "rank", "all"])
+        print(f"{stage}: {number.name} to {victim} after {moment:.2f} s")
+        process = bench.start(stage, NUM_RANKS)
+        if not process.ends_within(moment):
+            _strike(process, victim, number, chance)
+        ending = process.wait()
+        assert ending.code in {0, 137, 143, 203}, ending.text
+        wait_until(lambda: not bench.find_processes(), 20, f"no stray process after {ending.text}")
+
+    bench.succeed(stage, NUM_RANKS)
+    for product in PRODUCTS[stage]:
+        ours, theirs = (each.run.root / product for each in (bench, undisturbed))
+        assert compute_sha256(ours) == compute_sha256(theirs), product
+    if stage in {"pretext", "train"}:
+        lines = read_json_lines(bench.run.stage(stage) / "metrics.jsonl")
+        assert [line["epoch"] for line in lines] == list(range(1, 21))
+    verified = bench.artifacts("verify")
+    assert verified.code == 0, verified.text
+    assert list(bench.run.root.rglob(".*")) == []
+    before = list_files(bench.run.root)
+    assert 'msg="already finished"' in bench.succeed(stage, NUM_RANKS).text
+    assert list_files(bench.run.root) == before
+
+
+def _strike(process: Process, victim: str, number: signal.Signals, chance: random.Random) -> None:
+    """Send the signal to the victim, or to the nearest ancestor of it that is there already."""
+    started = find_descendants(process.pid)  # entry first, then its ranks, then their loaders
+    pids = {
+        "cli": [process.pid],
+        "entry": started[:1],
+        "rank": started[1:] and [chance.choice(started[1:])],
+        "all": [process.pid, *started],
+    }[victim]
+    for pid in pids or [process.pid]:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            print(f"{pid} had ended by itself")
+
+
+def _copy_earlier_stages(source: Bench, target: Bench, stage: str) -> None:
+    stages: list[str] = CONFIG["stages"]
+    for name in ["data", *stages[: stages.index(stage)]]:
+        shutil.copytree(source.run.root / name, target.run.root / name)

@@ -1,0 +1,233 @@
+"""k-means and what comes before it, against scikit-learn and one long call of faiss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from clusterfit.artifacts.manifest import Identity, write_manifest
+from clusterfit.artifacts.parts import FeatureTable, part_name, write_part
+from clusterfit.config.tree import Cluster
+from clusterfit.errors import InvalidDataError, TerminatedError
+from clusterfit.worker.kmeans import rows as rows_module
+from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.faiss_engine import FaissEngine
+from clusterfit.worker.kmeans.rows import Rows, fit_projection
+
+OpenTable = Callable[[np.ndarray], FeatureTable]
+
+
+@pytest.fixture
+def open_table(tmp_path: Path) -> OpenTable:
+    """Write rows as parts of 101 and open them."""
+
+    def open_(features: np.ndarray) -> FeatureTable:
+        folder = tmp_path / f"features-{len(list(tmp_path.iterdir()))}"
+        identity = Identity("extract", {}, {"data.train": "d"})
+        starts = range(0, len(features), 101)
+        for number, start in enumerate(starts):
+            indices = np.arange(start, min(start + 101, len(features)))
+            write_part(folder / part_name(number), features[indices], indices, "f", {})
+        results = {"num_samples": len(features), "feature_dim": features.shape[1]}
+        names = [part_name(number) for number in range(len(starts))]
+        write_manifest(folder, identity, names, results, {})
+        return FeatureTable(folder)
+
+    return open_
+
+
+def draw(num_rows: int = 700, dim: int = 12, seed: int = 0) -> np.ndarray:
+    """Return (num_rows, dim) float32 with ten loose groups."""
+    random = np.random.default_rng(seed)
+    means = random.normal(size=(10, dim)) * 2
+    return (means[random.integers(10, size=num_rows)] + random.normal(size=(num_rows, dim))).astype(
+        np.float32
+    )
+
+
+def fit(rows: Rows, config: Cluster, initial: np.ndarray) -> Fit:
+    return FaissEngine(2).fit(rows, config, 0, Fit(initial, ()), lambda _fit: None)
+
+
+def settings(num_clusters: int = 10, num_iterations: int = 15, **others: object) -> Cluster:
+    return Cluster.model_validate(
+        {"normalize": False, "num_clusters": num_clusters, "num_iterations": num_iterations}
+        | others
+    )
+
+
+def test_the_objective_is_scikit_learns_and_never_rises(open_table: OpenTable) -> None:
+    features = draw()
+    initial = features[:10].copy()
+    config = settings(num_iterations=30)
+    found = fit(Rows(open_table(features), config, None), config, initial)
+    reference = KMeans(10, init=initial, n_init=1, algorithm="lloyd", max_iter=30, tol=0)
+    reference.fit(features)
+    _, distances_sq = FaissEngine(2).assign(features, found.centroids)
+    objective = float(distances_sq.sum(dtype=np.float64))
+    assert objective == pytest.approx(float(reference.inertia_), rel=1e-3)
+    assert found.num_iterations == len(found.objectives) == 30
+    steps = np.diff([*found.objectives, objective])
+    assert (steps <= 1e-6 * objective).all()
+
+
+def test_the_objective_is_the_sum_of_squared_distances_before_each_update(
+    open_table: OpenTable,
+) -> None:
+    features = draw(200)
+    initial = features[:10].copy()
+    config = settings(num_iterations=1)
+    found = fit(Rows(open_table(features), config, None), config, initial)
+    distances = ((features[:, None].astype(np.float64) - initial[None]) ** 2).sum(-1)  # (N, K)
+    [objective] = found.objectives
+    assert objective == pytest.approx(distances.min(1).sum(), rel=1e-5)
+    nearest = distances.argmin(1)
+    means = np.stack([features[nearest == cluster].mean(0) for cluster in range(10)])
+    np.testing.assert_allclose(found.centroids, means, rtol=1e-4, atol=1e-5)
+
+
+def test_calls_of_one_iteration_equal_one_long_call_of_faiss(open_table: OpenTable) -> None:
+    features = draw()
+    initial = features[:10].copy()
+    config = settings(num_iterations=7)
+    found = fit(Rows(open_table(features), config, None), config, initial)
+    long = faiss.Kmeans(12, 10, niter=7, seed=0, max_points_per_centroid=10**6)
+    long.train(features, init_centroids=initial)
+    np.testing.assert_array_equal(found.centroids, long.centroids)
+    assert long.obj is not None
+    np.testing.assert_allclose(np.array(found.objectives), long.obj, rtol=1e-6)
+
+
+def test_a_fit_that_was_stopped_goes_on_to_the_same_end(open_table: OpenTable) -> None:
+    features = draw()
+    config = settings(num_iterations=8)
+    rows = Rows(open_table(features), config, None)
+    whole = fit(rows, config, features[:10].copy())
+    reached: list[Fit] = []
+
+    def stop_after_three(fit: Fit) -> None:
+        reached.append(fit)
+        if fit.num_iterations == 3:
+            raise TerminatedError("stopped")
+
+    with pytest.raises(TerminatedError):
+        FaissEngine(2).fit(rows, config, 0, Fit(features[:10].copy(), ()), stop_after_three)
+    resumed = FaissEngine(2).fit(rows, config, 0, reached[-1], lambda _fit: None)
+    np.testing.assert_array_equal(resumed.centroids, whole.centroids)
+    assert resumed.objectives == whole.objectives
+
+
+def test_permuting_the_rows_permutes_the_assignments(open_table: OpenTable) -> None:
+    features = draw()
+    order = np.random.default_rng(3).permutation(len(features))
+    config = settings()
+    initial = features[:10].copy()
+    assigned = []
+    for part in (features, features[order]):
+        found = fit(Rows(open_table(part), config, None), config, initial)
+        assigned.append(FaissEngine(2).assign(part, found.centroids)[0])
+    assert (assigned[0][order] == assigned[1]).mean() > 0.995
+
+
+def test_each_row_gets_its_nearest_centroid(open_table: OpenTable) -> None:
+    features, centroids = draw(300), draw(20, seed=1)
+    assignments, distances_sq = FaissEngine(2).assign(features, centroids)
+    distances = ((features[:, None].astype(np.float64) - centroids[None]) ** 2).sum(-1)
+    np.testing.assert_array_equal(assignments, distances.argmin(1))
+    np.testing.assert_allclose(distances_sq, distances.min(1), rtol=1e-4)
+    assert assignments.dtype == np.int64
+    assert distances_sq.dtype == np.float32
+
+
+def test_an_engine_notices_other_centroids() -> None:
+    engine, features = FaissEngine(2), draw(50)
+    engine.assign(features, draw(20, seed=1))
+    other = draw(20, seed=2)
+    expected = FaissEngine(2).assign(features, other)[0]
+    np.testing.assert_array_equal(engine.assign(features, other)[0], expected)
+
+
+def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
+    open_table: OpenTable,
+) -> None:
+    features = np.repeat(draw(3), 20, axis=0)
+    config = settings(num_clusters=8)
+    found = fit(Rows(open_table(features), config, None), config, features[:8].copy())
+    assignments, distances_sq = FaissEngine(2).assign(features, found.centroids)
+    assert np.isfinite(found.centroids).all()
+    assert np.isfinite(found.objectives).all()
+    assert np.isfinite(distances_sq).all()
+    for row in range(0, 60, 20):
+        assert len(set(assignments[row : row + 20])) == 1, "equal rows share a cluster"
+
+
+def test_at_most_so_many_points_per_centroid_are_trained_on(open_table: OpenTable) -> None:
+    config = settings(max_points_per_centroid=5)
+    rows = Rows(open_table(draw()), config, None)
+    first = FaissEngine._select(rows, config, 0)
+    assert first.shape == (50, 12)
+    assert len(np.unique(first, axis=0)) == 50
+    np.testing.assert_array_equal(FaissEngine._select(rows, config, 0), first)
+    assert not np.array_equal(FaissEngine._select(rows, config, 1), first)
+    assert len(FaissEngine._select(rows, settings(max_points_per_centroid=70), 0)) == 700
+
+
+def test_rows_are_divided_by_their_norm_and_zeros_stay_zeros(open_table: OpenTable) -> None:
+    features = draw(50)
+    features[7] = 0
+    rows = Rows(open_table(features), settings(normalize=True), None).read_all()
+    norms = np.linalg.norm(rows, axis=1)
+    assert norms[7] == 0
+    np.testing.assert_allclose(np.delete(norms, 7), 1, rtol=1e-6)
+    np.testing.assert_allclose(rows[3], features[3] / np.linalg.norm(features[3]), rtol=1e-6)
+
+
+def test_rows_taken_by_number_are_those_rows_across_chunks(
+    open_table: OpenTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "CHUNK_ROWS", 64)
+    features = draw(300)
+    rows = Rows(open_table(features), settings(), None)
+    numbers = np.array([0, 63, 64, 65, 200, 299])
+    np.testing.assert_array_equal(rows.take(numbers), features[numbers])
+    np.testing.assert_array_equal(rows.read_all(), features)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_the_projection_is_scikit_learns_pca(
+    open_table: OpenTable, whiten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to signs; scikit-learn's variances divide by N - 1, ours by N."""
+    monkeypatch.setattr(rows_module, "CHUNK_ROWS", 64)
+    features = draw(300) @ np.diag(np.linspace(3, 0.2, 12)).astype(np.float32) + 50
+    projected = fit_projection(open_table(features), 5, whiten).apply(features)
+    expected = PCA(5, svd_solver="full", whiten=whiten).fit_transform(features.astype(np.float64))
+    expected *= np.sqrt(300 / 299) if whiten else 1
+    expected *= np.sign((expected * projected).sum(0))
+    np.testing.assert_allclose(projected, expected, atol=2e-3)
+    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-3)
+    if whiten:
+        np.testing.assert_allclose(np.cov(projected.T, bias=True), np.eye(5), atol=1e-3)
+
+
+def test_a_projection_is_the_same_each_time_signs_and_all(open_table: OpenTable) -> None:
+    components = fit_projection(open_table(draw(300)), 4, whiten=False).components
+    largest = np.abs(components).argmax(0)
+    assert (components[largest, np.arange(4)] > 0).all()
+
+
+def test_more_components_than_there_are_directions_are_refused(open_table: OpenTable) -> None:
+    with pytest.raises(InvalidDataError, match=r"cluster\.pcaDim: got 13, want at most 12"):
+        fit_projection(open_table(draw(300)), 13, whiten=False)
+    with pytest.raises(InvalidDataError, match=r"cluster\.pcaDim: got 6, want at most 5"):
+        fit_projection(open_table(draw(6)), 6, whiten=False)
+    flat = draw(300)
+    flat[:, 4:] = flat[:, :1]
+    with pytest.raises(InvalidDataError, match="vary in only 4 directions"):
+        fit_projection(open_table(flat), 6, whiten=True)

@@ -1,0 +1,216 @@
+"""Every machine lists the same images in the same order, and odd ones are refused by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clusterfit.artifacts.dataset import Samples
+from clusterfit.config.tree import Data
+from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.worker.samples import list_samples
+
+WriteFolder = Callable[..., Path]
+
+FOLDER = Data(train="train", val="val")
+LISTED = Data(format="filelist", train="train.txt")
+LABELLED = Data(format="filelist", train="train.txt", train_labels="labels.npy")
+
+
+def list_train(data: Data, root: Path) -> Samples:
+    return list_samples(data, root, "train")
+
+
+def test_the_order_is_that_of_the_names_whatever_was_created_first(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    paths = [f"train/{folder}/{number}.png" for folder in "bac" for number in (10, 9, 1)]
+    random.Random(3).shuffle(paths)
+    write_folder(*paths)
+    assert list_train(FOLDER, tmp_path).paths == tuple(sorted(paths))
+
+
+def test_labels_are_the_first_folders_in_order(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/dog/a.png", "train/cat/deep/er/b.png", "train/cat/a.jpg", "train/ape/x.gif")
+    samples = list_train(FOLDER, tmp_path)
+    assert samples.class_names == ("ape", "cat", "dog")
+    assert samples.paths == (
+        "train/ape/x.gif",
+        "train/cat/a.jpg",
+        "train/cat/deep/er/b.png",
+        "train/dog/a.png",
+    )
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1, 1, 2]
+    assert samples.labels.dtype == np.int64
+
+
+def test_vals_folders_get_the_numbers_of_trains(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/ape/a.png", "train/dog/a.png", "val/dog/b.png")
+    names = list_train(FOLDER, tmp_path).class_names
+    samples = list_samples(FOLDER, tmp_path, "val", names)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [1]
+    assert samples.class_names == names
+
+
+def test_a_class_that_only_val_has_is_refused(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/ape/a.png", "val/ape/b.png", "val/bee/b.png")
+    with pytest.raises(InvalidDataError, match=r"data\.val: class folders .*: bee"):
+        list_samples(FOLDER, tmp_path, "val", list_train(FOLDER, tmp_path).class_names)
+
+
+def test_images_beside_folders_make_a_tree_without_labels(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    write_folder("train/a.png", "train/cat/b.png")
+    samples = list_train(FOLDER, tmp_path)
+    assert samples.paths == ("train/a.png", "train/cat/b.png")
+    assert samples.labels is None
+    assert samples.class_names == ()
+
+
+def test_hidden_and_other_files_are_left_out_and_suffixes_may_shout(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    write_folder("train/a/A.PNG", "train/a/b.Jpeg", "train/a/c.webp")
+    write_folder("train/a/.d.png", "train/.e/f.png", "train/a/notes.txt", "train/a/png")
+    assert list_train(FOLDER, tmp_path).paths == (
+        "train/a/A.PNG",
+        "train/a/b.Jpeg",
+        "train/a/c.webp",
+    )
+
+
+def test_linked_folders_are_followed(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("elsewhere/a.png")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    assert list_train(FOLDER, tmp_path).paths == ("train/cat/a.png",)
+
+
+def test_the_data_root_itself_may_be_the_partition(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    write_folder("cat/a.png", "dog/a.png")
+    assert list_train(Data(train=""), tmp_path).paths == ("cat/a.png", "dog/a.png")
+
+
+def test_a_missing_and_an_empty_folder_say_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingInputError, match=r"data\.train: .*is not a folder; paths under data"
+    ):
+        list_train(FOLDER, tmp_path)
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("")
+    with pytest.raises(MissingInputError, match=r"no image below .*named \.gif, \.jpeg, \.jpg"):
+        list_train(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\rb.png", "a\tb.png", b"\xff.png".decode(errors="surrogateescape")]
+)
+def test_a_name_that_cannot_stand_in_a_line_is_refused(
+    write_folder: WriteFolder, tmp_path: Path, name: str
+) -> None:
+    write_folder("train/cat/a.png", f"train/cat/{name}")
+    with pytest.raises(InvalidDataError, match=r"data\.train: a file name"):
+        list_train(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Grüße 世界.png", "Shot at 1.00.00\u202fPM.png", "a\u2028b.png"])
+def test_any_other_name_is_taken(write_folder: WriteFolder, tmp_path: Path, name: str) -> None:
+    """macOS, for one, puts U+202F into the name of every screenshot."""
+    write_folder(f"train/cat/{name}")
+    assert list_train(FOLDER, tmp_path).paths == (f"train/cat/{name}",)
+
+
+def test_a_file_list_keeps_its_own_order(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("b/2.png\n\n  a/1.png \r\nc 3\u202fPM.jpg")
+    samples = list_train(LISTED, tmp_path)
+    assert samples.paths == ("b/2.png", "a/1.png", "c 3\u202fPM.jpg")
+    assert samples.labels is None
+
+
+def test_a_file_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\n", encoding="utf-8-sig")
+    assert list_train(LISTED, tmp_path).paths == ("a.png",)
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_a_file_list_may_be_an_array_of_text(tmp_path: Path, kind: str) -> None:
+    names = np.array(["b.png", "ä/1.png"])
+    np.save(tmp_path / "train.npy", np.char.encode(names, "utf-8") if kind == "S" else names)
+    data = Data(format="filelist", train="train.npy")
+    assert list_train(data, tmp_path).paths == ("b.png", "ä/1.png")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3),
+        np.array([["a.png"]]),
+        np.array(["a.png", ""]),
+        np.array([b"\xff.png"]),
+        np.array(["a\nb.png"]),
+        np.array(["../a.png"]),
+    ],
+)
+def test_an_array_that_lists_no_paths_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "train.npy", array)
+    with pytest.raises(InvalidDataError, match=r"train\.npy: "):
+        list_train(Data(format="filelist", train="train.npy"), tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../a.png", "a/../../b.png", "/etc/a.png", "a/.."])
+def test_paths_that_leave_the_data_root_are_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "train.txt").write_text(f"a.png\n{path}\n")
+    with pytest.raises(InvalidDataError, match="leaves the data root"):
+        list_train(LISTED, tmp_path)
+
+
+def test_missing_empty_and_binary_lists_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"train\.txt: No such file"):
+        list_train(LISTED, tmp_path)
+    (tmp_path / "train.txt").write_text("\n \n")
+    with pytest.raises(MissingInputError, match="lists no image"):
+        list_train(LISTED, tmp_path)
+    (tmp_path / "train.txt").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(InvalidDataError, match="not UTF-8 text"):
+        list_train(LISTED, tmp_path)
+
+
+def test_labels_of_a_list_come_from_an_array(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\nb.png\n")
+    np.save(tmp_path / "labels.npy", np.array([3, 0], np.uint8))
+    samples = list_train(LABELLED, tmp_path)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [3, 0]
+    assert samples.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (np.array([1]), "1 labels for the 2 paths"),
+        (np.array([1, 2, 3]), "3 labels for the 2 paths"),
+        (np.array([1.0, 2.0]), "want one axis of integers"),
+        (np.array([[1, 2]]), "want one axis of integers"),
+        (np.array([0, -1]), "labels must be >= 0, got -1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray, fault: str) -> None:
+    (tmp_path / "train.txt").write_text("a.png\nb.png\n")
+    np.save(tmp_path / "labels.npy", labels)
+    with pytest.raises(InvalidDataError, match=rf"labels\.npy: .*{fault}"):
+        list_train(LABELLED, tmp_path)
+
+
+def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\n")
+    with pytest.raises(MissingInputError, match=r"labels\.npy: not there"):
+        list_train(LABELLED, tmp_path)
