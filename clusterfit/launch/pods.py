@@ -37,10 +37,15 @@ def select_pods(api: Api, run: str, stage: PlannedStage) -> list[Manifest]:
     return sorted(api.select(PODS, labels=labels), key=read_node_rank)
 
 
-def select_events(api: Api, name: str) -> list[Manifest]:
-    """Return the events of an object, oldest first; none where they may not be read."""
+def select_events(api: Api, thing: Manifest) -> list[Manifest]:
+    """Return the events of an object, oldest first; none where they may not be read.
+
+    Those of an object that had its name before are left out.
+    """
+    metadata = thing["metadata"]
+    fields = f"involvedObject.name={metadata['name']},involvedObject.uid={metadata['uid']}"
     try:
-        events = api.select(EVENTS, fields=f"involvedObject.name={name}")
+        events = api.select(EVENTS, fields=fields)
     except NotPermittedError:
         return []
     return sorted(events, key=read_event_time)

@@ -125,7 +125,7 @@ def _gather(
         stage=stage,
         state=state,
         pods=select_pods(api, plan.run, stage) if is_interesting else [],
-        job_events=select_events(api, stage.name) if is_interesting else [],
+        job_events=select_events(api, job) if is_interesting and job is not None else [],
         workload=workload,
         queue_position=position,
         waits_for=waits_for,

@@ -22,6 +22,8 @@ class Objects:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.by_path: dict[str, Manifest] = {}
+        self.kinds = {"pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps"}
+        self.may_create_roles = True
 
     def put(self, resource: Resource, manifest: Manifest) -> None:
         """Create or replace an object."""
@@ -74,7 +76,7 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
             if path in objects.by_path:
                 self.answer(200, objects.by_path[path])
                 return
-            if path.rpartition("/")[2] in ("pods", "jobs", "pytorchjobs", "events", "workloads"):
+            if path.rpartition("/")[2] in objects.kinds:
                 parameters = urllib3.util.parse_url(f"http://x/?{query}").query or ""
                 pairs = dict(part.split("=", 1) for part in parameters.split("&") if part)
                 selector = pairs.get("labelSelector", "").replace("%2F", "/").replace("%3D", "=")
@@ -87,6 +89,11 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
                 self.answer(200, {"items": items})
                 return
             self.answer(404, {"message": f"{path} not found", "reason": "NotFound"})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.path.startswith("/apis/authorization.k8s.io/"), "nothing else is created"
+            self.answer(201, {"status": {"allowed": objects.may_create_roles}})
 
         def do_PATCH(self) -> None:
             path = self.path.partition("?")[0]

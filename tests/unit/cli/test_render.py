@@ -1,0 +1,77 @@
+"""`clusterfit render` and `submit --dry-run=client`: offline, the same bytes, clear faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusterfit.cli import main
+
+EXAMPLE = str(Path(__file__).parents[3] / "examples" / "imagenet.yaml")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ending:
+        main(arguments)
+    return int(ending.value.code or 0)
+
+
+def test_what_is_rendered_is_what_kubectl_users_find_in_k8s(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("render", "step1", "--gpus", "8", "-f", EXAMPLE, "-n", "clusterfit") == 0
+    golden = Path(__file__).parents[3] / "k8s" / "manifests" / "imagenet-step1-8gpu.yaml"
+    assert capsys.readouterr().out == golden.read_text()
+
+
+def test_one_file_per_object_in_the_order_of_creation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("render", "step2", "-f", EXAMPLE, "--output-dir", str(tmp_path)) == 0
+    files = sorted(tmp_path.iterdir())
+    kinds = [yaml.safe_load(path.read_text())["kind"] for path in files]
+    assert kinds == ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "PyTorchJob", "Job"]
+    assert "wrote 6 objects" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_the_client_needs_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    assert run("submit", "pipeline", "--dry-run=client", "-f", EXAMPLE) == 0
+    assert "PyTorchJob      imagenet-train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (("render", "step1"), 64, "no run file is given"),
+        (("render", "step1", "-f", EXAMPLE, "--gpus", "12"), 64, "the nearest are 8 and 16"),
+        (("submit", "step1", "-f", EXAMPLE, "--gpus", "0"), 64, "or set device: cpu"),
+        (("submit", "step1", "-f", EXAMPLE), 69, "there is no kubeconfig"),
+        (("status", "x"), 69, "there is no kubeconfig"),
+        (("logs", "x", "--rank", "1", "--all-ranks"), 64, "exclude each other"),
+        (("logs", "x", "-f", "--previous"), 64, "has no effect"),
+        (("put", "/nonexistent", "data:x", "-f", EXAMPLE), 64, "no such file"),
+        (("get", "elsewhere:x", "out", "-f", EXAMPLE), 64, "want data:PATH or storage:PATH"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: tuple[str, ...],
+    exit_code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    assert run(*arguments) == exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_gpus_that_stay_idle_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("render", "step1", "-f", EXAMPLE, "--set", 'device="cpu"') == 0
+    assert "note: device: cpu, yet platform.gpus" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""What is looked at before anything is created, and what stands in the way of a submission."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clusterfit.config.tree import RunFile
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, Api
+from clusterfit.launch.failures import AlreadyExistsError, ClusterError, NotFoundError
+from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.plan import find_releases
+from clusterfit.launch.render import Rendered, render_run
+from clusterfit.launch.submit import Outcome, check_cluster, submit
+
+from .object_server import Objects, serve_objects
+
+ACCESS = Access("team")
+
+
+def render(**changes: Any) -> Rendered:
+    values = {"formatVersion": 1, "name": "digits", **changes}
+    return render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(values)), "team")
+
+
+def named(name: str) -> Any:
+    return {"metadata": {"name": name}}
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Api, Objects]]:
+    with serve_objects() as (api, objects):
+        objects.put(NAMESPACES, named("team"))
+        objects.put(CLAIMS, named("clusterfit"))
+        yield api, objects
+
+
+def test_a_cluster_that_has_everything_passes(server: tuple[Api, Objects]) -> None:
+    check_cluster(server[0], render())
+
+
+def test_a_missing_namespace_is_named() -> None:
+    with serve_objects() as (api, _), pytest.raises(NotFoundError, match="namespace team: not"):
+        check_cluster(api, render())
+
+
+def test_a_missing_operator_is_named(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.kinds.remove("pytorchjobs")
+    with pytest.raises(ClusterError, match=r"pytorchjobs\.kubeflow\.org"):
+        check_cluster(api, render())
+
+
+def test_missing_claims_are_named_with_the_command_that_makes_them(
+    server: tuple[Api, Objects],
+) -> None:
+    platform = {"storage": {"claim": "shared"}, "data": {"claim": "images"}}
+    with pytest.raises(ClusterError) as failure:
+        check_cluster(server[0], render(platform=platform))
+    assert [fault.split(":")[0] for fault in failure.value.faults] == [
+        "claim images",
+        "claim shared",
+    ]
+    assert "--set claim=images" in failure.value.faults[0]
+
+
+def test_who_may_not_create_roles_learns_the_ways_out(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.may_create_roles = False
+    with pytest.raises(ClusterError, match=r"sequencing\.serviceAccount.*mode: client"):
+        check_cluster(api, render())
+    for sequencing in ({"serviceAccount": "runner"}, {"mode": "client"}):
+        check_cluster(api, render(platform={"sequencing": sequencing}))
+
+
+def test_a_queue_that_does_not_exist(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    queue = {"queue": {"gang": "kueue", "name": "gpu"}}
+    with pytest.raises(ClusterError, match="is Kueue installed"):
+        check_cluster(api, render(platform=queue))
+    objects.kinds.add("localqueues")
+    objects.put(LOCAL_QUEUES, named("other"))
+    with pytest.raises(ClusterError, match="no LocalQueue gpu in namespace team; there are other"):
+        check_cluster(api, render(platform=queue))
+    objects.put(LOCAL_QUEUES, named("gpu"))
+    check_cluster(api, render(platform=queue))
+
+
+def test_a_default_queue_must_be_named(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.kinds.add("localqueues")
+    objects.put(LOCAL_QUEUES, named("default"))
+    with pytest.raises(ClusterError, match=r"LocalQueue `default`.*gang: kueue, name: default"):
+        check_cluster(api, render())
+    check_cluster(api, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
+
+
+def test_the_same_again_is_a_no_op(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    rendered = render()
+    objects.put(CONFIG_MAPS, rendered.config_map)
+    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.UNCHANGED
+
+
+def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    there = render(seed=1).config_map
+    there["metadata"]["name"] = "installed-by-plain-helm-config"
+    objects.put(CONFIG_MAPS, there)
+    with pytest.raises(AlreadyExistsError, match="with other content; --replace removes it"):
+        submit(HelmLibrary(), api, ACCESS, render(stages=["extract"]))
+
+
+def test_an_unknown_run_is_said_beside_those_that_exist(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.put(CONFIG_MAPS, render().config_map)
+    assert [item.plan.release for item in find_releases(api, "digits")] == ["digits-step1"]
+    with pytest.raises(NotFoundError, match=r"run digit: not found in namespace team; .* digits"):
+        find_releases(api, "digit")
