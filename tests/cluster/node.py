@@ -1,0 +1,187 @@
+"""The node: containerd, kubelet, kube-proxy and the pods' network.
+
+The settings hold on cgroup v1 and v2, and without the capability to lower a process' out-of-memory score.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import programs
+from tests.cluster.commands import run
+from tests.cluster.components import Components
+from tests.cluster.images import PAUSE_IMAGE
+from tests.cluster.machine import CGROUP, NODE_ADDRESS, POD_GATEWAY, POD_RANGE, Machine
+from tests.cluster.paths import Cache, State
+from tests.cluster.preflight import CNI_PLUGINS
+
+NODE_NAME = "clusterfit-node"
+
+# containerd 1.6 and 2 both read this; 2 knows it as an older format.
+CONTAINERD_CONFIG = """\
+version = 2
+root = "{root}"
+state = "{state}"
+
+[grpc]
+  address = "{socket}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  # Without CAP_SYS_RESOURCE a sandbox's wish for a lower score kills it.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{plugins}"
+    conf_dir = "{network}"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+"""
+
+POD_NETWORK = {
+    "cniVersion": "0.4.0",
+    "name": "clusterfit",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "pods0",
+            "isGateway": True,
+            "hairpinMode": True,  # a pod may reach itself through its service
+            "ipMasq": False,  # there is no way out of the machine to masquerade for
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": POD_RANGE, "gateway": POD_GATEWAY}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+                "dataDir": "/run/cni-addresses",
+            },
+        }
+    ],
+}
+
+
+def socket(state: State) -> Path:
+    """Containerd's socket; a short path, because the kernel allows only 107 characters."""
+    return state.root / "containerd.sock"
+
+
+def start_containerd(cache: Cache, state: State, components: Components) -> None:
+    """Start containerd on the images of the cache, without any container of an earlier cluster."""
+    network = state.config / "network"
+    network.mkdir()
+    (network / "clusterfit.conflist").write_text(json.dumps(POD_NETWORK, indent=1))
+    config = state.config / "containerd.toml"
+    config.write_text(
+        CONTAINERD_CONFIG.format(
+            root=cache.containerd,
+            state=state.root / "containerd",
+            socket=socket(state),
+            pause=PAUSE_IMAGE,
+            plugins=CNI_PLUGINS,
+            network=network,
+        )
+    )
+    ctr = Ctr(components.machine, state)
+    components.start("containerd", ["containerd", f"--config={config}"])
+    components.wait_until_ready("containerd", lambda: ctr("version"))
+    leftover = ctr("containers", "list", "--quiet").split()
+    if leftover:
+        # Their processes died with an earlier machine. Containerd has read them already, so it must start afresh.
+        ctr("containers", "delete", *leftover)
+        components.kill("containerd")
+        components.start_again("containerd")
+        components.wait_until_ready("containerd", lambda: ctr("version"))
+
+
+class Ctr:
+    """containerd's own client, in the namespace of Kubernetes."""
+
+    def __init__(self, machine: Machine, state: State) -> None:
+        """Speak to the containerd of a cluster."""
+        self.machine = machine
+        self.socket = socket(state)
+
+    def __call__(self, *args: str | Path, timeout_seconds: float = 60) -> str:
+        """Run it and return what it prints."""
+        command = ["ctr", "--address", self.socket, "--namespace", "k8s.io", *args]
+        return run(self.machine.enter(command), timeout_seconds=timeout_seconds)
+
+
+def start_kubelet(cache: Cache, state: State, components: Components) -> None:
+    """Start the kubelet; it registers the node."""
+    resolver = state.config / "resolv.conf"
+    resolver.write_text(f"nameserver {NODE_ADDRESS}\n")
+    config = write_config(state, "kubelet", kubelet_config(state, resolver))
+    components.start(
+        "kubelet",
+        [
+            programs.KUBELET.path(cache),
+            f"--config={config}",
+            f"--kubeconfig={state.kubeconfig}",
+            f"--root-dir={state.root}/kubelet",
+            f"--cert-dir={state.root}/kubelet-keys",
+            f"--hostname-override={NODE_NAME}",
+            f"--node-ip={NODE_ADDRESS}",
+        ],
+    )
+
+
+def kubelet_config(state: State, resolver: Path) -> dict[str, Any]:
+    """Say what the kubelet is to do on a node that is a namespace of somebody's computer."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": f"unix://{socket(state)}",
+        "podLogsDir": str(state.root / "pod-logs"),
+        "volumePluginDir": str(state.root / "kubelet-plugins"),
+        "resolvConf": str(resolver),
+        "clusterDNS": [NODE_ADDRESS],
+        "clusterDomain": "cluster.local",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{CGROUP}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "enforceNodeAllocatable": [],
+        # The disk is the computer's own: how full it is must not decide over pods and images here.
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+            "imagefs.available": "0%",
+            "imagefs.inodesFree": "0%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        # A secret that an operator fills after its pod has started shows up in the pod at the next sync.
+        "syncFrequency": "5s",
+        # Only the machine and its pods can reach this port.
+        "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+    }
+
+
+def start_kube_proxy(cache: Cache, state: State, components: Components) -> None:
+    """Start kube-proxy, which is told to leave the computer's connection tracking as it is."""
+    config = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "clientConnection": {"kubeconfig": str(state.kubeconfig)},
+        "clusterCIDR": POD_RANGE,
+        "hostnameOverride": NODE_NAME,
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+    }
+    path = write_config(state, "kube-proxy", config)
+    components.start("kube-proxy", [programs.KUBE_PROXY.path(cache), f"--config={path}"])
+
+
+def write_config(state: State, name: str, config: dict[str, Any]) -> Path:
+    """Write a component's configuration (as JSON, which is YAML)."""
+    path = state.config / f"{name}.json"
+    path.write_text(json.dumps(config, indent=1))
+    return path
