@@ -24,16 +24,18 @@ from tests.cluster.programs import Program
 DNS_TTL_SECONDS = 30
 
 COREFILE = """\
-.:53 {{
+cluster.local in-addr.arpa {{
   bind {address}
   errors
-  ready {address}:8181
-  kubernetes cluster.local in-addr.arpa {{
+  kubernetes {{
     kubeconfig {kubeconfig}
     ttl {ttl}
   }}
   cache {ttl}
-  # There is no other name server to ask: every other name does not exist.
+}}
+# There is no other name server to ask: every other name does not exist.
+. {{
+  bind {address}
   template ANY ANY {{
     rcode NXDOMAIN
   }}

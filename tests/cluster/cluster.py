@@ -162,7 +162,7 @@ def up(cache: Cache, state: State, *, keep: bool) -> Cluster:
 def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) -> Cluster:
     """Start every part in order; what can come up beside another is not waited for until the end."""
     state.create()
-    owner = None if keep else {"pid": os.getpid(), "start_time": start_time(os.getpid())}
+    owner = None if keep else this_process()
     write_whole(owner_record(state), json.dumps({"owner": owner}))
     machine = Machine(state)
     components = Components(state, machine)
@@ -235,6 +235,17 @@ def down(state: State) -> None:
     """Stop the cluster and remove everything that it made, whatever state it is in."""
     with state.lock():
         Machine(state).destroy()
+
+
+def this_process() -> dict[str, int]:
+    """Name this process for good: its number alone may be given away again."""
+    return {"pid": os.getpid(), "start_time": start_time(os.getpid())}
+
+
+def is_owned_by_this_process(state: State) -> bool:
+    """Whether the running cluster is this process' own, to be stopped by it."""
+    record = owner_record(state)
+    return record.exists() and json.loads(record.read_text())["owner"] == this_process()
 
 
 def owner_record(state: State) -> Path:

@@ -99,20 +99,12 @@ def watch(kubectl: Kubectl, resource: str) -> Iterator[dict[str, Any]]:
         "--output-watch-events",
         "--output=json",
     ]
-    decoder = json.JSONDecoder()
-    text = ""
     with subprocess.Popen(
         kubectl.command(*arguments), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            text += line
-            if (
-                line == "}\n"
-            ):  # kubectl indents an object, and only its last line starts with the brace
-                event, _ = decoder.raw_decode(text)
-                text = ""
-                yield event
+            yield json.loads(line)
 
 
 def handle(kind: str, claim: dict[str, Any], volumes: Path, kubectl: Kubectl) -> None:
