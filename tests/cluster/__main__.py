@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.cluster import cluster, programs
+from tests.cluster import lifecycle, programs
+from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
 from tests.cluster.paths import Cache, State
 from tests.cluster.project import CHECKOUT
@@ -24,21 +25,21 @@ def main() -> int:
         if command == "up":
             up(cache, state, args)
         elif command == "down":
-            cluster.down(state)
+            lifecycle.down(state)
         elif command == "build":
-            cluster.prepare(cache)
+            lifecycle.prepare(cache)
             programs.build(cache, *programs.ALL)
         elif command == "env":
-            cluster.attach(cache, state)
+            lifecycle.attach(cache, state)
             print(f"export KUBECONFIG={state.kubeconfig}")
         elif command == "status":
-            status(cluster.attach(cache, state))
+            status(lifecycle.attach(cache, state))
         elif command == "image":
-            print(cluster.attach(cache, state).build_and_load_image(args.context))
+            print(lifecycle.attach(cache, state).build_and_load_image(args.context))
         elif command == "kueue":
-            kueue(cluster.attach(cache, state), args)
+            kueue(lifecycle.attach(cache, state), args)
         elif command == "kill":
-            cluster.attach(cache, state).kill(args.component)
+            lifecycle.attach(cache, state).kill(args.component)
         elif command == "restart":
             restart(cache, state, args.component)
     except ClusterError as error:
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def up(cache: Cache, state: State, args: argparse.Namespace) -> None:
     """Start a cluster that stays, with what was asked for."""
-    running = cluster.up(cache, state, keep=True)
+    running = lifecycle.up(cache, state, keep=True)
     if args.kueue:
         running.enable_kueue()
     if args.pretend_nodes:
@@ -87,7 +88,7 @@ def up(cache: Cache, state: State, args: argparse.Namespace) -> None:
     print(f"export KUBECONFIG={state.kubeconfig}")
 
 
-def kueue(running: cluster.Cluster, args: argparse.Namespace) -> None:
+def kueue(running: Cluster, args: argparse.Namespace) -> None:
     """Bring Kueue into the wanted state."""
     if args.state == "off":
         running.disable_kueue()
@@ -97,13 +98,13 @@ def kueue(running: cluster.Cluster, args: argparse.Namespace) -> None:
 
 def restart(cache: Cache, state: State, component: str) -> None:
     """Start a component again, whether it runs or was killed."""
-    running = cluster.refer(cache, state)
+    running = refer(cache, state)
     if running.components.is_running(component):
         running.kill(component)
     running.start(component)
 
 
-def status(running: cluster.Cluster) -> None:
+def status(running: Cluster) -> None:
     """Show what runs."""
     for name in running.components.names():
         print(f"{name:26}{running.components.log(name)}")

@@ -1,4 +1,4 @@
-"""Run commands and wait for conditions: the two things a harness does, each with an error that says enough."""
+"""Run commands and wait for conditions, each with an error that says enough."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def run(
         timeout_seconds: How long it may take.
 
     Raises:
-        CommandError: It exited non-zero, or took too long (returncode 124, as timeout(1) has it).
+        CommandError: It exited non-zero, is not there (returncode 127, as a shell has it), or took
+            too long (124, as timeout(1) has it).
     """
     argv = [str(part) for part in command]
     try:
@@ -62,6 +63,8 @@ def run(
             timeout=timeout_seconds,
             check=False,
         )
+    except FileNotFoundError as missing:
+        raise CommandError(argv, 127, str(missing)) from missing
     except subprocess.TimeoutExpired as late:
         raise CommandError(argv, 124, f"no answer in {timeout_seconds} s") from late
     if done.returncode != 0:
@@ -79,7 +82,7 @@ def wait_for(
 ) -> T:
     """Poll until a condition holds.
 
-    An observation may fail with a ClusterError: an API server that restarts is a state like any other.
+    An observation may fail with a ClusterError: an API server that is away is a state as well.
 
     Args:
         what: The condition in words, for the error.

@@ -13,13 +13,14 @@ from tests.cluster.commands import ClusterError, wait_for
 from tests.cluster.machine import Machine
 from tests.cluster.paths import State, write_whole
 
-# Run inside the machine, where the program is left to process 1. $0 is where its pid goes, $1 its log.
+# Run inside the machine, where the program is left to process 1. $0 is where its pid goes, $1 its
+# log.
 LAUNCH = 'echo $$ >"$0"; log=$1; shift; exec "$@" </dev/null >>"$log" 2>&1'
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The programs of one cluster. What was started is in the state folder, so that any process may control it."""
+    """The programs of one cluster, recorded in its folder: any process may control them."""
 
     state: State
     machine: Machine
@@ -70,7 +71,7 @@ class Components:
     def wait_until_ready(
         self, name: str, look: Callable[[], object], timeout_seconds: float = 60
     ) -> None:
-        """Wait for a program to answer; when it ends instead, fail at once with the end of its log."""
+        """Wait for a program to answer; if it ends instead, fail with the end of its log."""
 
         def observe() -> object:
             try:

@@ -11,7 +11,7 @@ import secrets
 from tests.cluster import programs
 from tests.cluster.commands import Kubectl, run
 from tests.cluster.components import Components
-from tests.cluster.machine import NODE_ADDRESS, POD_RANGE, SERVICE_RANGE
+from tests.cluster.network import NODE_ADDRESS, POD_RANGE, SERVICE_RANGE
 from tests.cluster.paths import Cache, State, write_whole
 
 ETCD_ADDRESS = "http://127.0.0.1:2379"
@@ -56,7 +56,8 @@ def start_api_server(cache: Cache, state: State, components: Components) -> Kube
             f"--service-account-signing-key-file={account_key}",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--allow-privileged=true",
-            "--kubelet-preferred-address-types=InternalIP",  # the node's name means nothing outside the cluster
+            # The node's name means nothing outside the cluster.
+            "--kubelet-preferred-address-types=InternalIP",
             "--shutdown-delay-duration=0s",
         ],
     )
@@ -68,7 +69,8 @@ def start_api_server(cache: Cache, state: State, components: Components) -> Kube
         return kubectl("get", "--raw=/readyz", timeout_seconds=10)
 
     components.wait_until_ready("kube-apiserver", look)
-    # The certificate goes into the kubeconfig, so that the one file can be copied and used elsewhere.
+    # The certificate goes into the kubeconfig, so that the one file can be copied and used
+    # elsewhere.
     kubectl(
         "config",
         "set-cluster",

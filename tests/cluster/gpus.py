@@ -11,7 +11,7 @@ from tests.cluster.node import NODE_NAME
 from tests.cluster.paths import Cache, State
 
 GPU_RESOURCE = "nvidia.com/gpu"
-PRETENDED = {"clusterfit.test/pretended": "true"}
+PRETENDED = "clusterfit.test/pretended"
 
 
 def set_gpus(kubectl: Kubectl, count: int, node: str = NODE_NAME) -> None:
@@ -22,36 +22,19 @@ def set_gpus(kubectl: Kubectl, count: int, node: str = NODE_NAME) -> None:
         count: How many GPUs; work that is given them still runs on the CPU.
         node: Which node.
     """
-    patch = {
-        "status": {
-            "capacity": {GPU_RESOURCE: str(count)},
-            "allocatable": {GPU_RESOURCE: str(count)},
-        }
-    }
+    offer = {GPU_RESOURCE: str(count)}
 
     def offered() -> str:
-        # The kubelet computes allocatable anew from capacity, so the patch is repeated until both agree.
-        kubectl(
-            "patch",
-            "node",
-            node,
-            "--subresource=status",
-            "--type=merge",
-            f"--patch={json.dumps(patch)}",
-        )
+        # The kubelet computes allocatable anew from capacity: patch until it has come to agree.
+        patch_status(kubectl, node, {"capacity": offer, "allocatable": offer})
         allocatable = kubectl.get("node", node)["status"]["allocatable"]
         return str(allocatable.get(GPU_RESOURCE, "none"))
 
-    wait_for(
-        f"{node} offers {count} GPUs",
-        offered,
-        lambda value: value == str(count),
-        timeout_seconds=60,
-    )
+    wait_for(f"{node} offers {count} GPUs", offered, lambda value: value == str(count))
 
 
 def start_pretender(cache: Cache, state: State, components: Components) -> None:
-    """Start kwok, which plays the kubelet of nodes that have none: it keeps them Ready and calls their pods Running."""
+    """Start kwok, which plays the kubelet of nodes that have none."""
     programs.build(cache, programs.KWOK)
     components.start(
         "kwok",
@@ -59,8 +42,7 @@ def start_pretender(cache: Cache, state: State, components: Components) -> None:
             programs.KWOK.path(cache),
             f"--kubeconfig={state.kubeconfig}",
             "--manage-all-nodes=false",
-            "--manage-nodes-with-label-selector="
-            + ",".join(f"{key}={value}" for key, value in PRETENDED.items()),
+            f"--manage-nodes-with-label-selector={PRETENDED}=true",
             "--node-ip=127.0.0.1",
         ],
     )
@@ -70,36 +52,31 @@ def add_pretended_nodes(kubectl: Kubectl, count: int, gpus: int) -> list[str]:
     """Add nodes with GPUs; pods scheduled to them count as running and run nothing.
 
     Returns:
-        Their names. `kubectl delete node NAME` removes one.
+        Their names.
     """
     names = [f"pretended-{index}" for index in range(count)]
-    resources = {
-        "cpu": "64",
-        "memory": "512Gi",
-        "pods": "110",
-        "ephemeral-storage": "1Ti",
-        GPU_RESOURCE: str(gpus),
-    }
-    kubectl.apply(
-        *(
-            {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": {"name": name, "labels": {**PRETENDED, "kubernetes.io/hostname": name}},
-            }
-            for name in names
-        )
-    )
+    resources = {"cpu": "64", "memory": "512Gi", "pods": "110", GPU_RESOURCE: str(gpus)}
     for name in names:
-        patch = {"status": {"capacity": resources, "allocatable": resources}}
-        kubectl(
-            "patch",
-            "node",
-            name,
-            "--subresource=status",
-            "--type=merge",
-            f"--patch={json.dumps(patch)}",
-        )
-    selector = ",".join(f"{key}={value}" for key, value in PRETENDED.items())
-    kubectl("wait", "nodes", f"--selector={selector}", "--for=condition=Ready", "--timeout=90s")
+        labels = {PRETENDED: "true", "kubernetes.io/hostname": name}
+        metadata = {"name": name, "labels": labels}
+        kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        patch_status(kubectl, name, {"capacity": resources, "allocatable": resources})
+    selector = f"--selector={PRETENDED}=true"
+    kubectl("wait", "nodes", selector, "--for=condition=Ready", "--timeout=90s")
     return names
+
+
+def remove_pretended_nodes(kubectl: Kubectl) -> None:
+    """Remove the pretended nodes. Their pods go first: nobody would be left to end them."""
+    selector = f"--selector={PRETENDED}=true"
+    for node in kubectl("get", "nodes", selector, "--output=name").split():
+        on_it = f"--field-selector=spec.nodeName={node.removeprefix('node/')}"
+        kubectl("cordon", node)
+        kubectl("delete", "pods", "--all-namespaces", on_it, "--force", "--grace-period=0")
+        kubectl("delete", node)
+
+
+def patch_status(kubectl: Kubectl, node: str, status: dict[str, dict[str, str]]) -> None:
+    """Change what a node says of itself."""
+    patch = json.dumps({"status": status})
+    kubectl("patch", "node", node, "--subresource=status", "--type=merge", f"--patch={patch}")

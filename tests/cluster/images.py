@@ -1,13 +1,12 @@
-"""Container images without a registry: archives written here, and the project's image built by buildah.
+"""Container images without a registry: archives of one layer, written here.
 
-Names end in .test, a domain that never resolves: an image that is not there can never be fetched by mistake.
+Names are under .test, a domain that never resolves: an image that is not there is never fetched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 import tarfile
 import time
@@ -60,7 +59,7 @@ def pause_archive(cache: Cache) -> Path:
 
 
 def base_archive(cache: Cache) -> Path:
-    """Write the base image: a minimal Debian with Python, from the same mirror that apt uses here."""
+    """Write the base image: a minimal Debian with Python, from the mirror that apt uses here."""
     archive = archive_path(cache, BASE_IMAGE)
     if archive.exists():
         return archive
@@ -72,7 +71,8 @@ def base_archive(cache: Cache) -> Path:
         with cache.scratch() as folder:
             root, layer = folder / "root", folder / "layer.tar"
             options = ["--variant=minbase", f"--include={BASE_PACKAGES}"]
-            # In a mount namespace of its own, so that what debootstrap mounts goes when it does, killed or not.
+            # In a mount namespace of its own, so that what debootstrap mounts goes when it does,
+            # killed or not.
             contained(
                 ["debootstrap", *options, versions.DEBIAN_SUITE, root, debian_mirror()],
                 timeout_seconds=1800,

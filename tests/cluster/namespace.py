@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.commands import ClusterError, Kubectl, wait_for
+from tests.cluster.manifests import Object, claim, is_ready, phase, pod_spec
 
 DATA_CLAIM = "data"
 STORAGE_CLAIM = "storage"
-# Not root, and not a user that any image knows: as restricted as a pod can be.
-USER = 10001
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,111 +131,3 @@ class Namespace:
             path.write_text(self.kubectl(*args, timeout_seconds=30))
         except ClusterError as error:  # a pod without a log is no reason to lose the others'
             path.write_text(f"{error}\n")
-
-
-def pod_spec(
-    image: str,
-    command: Sequence[str],
-    *,
-    claims: Mapping[str, str] | None = None,
-    gpus: int = 0,
-    env: Sequence[Object] = (),
-    container: str = "main",
-    fs_group: int = USER,
-    restart_policy: str = "Never",
-) -> Object:
-    """Describe a pod that passes `restricted` and ends within a second of being told to.
-
-    Args:
-        image: What it runs; it must be on the node or pullable.
-        command: Replaces the image's entrypoint.
-        claims: Path in the pod -> name of the claim mounted there.
-        gpus: How many GPUs it asks for.
-        env: Kubernetes' own env entries.
-        container: The container's name.
-        fs_group: The group that volumes which honour it are given.
-        restart_policy: Kubernetes' restartPolicy.
-    """
-    mounts = dict(claims or {})
-    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
-    return {
-        "restartPolicy": restart_policy,
-        "terminationGracePeriodSeconds": 1,
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": fs_group,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": container,
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": list(command),
-                "env": list(env),
-                "resources": {"limits": limits},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "volumeMounts": [{"name": name, "mountPath": path} for path, name in mounts.items()],
-            }
-        ],
-        "volumes": [
-            {"name": name, "persistentVolumeClaim": {"claimName": name}}
-            for name in sorted(set(mounts.values()))
-        ],
-    }
-
-
-def claim(name: str, *, storage_class: str = "", size: str = "10Gi") -> Object:
-    """Describe a ReadWriteMany claim."""
-    spec: Object = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": size}}}
-    if storage_class:
-        spec["storageClassName"] = storage_class
-    metadata = {"name": name}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
-
-
-def pytorchjob(name: str, pod: Object, *, replicas: int, suspend: bool = False) -> Object:
-    """Describe a Worker-only PyTorchJob whose exit codes decide over a pod's return."""
-    worker = {
-        "replicas": replicas,
-        "restartPolicy": "ExitCode",
-        "template": {"spec": {key: value for key, value in pod.items() if key != "restartPolicy"}},
-    }
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": name},
-        "spec": {
-            "runPolicy": {"cleanPodPolicy": "Running", "suspend": suspend},
-            "pytorchReplicaSpecs": {"Worker": worker},
-        },
-    }
-
-
-def phase(pod: Object) -> str:
-    """A pod's phase."""
-    found: str = pod["status"].get("phase", "")
-    return found
-
-
-def has_condition(thing: Object, kind: str, status: str = "True") -> bool:
-    """Whether an object has a condition."""
-    conditions = thing.get("status", {}).get("conditions", [])
-    return any(item["type"] == kind and item["status"] == status for item in conditions)
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether a pod is Ready."""
-    return has_condition(pod, "Ready")
-
-
-def log_lines(text: str) -> list[Object]:
-    """Read lines of JSON, as the small programs of the tests print them."""
-    return [json.loads(line) for line in text.splitlines()]

@@ -1,6 +1,7 @@
 """The node: containerd, kubelet, kube-proxy and the pods' network.
 
-The settings hold on cgroup v1 and v2, and without the capability to lower a process' out-of-memory score.
+The settings hold on cgroup v1 and v2, and without the capability to lower a process'
+out-of-memory score.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import programs
+from tests.cluster import cgroups, programs
 from tests.cluster.commands import run
 from tests.cluster.components import Components
 from tests.cluster.images import PAUSE_IMAGE
-from tests.cluster.machine import CGROUP, NODE_ADDRESS, POD_GATEWAY, POD_RANGE, Machine
+from tests.cluster.machine import Machine
+from tests.cluster.network import NODE_ADDRESS, POD_GATEWAY, POD_RANGE
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import CNI_PLUGINS
 
@@ -86,7 +88,8 @@ def start_containerd(cache: Cache, state: State, components: Components) -> None
     components.wait_until_ready("containerd", lambda: ctr("version"))
     leftover = ctr("containers", "list", "--quiet").split()
     if leftover:
-        # Their processes died with an earlier machine. Containerd has read them already, so it must start afresh.
+        # Their processes died with an earlier machine. Containerd has read them already, so it
+        # must start afresh.
         ctr("containers", "delete", *leftover)
         components.kill("containerd")
         components.start_again("containerd")
@@ -138,7 +141,7 @@ def kubelet_config(state: State, resolver: Path) -> dict[str, Any]:
         "clusterDNS": [NODE_ADDRESS],
         "clusterDomain": "cluster.local",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
+        "cgroupRoot": f"/{cgroups.NAME}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
@@ -152,7 +155,8 @@ def kubelet_config(state: State, resolver: Path) -> dict[str, Any]:
         },
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        # A secret that an operator fills after its pod has started shows up in the pod at the next sync.
+        # A secret that an operator fills after its pod has started shows up in the pod at the next
+        # sync.
         "syncFrequency": "5s",
         # Only the machine and its pods can reach this port.
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},

@@ -49,7 +49,7 @@ class Cache:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary folder on the cache's own file system, so that a rename out of it is atomic."""
+        """A temporary folder on the cache's file system, so that a rename out of it is atomic."""
         folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self.root))
         try:
             yield folder
@@ -65,7 +65,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One running cluster. There is one per computer: a second one would fight for cgroups and addresses."""
+    """One running cluster. There is one per computer: a second would want its addresses."""
 
     root: Path
 
@@ -112,7 +112,7 @@ class State:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Let one process at a time start or stop the cluster. The lock file lies beside the folder and stays."""
+        """Let one process at a time start or stop the cluster. The lock file lies beside it."""
         with locked(self.root.with_name(self.root.name + ".lock")):
             yield
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from tests.cluster import cgroups
 from tests.cluster.commands import ClusterError, CommandError, run
 
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -24,8 +25,13 @@ PACKAGE_OF = {
     "debootstrap": "debootstrap",
 }
 
+REMEDY = (
+    "run as root on Linux with cgroups, where a virtual machine or a privileged container will do, "
+    "or set CLUSTERFIT_E2E_KUBECONFIG to use another cluster"
+)
 
-class Unsuitable(ClusterError):
+
+class UnsuitableError(ClusterError):
     """This machine cannot run the cluster: one line with the reason and with what would do."""
 
 
@@ -33,38 +39,24 @@ def check_machine() -> None:
     """Check what cannot be installed.
 
     Raises:
-        Unsuitable: In one line, what is missing and what would do.
+        UnsuitableError: In one line, what is missing and what would do.
     """
-    remedy = (
-        "run as root on Linux with cgroups (a plain machine or virtual machine, or a privileged container), "
-        "or set CLUSTERFIT_E2E_KUBECONFIG to use another cluster"
-    )
-    if not sys.platform.startswith("linux"):
-        raise Unsuitable(f"the test cluster needs Linux, this is {sys.platform}: {remedy}")
-    if os.geteuid() != 0:
-        raise Unsuitable(f"the test cluster needs root, this is user {os.geteuid()}: {remedy}")
-    if not cgroup_roots():
-        raise Unsuitable(f"the test cluster needs cgroups, none are mounted: {remedy}")
-    unwritable = [str(root) for root in cgroup_roots() if not os.access(root, os.W_OK)]
-    if unwritable:
-        raise Unsuitable(
-            f"the test cluster needs writable cgroups, {unwritable[0]} is not: {remedy}"
-        )
     try:
         run(["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "true"])
-    except (CommandError, FileNotFoundError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Unsuitable(f"the test cluster needs namespaces ({reason}): {remedy}") from error
-
-
-def cgroup_roots() -> list[Path]:
-    """The mounted cgroup hierarchies: one on version 2, one per group of controllers on version 1."""
-    roots = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, source = line.partition(" - ")
-        if source.split()[0] in ("cgroup", "cgroup2"):
-            roots.append(Path(mount.split()[4]))
-    return roots
+        namespaces = ""
+    except CommandError as error:
+        namespaces = str(error).strip().splitlines()[-1]
+    unwritable = [str(root) for root in cgroups.roots() if not os.access(root, os.W_OK)]
+    checks = {
+        f"Linux, this is {sys.platform}": sys.platform.startswith("linux"),
+        f"root, this is user {os.geteuid()}": os.geteuid() == 0,
+        "cgroups, none are mounted": bool(cgroups.roots()),
+        f"writable cgroups, {', '.join(unwritable)} are not": not unwritable,
+        f"namespaces ({namespaces})": not namespaces,
+    }
+    for want, met in checks.items():
+        if not met:
+            raise UnsuitableError(f"the test cluster needs {want}: {REMEDY}")
 
 
 def missing_packages() -> list[str]:
@@ -78,14 +70,14 @@ def install_packages() -> None:
     """Install what is missing with apt-get, which is never allowed to remove anything for it.
 
     Raises:
-        Unsuitable: There is no apt-get, or it failed.
+        UnsuitableError: There is no apt-get, or it failed.
     """
     packages = missing_packages()
     if not packages:
         return
     words = " ".join(packages)
     if shutil.which("apt-get") is None:
-        raise Unsuitable(
+        raise UnsuitableError(
             f"the test cluster needs {words}: install them, there is no apt-get here to do it"
         )
     print(f"installing {words}", file=sys.stderr, flush=True)
@@ -98,11 +90,11 @@ def install_packages() -> None:
             run(["apt-get", "update"], env=env)
             run(command, env=env, timeout_seconds=900)
         except CommandError as error:
-            raise Unsuitable(
+            raise UnsuitableError(
                 f"the test cluster needs {words}, and apt-get failed: {error}"
             ) from error
     still = missing_packages()
     if still:
-        raise Unsuitable(
+        raise UnsuitableError(
             f"the test cluster needs {' '.join(still)}, and apt-get brought no program of that name"
         )

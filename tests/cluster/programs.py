@@ -1,7 +1,7 @@
 """Build the cluster's programs from their Go modules, once per version.
 
-Each module is built as the dependency of an empty module of ours: `go install module@version` refuses modules whose
-go.mod holds replace directives, and Kubernetes and etcd are such modules.
+Each module is built as the dependency of an empty module of ours: `go install module@version`
+refuses modules whose go.mod holds replace directives, as those of Kubernetes and etcd do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import versions
-from tests.cluster.commands import ClusterError, run
+from tests.cluster.commands import ClusterError, CommandError, run
 from tests.cluster.paths import Cache
 
 KUBERNETES_VERSION_PACKAGE = "k8s.io/component-base/version"
@@ -71,7 +71,8 @@ TRAINING_OPERATOR = Program(
 )
 KUEUE = Program("kueue", "sigs.k8s.io/kueue", versions.KUEUE, "/cmd/kueue")
 KWOK = Program("kwok", "sigs.k8s.io/kwok", versions.KWOK, "/cmd/kwok")
-# Helm 3 takes the Kubernetes version that an offline render reports from the linker; Helm 4 from its dependencies.
+# Helm 3 takes the Kubernetes version that an offline render reports from the linker; Helm 4 from
+# its dependencies.
 HELM_3 = Program(
     "helm",
     HELM3,
@@ -150,8 +151,8 @@ def build_one(cache: Cache, program: Program) -> None:
 def staged_modules(program: Program) -> list[str]:
     """Spell out the replacements for modules that Kubernetes develops in its own tree.
 
-    Its go.mod points at ./staging/..., which the published module does not hold; the same code is published as
-    k8s.io/NAME at v0.MINOR.PATCH.
+    Its go.mod points at ./staging/..., which the published module does not hold; the same code is
+    published as k8s.io/NAME at v0.MINOR.PATCH.
     """
     if program.module != "k8s.io/kubernetes":
         return []
@@ -187,17 +188,13 @@ def build_init(cache: Cache) -> Path:
 
 
 def go(*args: str | Path, cwd: Path | None = None) -> str:
-    """Run the Go tool for static programs, politely: other work goes on beside a build of several minutes."""
+    """Run the Go tool for static programs, politely: a build takes minutes."""
+    command = ["nice", "-n", "5", "go", *args]
     try:
-        return run(
-            ["nice", "-n", "5", "go", *args],
-            env={"CGO_ENABLED": "0"},
-            cwd=cwd,
-            timeout_seconds=3600,
-        )
-    except ClusterError as error:
-        if "No such file" in str(error):
+        return run(command, env={"CGO_ENABLED": "0"}, cwd=cwd, timeout_seconds=3600)
+    except CommandError as error:
+        if error.returncode == 127:
             raise ClusterError(
-                "building the cluster's programs needs Go (https://go.dev): it is not on PATH"
+                "the cluster's programs are built with Go, which is missing"
             ) from error
         raise

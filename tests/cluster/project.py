@@ -1,7 +1,7 @@
 """The project's own image: built from its Dockerfile, brought to containerd layer by layer.
 
-buildah decides what has to be rebuilt, and its answer, the image's id, becomes the tag: an unchanged checkout gives
-the same tag and nothing is copied. After a change only the layers that are new are handed over.
+buildah decides what has to be rebuilt, and its answer, the image's id, becomes the tag: from an
+unchanged checkout comes the same tag and nothing is copied; after a change only new layers are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def build_image(
     Args:
         cache: Holds buildah's layers and the package managers' downloads.
         context: The build context.
-        dockerfile: Its Dockerfile; by default the one in the context. It takes BASE_IMAGE as a build argument.
+        dockerfile: Its Dockerfile, which takes the build argument BASE_IMAGE; by default the one
+            in the context.
         build_args: More build arguments.
 
     Returns:
@@ -88,7 +89,8 @@ def load_image(cache: Cache, ctr: Ctr, image: str) -> None:
     layout.mkdir(parents=True, exist_ok=True)
     with cache.lock(), cache.scratch() as folder:
         identity = image.rpartition(":")[2]
-        # Uncompressed: a layer's digest is then known beforehand, and one that is there already is not written again.
+        # Uncompressed: a layer's digest is then known beforehand, and one that is there already is
+        # not written again.
         buildah(
             cache, "push", "--quiet", "--disable-compression", identity, f"oci:{layout}:current"
         )
@@ -137,7 +139,7 @@ def image_digests(blobs: Path, manifest_digest: str) -> list[str]:
 def write_oci_archive(
     archive: Path, image: str, manifest: dict[str, Any], blobs: list[Path]
 ) -> None:
-    """Pack an OCI archive of the blobs that the receiver lacks; the rest it has by their digests."""
+    """Pack an OCI archive of the blobs that the receiver lacks; it finds the rest by digest."""
     named = manifest | {"annotations": {"io.containerd.image.name": image}}
     folder = archive.parent
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
@@ -150,7 +152,7 @@ def write_oci_archive(
 
 
 def share_blobs(cache: Cache, blobs: Path, needed: list[str]) -> None:
-    """Keep each layer once on disk: ours becomes a link to containerd's. Drop what no image needs any more."""
+    """Keep each layer once on disk: ours becomes a link to containerd's. Drop the unneeded."""
     store = cache.containerd / "io.containerd.content.v1.content" / "blobs" / "sha256"
     for blob in blobs.iterdir():
         if f"sha256:{blob.name}" not in needed:
@@ -163,7 +165,7 @@ def share_blobs(cache: Cache, blobs: Path, needed: list[str]) -> None:
 
 
 def prune_images(cache: Cache, ctr: Ctr) -> None:
-    """Remove all but the newest image of the project, while nothing runs yet that could need an earlier one."""
+    """Remove all but the newest image of the project, while nothing runs that could need it."""
     newest = newest_record(cache)
     keep = newest.read_text() if newest.exists() else ""
     earlier = [

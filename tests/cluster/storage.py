@@ -1,16 +1,17 @@
 """Shared volumes: StorageClasses, and a provisioner that stands in for a shared file system's.
 
-A volume is a folder of this computer, mounted into any number of pods by hostPath. As on many shared file systems,
-`fsGroup` changes nothing there: who may write is decided by the folder's owner and mode, which the StorageClass
-states.
+A volume is a folder of this computer, mounted into any number of pods by hostPath. As on many
+shared file systems, `fsGroup` changes nothing there: who may write is decided by the folder's owner
+and mode, which the StorageClass states.
 
     clusterfit-shared       mode 1777: any user may write, as on an export that squashes nobody
-    clusterfit-shared-root  root's, mode 0755: the trap; a worker that is not root cannot write, fsGroup or not
+    clusterfit-shared-root  root's, mode 0755: the trap; only root can write, fsGroup or not
     clusterfit-small        mode 1777 and as large as was asked for, in memory: it can be filled
 
 A test may add classes of its own. Parameters: `mode` (octal), `owner` (UID:GID), `medium: Memory`.
 
-This file is also the provisioner, which runs in the machine: `python -m tests.cluster.storage VOLUMES KUBECTL CONFIG`.
+This file is also the provisioner, which runs in the machine:
+`python -m tests.cluster.storage VOLUMES KUBECTL KUBECONFIG`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every version the cluster is made of, in one place.
 
-Kubernetes stays at 1.34 because it is the last minor release whose kubelet accepts a cgroup v1 host; Kueue stays at
-0.10 because it is a release that still serves v1beta1 and ships the PyTorchJob integration.
+Kubernetes stays at 1.34, the last minor release whose kubelet accepts a cgroup v1 host; Kueue at
+0.10, which still serves v1beta1 and ships with the PyTorchJob integration.
 """
 
 from __future__ import annotations

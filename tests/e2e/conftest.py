@@ -1,7 +1,8 @@
 """Fixtures for tests on a real cluster.
 
-By default they use this computer's test cluster: the one that was started to be kept (`make cluster-up`), or else one
-of their own, stopped at the end. CLUSTERFIT_E2E_KUBECONFIG names another cluster instead; then
+By default they use this computer's test cluster: the one that was started to be kept
+(`make cluster-up`), or else one of their own, stopped at the end. CLUSTERFIT_E2E_KUBECONFIG names
+another cluster instead; then
 
     CLUSTERFIT_E2E_IMAGE          the project's image, where the nodes can pull it
     CLUSTERFIT_E2E_BASE_IMAGE     a small image with python3 (default: python:3.11-slim)
@@ -22,33 +23,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import cluster as test_cluster
+from tests.cluster import lifecycle
+from tests.cluster.cluster import Cluster
 from tests.cluster.commands import Kubectl
 from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
-from tests.cluster.preflight import Unsuitable
+from tests.cluster.preflight import UnsuitableError
 
 FAILED = Path(__file__).with_name("failed")
 OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[test_cluster.Cluster]:
+def cluster() -> Iterator[Cluster]:
     """The test cluster of this computer, for tests that also break it."""
     if OTHER_CLUSTER:
         pytest.skip("needs control over the cluster's components, which only our own gives")
     cache, state = Cache.from_environment(), State.from_environment()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it is stopped then too
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that it is stopped then too
     try:
-        running = test_cluster.up(cache, state, keep=False)
-    except Unsuitable as reason:
+        running = lifecycle.up(cache, state, keep=False)
+    except UnsuitableError as reason:
         if os.environ.get("CI"):
             pytest.fail(str(reason), pytrace=False)
         pytest.skip(str(reason))
     yield running
-    if test_cluster.is_owned_by_this_process(state):
-        test_cluster.down(state)
+    if lifecycle.is_owned_by_this_process(state):
+        lifecycle.down(state)
     signal.signal(signal.SIGTERM, before)
 
 
@@ -57,7 +61,7 @@ def kubectl(request: pytest.FixtureRequest) -> Kubectl:
     """The administrator's kubectl, on whichever cluster is tested."""
     if OTHER_CLUSTER:
         return Kubectl(Path(OTHER_CLUSTER))
-    running: test_cluster.Cluster = request.getfixturevalue("cluster")
+    running: Cluster = request.getfixturevalue("cluster")
     return running.kubectl
 
 
@@ -69,7 +73,7 @@ def image(request: pytest.FixtureRequest) -> str:
         if not name:
             pytest.skip("CLUSTERFIT_E2E_IMAGE must name the project's image on that cluster")
         return name
-    running: test_cluster.Cluster = request.getfixturevalue("cluster")
+    running: Cluster = request.getfixturevalue("cluster")
     return running.build_and_load_image()
 
 
@@ -109,4 +113,4 @@ def pytest_runtest_makereport(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run first what starts clusters of its own: there is one per computer."""
-    items.sort(key=lambda item: item.get_closest_marker("own_cluster") is None)
+    items.sort(key=lambda item: item.path.name != "test_cluster_lifecycle.py")
