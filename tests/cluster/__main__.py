@@ -39,7 +39,7 @@ def main() -> int:
         elif command == "kueue":
             kueue(lifecycle.attach(cache, state), args)
         elif command == "kill":
-            lifecycle.attach(cache, state).kill(args.component)
+            refer(cache, state).kill(args.component)
         elif command == "restart":
             restart(cache, state, args.component)
     except ClusterError as error:

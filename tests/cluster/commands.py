@@ -158,3 +158,9 @@ class Kubectl:
 def as_list(objects: Sequence[dict[str, Any]]) -> str:
     """Write objects as one document that kubectl reads."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def wait_for_service_account(kubectl: Kubectl, namespace: str) -> None:
+    """Wait until pods can be created in a new namespace: every pod has a service account."""
+    get = (f"--namespace={namespace}", "get", "serviceaccount", "default")
+    wait_for(f"service account of {namespace}", lambda: kubectl(*get))

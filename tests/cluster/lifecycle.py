@@ -19,7 +19,7 @@ from tests.cluster import (
     storage,
 )
 from tests.cluster.cluster import Cluster, load_archives, refer
-from tests.cluster.commands import ClusterError, wait_for
+from tests.cluster.commands import ClusterError, wait_for, wait_for_service_account
 from tests.cluster.components import Components
 from tests.cluster.machine import Machine
 from tests.cluster.paths import Cache, State, write_whole
@@ -81,8 +81,7 @@ def up(cache: Cache, state: State, *, keep: bool) -> Cluster:
 def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) -> Cluster:
     """Start every part in order, waiting for none before another needs it."""
     state.create()
-    owner = None if keep else this_process()
-    write_whole(owner_record(state), json.dumps({"owner": owner}))
+    write_owner(state, this_process())  # until it is complete, whatever is to become of it
     machine = Machine(state)
     components = Components(state, machine)
     machine.create(programs.build_init(cache))
@@ -101,6 +100,9 @@ def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) 
     wait_for("the node registers", lambda: kubectl.get("node", node.NODE_NAME), timeout_seconds=120)
     cluster.wait_until_ready("kubelet")
     addons.wait_for_training_operator(kubectl)
+    wait_for_service_account(kubectl, "default")
+    if keep:
+        write_owner(state, None)
     return cluster
 
 
@@ -125,12 +127,10 @@ def find_running(cache: Cache, state: State) -> Cluster | None:
     if not state.exists():
         return None
     try:
-        owner = json.loads(owner_record(state).read_text())["owner"]
-        if owner is not None:
+        owner = read_owner(state)
+        if owner not in (None, this_process()):
             if is_alive(owner["pid"], owner["start_time"]):
-                raise InUseError(
-                    f"process {owner['pid']} is using the test cluster of this computer"
-                )
+                raise InUseError(f"process {owner['pid']} is using this computer's test cluster")
             raise ClusterError("the process that started it has died")
         return attach(cache, state)
     except InUseError:
@@ -152,25 +152,27 @@ def down(state: State) -> None:
 
 def is_kept(state: State) -> bool:
     """Whether a cluster runs that was started to be kept."""
-    record = owner_record(state)
-    if not record.exists() or json.loads(record.read_text())["owner"] is not None:
-        return False
     try:
         Machine(state).pid()
     except ClusterError:
         return False
-    return True
+    return read_owner(state) is None
 
 
 def is_owned_by_this_process(state: State) -> bool:
-    """Whether the running cluster is this process' own, to be stopped by it."""
-    record = owner_record(state)
-    return record.exists() and json.loads(record.read_text())["owner"] == this_process()
+    """Whether the cluster is this process' own, to be stopped by it."""
+    return state.exists() and read_owner(state) == this_process()
 
 
-def owner_record(state: State) -> Path:
-    """Where it is written whose cluster this is."""
-    return state.root / "cluster.json"
+def write_owner(state: State, owner: dict[str, int] | None) -> None:
+    """Record whose cluster it is: a process', or nobody's and to be kept."""
+    write_whole(state.root / "owner.json", json.dumps(owner))
+
+
+def read_owner(state: State) -> dict[str, int] | None:
+    """Read whose cluster it is."""
+    owner: dict[str, int] | None = json.loads((state.root / "owner.json").read_text())
+    return owner
 
 
 def save_logs(cache: Cache, state: State) -> None:

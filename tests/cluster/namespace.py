@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.commands import ClusterError, Kubectl, wait_for
+from tests.cluster.commands import ClusterError, Kubectl, wait_for, wait_for_service_account
 from tests.cluster.manifests import Object, claim, is_ready, phase, pod_spec
 
 DATA_CLAIM = "data"
@@ -35,6 +35,7 @@ class Namespace:
             claim(DATA_CLAIM, storage_class=storage_class),
             claim(STORAGE_CLAIM, storage_class=storage_class),
         )
+        wait_for_service_account(self.kubectl, self.name)
 
     def delete(self) -> None:
         """Delete it, and wait until its pods have given back what they held.

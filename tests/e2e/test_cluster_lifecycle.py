@@ -6,6 +6,7 @@ and after: processes, mounts, interfaces, routes, iptables, namespaces, cgroups,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -37,18 +38,16 @@ PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods")
 def look() -> dict[str, object]:
     """Describe everything on this computer that a cluster could have left behind."""
     namespaces = set()
-    for pid in processes.pids():
-        for kind in ("net", "mnt", "pid"):
-            try:
-                namespaces.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
-            except OSError:
-                continue  # it has ended meanwhile
+    for link in Path("/proc").glob("[0-9]*/ns/*"):
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            namespaces.add(str(link.readlink()))
     settings = [*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max"]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     rules = run(["iptables-save"]).splitlines()
     return {
         "processes": [line for line in map(processes.command_line, processes.pids()) if ours(line)],
         "namespaces": namespaces,
-        "mounts": [line.split()[4] for line in Path("/proc/self/mountinfo").open()],
+        "mounts": [line.split()[4] for line in mounts],
         "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "routes": run(["ip", "route", "show", "table", "all"]),
         "iptables": [line for line in rules if line[:1] in "*-"],
@@ -60,7 +59,7 @@ def look() -> dict[str, object]:
 
 def ours(command_line: list[bytes]) -> bool:
     """Whether a process is one of the cluster's."""
-    program = os.path.basename(command_line[0]) if command_line else b""
+    program = command_line[0].rpartition(b"/")[2] if command_line else b""
     return program.startswith(OURS) or os.fsencode(STATE.root) in b" ".join(command_line)
 
 
@@ -159,7 +158,7 @@ def test_stop_works_with_dead_components(before: dict[str, object]) -> None:
 def test_dead_machine_is_replaced(before: dict[str, object]) -> None:
     cli("up")
     os.kill(lifecycle.attach(CACHE, STATE).components.machine.pid(), signal.SIGKILL)
-    with pytest.raises(CommandError, match="has died; start it again"):
+    with pytest.raises(CommandError, match="died"):
         cli("env")
     cli("up")
     assert f"export KUBECONFIG={STATE.kubeconfig}" in cli("env")
@@ -171,7 +170,7 @@ def test_broken_component_fails_the_start_with_its_own_words(
     before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.cluster.controlplane.SERVICE_RANGE", "nonsense")
-    with pytest.raises(ClusterError, match=r"kube-apiserver ended(?s:.*)nonsense"):
+    with pytest.raises(ClusterError, match=r"kube-apiserver ended(?s:.*)not a valid cidr"):
         lifecycle.up(CACHE, STATE, keep=False)
     assert (CACHE.failed_start / "kube-apiserver.log").exists()
     assert look() == before
