@@ -20,6 +20,7 @@ Modules, from the ground up:
     components    one long-running program in the machine: start, kill, start again
     controlplane  etcd, API server, controller manager, scheduler
     node          containerd, kubelet, kube-proxy, the pod network
+    layout        an image as files, on its way to containerd
     project       the project's image: build it, bring it to containerd
     addons        CoreDNS and the training operator
     kueue         Kueue, with or without its PyTorchJob integration

@@ -69,10 +69,14 @@ class Cluster:
         gpus.set_gpus(self.kubectl, DEFAULT_GPUS)
 
     def build_and_load_image(
-        self, context: Path = project.CHECKOUT, dockerfile: Path | None = None
+        self, context: Path = project.CHECKOUT, *, name: str = project.PROJECT
     ) -> str:
-        """Bring the image of a checkout to the node, and return its name."""
-        image = project.build_image(self.cache, context, dockerfile)
+        """Bring the image of a checkout, or of any other context, to the node.
+
+        Returns:
+            The image's full name.
+        """
+        image = project.build_image(self.cache, context, name=name)
         project.load_image(self.cache, self.ctr, image)
         return image
 

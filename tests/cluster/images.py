@@ -19,11 +19,12 @@ from tests.cluster.commands import ClusterError, run
 from tests.cluster.paths import Cache
 from tests.cluster.programs import Program
 
-PAUSE_IMAGE = f"clusterfit.test/pause:{versions.INIT_RECIPE}"
-TRAINING_OPERATOR_IMAGE = f"clusterfit.test/training-operator:{versions.TRAINING_OPERATOR}"
-KUEUE_IMAGE = f"clusterfit.test/kueue:{versions.KUEUE}"
+REGISTRY = "clusterfit.test"
+PAUSE_IMAGE = f"{REGISTRY}/pause:{versions.INIT_RECIPE}"
+TRAINING_OPERATOR_IMAGE = f"{REGISTRY}/training-operator:{versions.TRAINING_OPERATOR}"
+KUEUE_IMAGE = f"{REGISTRY}/kueue:{versions.KUEUE}"
 # Debian with Python: what the project's image is built on here, and what small test pods run.
-BASE_IMAGE = f"clusterfit.test/base:{versions.DEBIAN_SUITE}-{versions.BASE_IMAGE_RECIPE}"
+BASE_IMAGE = f"{REGISTRY}/base:{versions.DEBIAN_SUITE}-{versions.BASE_IMAGE_RECIPE}"
 BASE_PACKAGES = "ca-certificates,python3-venv"
 
 
