@@ -13,6 +13,8 @@ from tests.cluster.commands import ClusterError
 from tests.cluster.paths import Cache, State
 from tests.cluster.project import CHECKOUT
 
+TOOLS = {"helm3": programs.HELM_3, "helm4": programs.HELM_4, "kubectl": programs.KUBECTL}
+
 
 def main() -> int:
     """Carry out one command. Errors are one message and exit status 1."""
@@ -32,6 +34,9 @@ def main() -> int:
         elif command == "env":
             lifecycle.attach(cache, state)
             print(f"export KUBECONFIG={state.kubeconfig}")
+        elif command == "tool":
+            programs.build(cache, TOOLS[args.name])
+            print(TOOLS[args.name].path(cache))
         elif command == "status":
             status(lifecycle.attach(cache, state))
         elif command == "image":
@@ -65,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop it and remove everything that it made")
     commands.add_parser("build", help="only fill the cache")
     commands.add_parser("env", help="print the variables to export")
+    tool = commands.add_parser("tool", help="build a tool if need be and print its path")
+    tool.add_argument("name", choices=sorted(TOOLS))
     commands.add_parser("status", help="show the components and the pods")
     image = commands.add_parser(
         "image", help="build the project's image, bring it to the node, print its name"

@@ -6,11 +6,12 @@ only the layers that are new are written and read.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 NAME = "org.opencontainers.image.ref.name"
 Descriptor = dict[str, Any]
@@ -44,28 +45,31 @@ class Layout:
         parts = [descriptor, manifest["config"], *manifest["layers"]]
         return {part["digest"] for part in parts}
 
-    def pack(self, archive: Path, image: str, descriptor: Descriptor, digests: set[str]) -> None:
+    def pack(
+        self, archive: IO[bytes], image: str, descriptor: Descriptor, digests: set[str]
+    ) -> None:
         """Write an archive of some of an image's blobs.
 
         Args:
-            archive: The file to write.
-            image: The name that containerd is to give it.
+            archive: Where to write it.
+            image: The name that the reader is to give it.
             descriptor: The image's entry in the index.
-            digests: The blobs that containerd lacks; it finds the others by their digests.
+            digests: The blobs that the reader lacks; it finds the others by their digests.
         """
         named = descriptor | {"annotations": {"io.containerd.image.name": image}}
         texts = {
             "oci-layout": {"imageLayoutVersion": "1.0.0"},
             "index.json": {"schemaVersion": 2, "manifests": [named]},
         }
-        with tarfile.open(archive, "w") as tar:
+        with tarfile.open(fileobj=archive, mode="w|") as tar:
             for digest in sorted(digests):
                 path = self._path(digest)
                 tar.add(path, path.relative_to(self.root))
             for name, content in texts.items():
-                path = archive.with_name(name)
-                path.write_text(json.dumps(content))
-                tar.add(path, name)
+                text = json.dumps(content).encode()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text))
 
     def tidy(self, descriptor: Descriptor, digests: set[str], shared: Path) -> None:
         """Forget every other image, and keep each blob only once on disk.

@@ -31,6 +31,10 @@ KERNEL_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 
+# Where the pod network's plugins keep their records, and will not be told otherwise. In the machine
+# a folder of ours is mounted on it, but the place to mount it on must be there on this computer.
+CNI_FOLDER = Path("/var/lib/cni")
+
 
 class Machine:
     """The namespaces of one cluster, found again by whoever has its state folder."""
@@ -40,6 +44,7 @@ class Machine:
         self.state = state
         self._init = state.root / "clusterfit-init"
         self._record = state.root / "machine.json"
+        self._made_cni_folder = state.root / "made-cni-folder"
 
     def create(self, init: Path) -> None:
         """Start process 1, and give the machine its mounts, its network and its cgroups.
@@ -68,15 +73,19 @@ class Machine:
         own = self.state.root
         self.run(["mount", "--make-rshared", "/"])  # containers' mounts must reach the kubelet
         self.run(["mount", "--types", "tmpfs", "tmpfs", "/run"])
-        self.run(["mkdir", "--parents", "/run/lock", "/var/lib/cni"])
-        for name, target in (("var-log", "/var/log"), ("var-lib-cni", "/var/lib/cni")):
+        self.run(["mkdir", "/run/lock"])
+        if not CNI_FOLDER.exists():
+            self._made_cni_folder.touch()
+            CNI_FOLDER.mkdir()
+        for name, target in (("var-log", "/var/log"), ("var-lib-cni", CNI_FOLDER)):
             (own / name).mkdir()
             self.run(["mount", "--bind", own / name, target])
         for name, value in KERNEL_SETTINGS.items():
-            shown = self.state.config / "kernel" / name
+            shown, setting = self.state.config / "kernel" / name, Path("/proc/sys") / name
             shown.parent.mkdir(parents=True, exist_ok=True)
             shown.write_text(value + "\n")
-            self.run(["mount", "--bind", shown, f"/proc/sys/{name}"])
+            if setting.exists():
+                self.run(["mount", "--bind", shown, setting])
 
     def pid(self) -> int:
         """Process 1 of the running machine, by its number outside of it.
@@ -116,6 +125,9 @@ class Machine:
         cgroups.remove()
         if self.state.exists():
             check_nothing_mounted_below(self.state.root)
+            if self._made_cni_folder.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    CNI_FOLDER.rmdir()
             shutil.rmtree(self.state.root)
 
     def _inits(self) -> list[int]:

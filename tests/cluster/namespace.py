@@ -99,6 +99,7 @@ class Namespace:
             lambda: self.kubectl.get(kind, name),
             done,
             timeout_seconds=timeout_seconds,
+            interval_seconds=0.5,
         )
 
     def read(self, path: str, claim_name: str = STORAGE_CLAIM) -> str:

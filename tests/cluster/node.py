@@ -6,12 +6,15 @@ out-of-memory score.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.cluster import cgroups, programs
-from tests.cluster.commands import run
+from tests.cluster.commands import CommandError, run
 from tests.cluster.components import Components
 from tests.cluster.images import PAUSE_IMAGE
 from tests.cluster.machine import Machine
@@ -106,8 +109,26 @@ class Ctr:
 
     def __call__(self, *args: str | Path, timeout_seconds: float = 60) -> str:
         """Run it and return what it prints."""
-        command = ["ctr", "--address", self.socket, "--namespace", "k8s.io", *args]
-        return run(self.machine.enter(command), timeout_seconds=timeout_seconds)
+        return run(self._command(*args), timeout_seconds=timeout_seconds)
+
+    @contextlib.contextmanager
+    def importing(self) -> Iterator[IO[bytes]]:
+        """Import the image archive that is written to the yielded file."""
+        command = self._command("images", "import", "-")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # its own words say more
+                yield process.stdin
+            output = process.stdout.read().decode(errors="replace")
+        if process.returncode != 0:
+            raise CommandError(command, process.returncode, output)
+
+    def _command(self, *args: str | Path) -> list[str]:
+        ctr = ["ctr", "--address", self.socket, "--namespace", "k8s.io", *args]
+        return self.machine.enter(ctr)
 
 
 def start_kubelet(cache: Cache, state: State, components: Components) -> None:

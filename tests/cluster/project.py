@@ -6,6 +6,7 @@ unchanged checkout comes the same tag and nothing is copied; after a change only
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ PROJECT = "clusterfit"
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Registries may be reached through certificates that only this machine trusts.
 CERTIFICATES = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates")
+# What pip and uv have downloaded for this user is used, and added to, by builds.
 DOWNLOADS = ("pip", "uv")
 
 
@@ -52,7 +54,7 @@ def build_image(
     arguments = {"BASE_IMAGE": BASE_IMAGE, **(build_args or {})}
     volumes = [f"{path}:{path}:ro" for path in CERTIFICATES if Path(path).is_dir()]
     for tool in DOWNLOADS:
-        downloads = cache.root / "downloads" / tool
+        downloads = downloads_home() / tool
         downloads.mkdir(parents=True, exist_ok=True)
         volumes.append(f"{downloads}:/root/.cache/{tool}")
     started = time.monotonic()
@@ -69,13 +71,11 @@ def build_image(
             "--pull-never",
             "--quiet",
             f"--iidfile={id_file}",
-            f"--tag={REGISTRY}/{name}:newest",
             f"--file={recipe}",
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *(f"--volume={volume}" for volume in volumes),
             str(context),
         )
-        buildah(cache, "rmi", "--prune", "--force")  # what earlier builds left, if nothing uses it
         identity = id_file.read_text().strip().removeprefix("sha256:")
     print(f"built the image in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return f"{REGISTRY}/{name}:{identity[:16]}"
@@ -88,16 +88,15 @@ def load_image(cache: Cache, ctr: Ctr, image: str) -> None:
     if image in ctr("images", "list", "--quiet").split():
         return
     started = time.monotonic()
-    with cache.lock(), cache.scratch() as folder:
+    with cache.lock():
         # Uncompressed, a layer's digest is known beforehand: one that is there is left alone.
         push = ["push", "--quiet", "--disable-compression"]
         buildah(cache, *push, image.rpartition(":")[2], f"oci:{layout.root}:{image}")
         descriptor = layout.descriptor(image)
         needed = layout.digests(descriptor)
         missing = needed - set(ctr("content", "list", "--quiet").split())
-        archive = folder / "image.tar"
-        layout.pack(archive, image, descriptor, missing)
-        ctr("images", "import", archive, timeout_seconds=1800)
+        with ctr.importing() as archive:
+            layout.pack(archive, image, descriptor, missing)
         layout.tidy(descriptor, needed, containerd_blobs(cache))
     print(f"loaded the image in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
@@ -127,6 +126,11 @@ def layouts(cache: Cache) -> Path:
 def containerd_blobs(cache: Cache) -> Path:
     """Where containerd keeps layers."""
     return cache.containerd / "io.containerd.content.v1.content" / "blobs" / "sha256"
+
+
+def downloads_home() -> Path:
+    """Where this user's package managers keep what they downloaded."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def short_name(image: str) -> str:

@@ -32,7 +32,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Programs that run only as part of the cluster, by the names of their files.
 OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
 # Where the programs would leave files, were it not for the machine's own mounts.
-PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods")
+PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", "/var/lib/cni")
 
 
 def look() -> dict[str, object]:
