@@ -19,8 +19,9 @@ Modules, from the ground up:
     machine       the namespaces: create, enter, destroy
     components    one long-running program in the machine: start, kill, start again
     controlplane  etcd, API server, controller manager, scheduler
-    node          containerd, kubelet, kube-proxy, the pod network
-    layout        an image as files, on its way to containerd
+    containerd    the container runtime and the pods' network
+    node          kubelet, kube-proxy
+    imagestore    buildah's store, and how an image travels to containerd
     project       the project's image: build it, bring it to containerd
     addons        CoreDNS and the training operator
     kueue         Kueue, with or without its PyTorchJob integration

@@ -10,8 +10,7 @@ from pathlib import Path
 from tests.cluster import lifecycle, programs
 from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
-from tests.cluster.paths import Cache, State
-from tests.cluster.project import CHECKOUT
+from tests.cluster.paths import CHECKOUT, Cache, State
 
 TOOLS = {"helm3": programs.HELM_3, "helm4": programs.HELM_4, "kubectl": programs.KUBECTL}
 

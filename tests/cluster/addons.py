@@ -16,6 +16,7 @@ from typing import Any
 from tests.cluster import images, programs
 from tests.cluster.commands import Kubectl, run, wait_for
 from tests.cluster.components import Components
+from tests.cluster.manifests import pytorchjob
 from tests.cluster.network import NODE_ADDRESS
 from tests.cluster.paths import Cache, State
 from tests.cluster.programs import Program
@@ -74,18 +75,8 @@ def apply_training_operator(cache: Cache, kubectl: Kubectl) -> None:
 
 def wait_for_training_operator(kubectl: Kubectl) -> None:
     """Wait until a PyTorchJob would be accepted: the operator runs and its webhook answers."""
-    probe = {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "probe", "namespace": OPERATOR_NAMESPACE},
-        "spec": {
-            "pytorchReplicaSpecs": {"Worker": {"template": {"spec": {"containers": [CONTAINER]}}}}
-        },
-    }
+    probe = pytorchjob("probe", images.BASE_IMAGE, ["true"])
     wait_until_accepted(kubectl, OPERATOR_NAMESPACE, OPERATOR, probe)
-
-
-CONTAINER = {"name": "pytorch", "image": images.BASE_IMAGE}
 
 
 def wait_until_accepted(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import (
+    containerd,
     gpus,
     images,
     node,
@@ -18,7 +19,7 @@ from tests.cluster.commands import Kubectl
 from tests.cluster.components import Components
 from tests.cluster.kueue import apply_kueue, delete_kueue
 from tests.cluster.machine import Machine
-from tests.cluster.paths import Cache, State
+from tests.cluster.paths import CHECKOUT, Cache, State
 
 DEFAULT_GPUS = 8
 
@@ -38,9 +39,9 @@ class Cluster:
         return self.state.kubeconfig
 
     @property
-    def ctr(self) -> node.Ctr:
+    def ctr(self) -> containerd.Ctr:
         """The container runtime's client."""
-        return node.Ctr(self.components.machine, self.state)
+        return containerd.Ctr(self.components.machine, self.state)
 
     def kill(self, component: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
         """End a component (`kube-apiserver`, `kubelet`, ...) and leave it so."""
@@ -68,9 +69,7 @@ class Cluster:
         )
         gpus.set_gpus(self.kubectl, DEFAULT_GPUS)
 
-    def build_and_load_image(
-        self, context: Path = project.CHECKOUT, *, name: str = project.PROJECT
-    ) -> str:
+    def build_and_load_image(self, context: Path = CHECKOUT, *, name: str = project.PROJECT) -> str:
         """Bring the image of a checkout, or of any other context, to the node.
 
         Returns:
@@ -115,7 +114,7 @@ def refer(cache: Cache, state: State) -> Cluster:
     )
 
 
-def load_archives(ctr: node.Ctr, archives: dict[str, Path]) -> None:
+def load_archives(ctr: containerd.Ctr, archives: dict[str, Path]) -> None:
     """Import the images that containerd does not have."""
     there = set(ctr("images", "list", "--quiet").split())
     for image, archive in archives.items():

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.cluster import programs, versions
 from tests.cluster.commands import ClusterError, run
+from tests.cluster.imagestore import contained
 from tests.cluster.paths import Cache
 from tests.cluster.programs import Program
 
@@ -111,12 +112,6 @@ def debian_mirror() -> str:
             "building the base image needs a Debian mirror, and apt is set up with none"
         )
     return sites[0]
-
-
-def contained(command: Sequence[str | Path], timeout_seconds: float) -> str:
-    """Run a command that mounts things, so that they are gone when it is, however it ends."""
-    isolate = ["unshare", "--mount", "--propagation", "private", "--"]
-    return run(["nice", "-n", "5", *isolate, *command], timeout_seconds=timeout_seconds)
 
 
 def archive_path(cache: Cache, image: str) -> Path:

@@ -86,6 +86,8 @@ def delete_kueue(cache: Cache, kubectl: Kubectl) -> None:
     that one where an integration has been turned off, so they are taken off here. Its webhooks go
     before their server does: without it they would refuse every new pod.
     """
+    if not kubectl("get", "namespace", KUEUE_NAMESPACE, "--ignore-not-found"):
+        return
     for kind in ("workloads", "localqueues", "clusterqueues", "resourceflavors"):
         remove_objects(kubectl, f"{kind}.kueue.x-k8s.io")
     webhooks = "mutatingwebhookconfigurations,validatingwebhookconfigurations"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.cluster import (
     addons,
+    containerd,
     controlplane,
     images,
     node,
@@ -86,7 +87,7 @@ def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) 
     components = Components(state, machine)
     machine.create(programs.build_init(cache))
     controlplane.start_etcd(cache, state, components)
-    node.start_containerd(cache, state, components)
+    containerd.start_containerd(cache, state, components)
     kubectl = controlplane.start_api_server(cache, state, components)
     controlplane.start_controllers(cache, state, components)
     cluster = Cluster(cache, state, components, kubectl)

@@ -22,6 +22,7 @@ PACKAGE_OF = {
     "ip": "iproute2",
     "openssl": "openssl",
     "buildah": "buildah",
+    "containers-storage": "containers-storage",
     "debootstrap": "debootstrap",
 }
 

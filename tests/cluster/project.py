@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.commands import ClusterError
-from tests.cluster.images import BASE_IMAGE, REGISTRY, base_archive, contained
-from tests.cluster.layout import Layout
-from tests.cluster.node import Ctr
-from tests.cluster.paths import Cache, write_whole
+from tests.cluster.containerd import Ctr
+from tests.cluster.images import BASE_IMAGE, REGISTRY, base_archive
+from tests.cluster.imagestore import ImageStore
+from tests.cluster.paths import CHECKOUT, Cache, write_whole
 
 PROJECT = "clusterfit"
-CHECKOUT = Path(__file__).resolve().parents[2]
 # Registries may be reached through certificates that only this machine trusts.
 CERTIFICATES = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates")
 # What pip and uv have downloaded for this user is used, and added to, by builds.
@@ -59,11 +58,11 @@ def build_image(
         volumes.append(f"{downloads}:/root/.cache/{tool}")
     started = time.monotonic()
     with cache.lock(), cache.scratch() as folder:
-        if BASE_IMAGE not in buildah(cache, "images", "--format={{.Name}}:{{.Tag}}").split():
-            buildah(cache, "pull", "--quiet", f"docker-archive:{base}")
+        store = image_store(cache)
+        if not store.has(BASE_IMAGE):
+            store.buildah("pull", "--quiet", f"docker-archive:{base}")
         id_file = folder / "id"
-        buildah(
-            cache,
+        store.buildah(
             "bud",
             "--layers",
             "--isolation=chroot",  # needs no capability that a container lacks
@@ -83,49 +82,39 @@ def build_image(
 
 def load_image(cache: Cache, ctr: Ctr, image: str) -> None:
     """Bring an image that `build_image` named to containerd, if it is not there."""
-    layout = Layout(layouts(cache) / short_name(image))
-    write_whole(layout.root / "newest", image)
+    write_whole(newest(cache) / short_name(image), image)
     if image in ctr("images", "list", "--quiet").split():
         return
     started = time.monotonic()
+    store, image_id = image_store(cache), image.rpartition(":")[2]
     with cache.lock():
-        # Uncompressed, a layer's digest is known beforehand: one that is there is left alone.
-        push = ["push", "--quiet", "--disable-compression"]
-        buildah(cache, *push, image.rpartition(":")[2], f"oci:{layout.root}:{image}")
-        descriptor = layout.descriptor(image)
-        needed = layout.digests(descriptor)
-        missing = needed - set(ctr("content", "list", "--quiet").split())
+        missing = store.digests(image_id) - set(ctr("content", "list", "--quiet").split())
         with ctr.importing() as archive:
-            layout.pack(archive, image, descriptor, missing)
-        layout.tidy(descriptor, needed, containerd_blobs(cache))
+            store.pack(archive, image_id, image, missing)
     print(f"loaded the image in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-
-
-def buildah(cache: Cache, *args: str) -> str:
-    """Run buildah on a store of our own."""
-    store = cache.root / "buildah"
-    where = [f"--root={store}/root", f"--runroot={store}/run", "--storage-driver=overlay"]
-    return contained(["buildah", *where, *args], timeout_seconds=3600)
 
 
 def prune_images(cache: Cache, ctr: Ctr) -> None:
     """Remove images built here, but the newest of each name, while nothing runs that needs them."""
     there = ctr("images", "list", "--quiet").split()
-    for newest in layouts(cache).glob("*/newest"):
-        own = [image for image in there if short_name(image) == newest.parent.name]
-        earlier = [image for image in own if image != newest.read_text()]
-        if earlier:
-            ctr("images", "delete", *earlier)
+    for record in newest(cache).glob("*"):
+        own = [image for image in there if short_name(image) == record.name]
+        earlier = [image for image in own if image != record.read_text()]
+        # Kubernetes' side of containerd names each image a second time, by its id.
+        ids = tuple(f"sha256:{image.rpartition(':')[2]}" for image in earlier)
+        names = [*earlier, *(image for image in there if ids and image.startswith(ids))]
+        if names:
+            ctr("images", "delete", *names)
 
 
-def layouts(cache: Cache) -> Path:
-    """Where the layouts are that images are handed over by, one for each name."""
-    return cache.images / "layouts"
+def image_store(cache: Cache) -> ImageStore:
+    """The store that images are built in."""
+    return ImageStore(cache.root / "buildah")
 
 
-def containerd_blobs(cache: Cache) -> Path:
-    """Where containerd keeps layers."""
-    return cache.containerd / "io.containerd.content.v1.content" / "blobs" / "sha256"
+def newest(cache: Cache) -> Path:
+    """Where it is written which image of each name was loaded last."""
+    return cache.images / "newest"
 
 
 def downloads_home() -> Path:

@@ -30,7 +30,7 @@ from typing import Any
 from tests.cluster import programs
 from tests.cluster.commands import ClusterError, Kubectl, run
 from tests.cluster.components import Components
-from tests.cluster.paths import Cache, State
+from tests.cluster.paths import CHECKOUT, Cache, State
 
 PROVISIONER = "clusterfit.test/shared"
 SHARED_CLASS = "clusterfit-shared"
@@ -41,7 +41,6 @@ CLASSES: dict[str, dict[str, str]] = {
     ROOT_OWNED_CLASS: {"mode": "0755"},
     SMALL_CLASS: {"mode": "1777", "medium": "Memory"},
 }
-CHECKOUT = Path(__file__).resolve().parents[2]
 UNITS = {
     "": 1,
     "k": 10**3,

@@ -22,13 +22,12 @@ from tests.cluster.images import BASE_IMAGE
 from tests.cluster.machine import KERNEL_SETTINGS
 from tests.cluster.manifests import claim, is_ready
 from tests.cluster.namespace import STORAGE_CLAIM, Namespace
-from tests.cluster.paths import Cache, State
+from tests.cluster.paths import CHECKOUT, Cache, State
 from tests.cluster.preflight import UnsuitableError
 
 CACHE = Cache.from_environment()
 STATE = State.from_environment()
 CLI = [sys.executable, "-m", "tests.cluster"]
-CHECKOUT = Path(__file__).resolve().parents[2]
 # Programs that run only as part of the cluster, by the names of their files.
 OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
 # Where the programs would leave files, were it not for the machine's own mounts.
