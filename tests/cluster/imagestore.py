@@ -29,10 +29,16 @@ class ImageStore:
         """Refer to a store; buildah makes it if it is not there."""
         self.root = root
 
-    def buildah(self, *args: str) -> str:
-        """Run buildah on the store and return what it prints."""
+    def buildah(self, *args: str, scratch: Path | None = None) -> str:
+        """Run buildah on the store and return what it prints.
+
+        Args:
+            args: Its command and arguments.
+            scratch: Where it puts layers for a while, which can take gigabytes.
+        """
+        temporary = ["env", f"TMPDIR={scratch}"] if scratch else []
         where = [f"--root={self.root}/root", f"--runroot={self.root}/run"]
-        return contained(["buildah", *where, "--storage-driver=overlay", *args])
+        return contained([*temporary, "buildah", *where, "--storage-driver=overlay", *args])
 
     def has(self, image: str) -> bool:
         """Whether an image of that name is in the store."""

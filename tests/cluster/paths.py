@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.processes import is_alive, this_process
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -51,8 +53,17 @@ class Cache:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary folder on the cache's file system, so that a rename out of it is atomic."""
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self.root))
+        """A temporary folder on the cache's file system, so that a rename out of it is atomic.
+
+        What processes left that were killed is removed at the next occasion.
+        """
+        for left in self.root.glob(".scratch-*"):
+            pid, started = left.name.split("-")[1:3]
+            if not is_alive(int(pid), int(started)):
+                shutil.rmtree(left, ignore_errors=True)
+        own = this_process()
+        prefix = f".scratch-{own['pid']}-{own['start_time']}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root))
         try:
             yield folder
         finally:

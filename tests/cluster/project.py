@@ -60,11 +60,12 @@ def build_image(
     with cache.lock(), cache.scratch() as folder:
         store = image_store(cache)
         if not store.has(BASE_IMAGE):
-            store.buildah("pull", "--quiet", f"docker-archive:{base}")
+            store.buildah("pull", "--quiet", f"docker-archive:{base}", scratch=folder)
         id_file = folder / "id"
         store.buildah(
             "bud",
             "--layers",
+            "--force-rm",
             "--isolation=chroot",  # needs no capability that a container lacks
             "--network=host",
             "--pull-never",
@@ -74,6 +75,7 @@ def build_image(
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *(f"--volume={volume}" for volume in volumes),
             str(context),
+            scratch=folder,
         )
         identity = id_file.read_text().strip().removeprefix("sha256:")
     print(f"built the image in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
