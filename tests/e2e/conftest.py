@@ -1,0 +1,116 @@
+"""Fixtures for tests on a real cluster.
+
+By default they use this computer's test cluster: the one that was started to be kept
+(`make cluster-up`), or else one of their own, stopped at the end. CLUSTERFIT_E2E_KUBECONFIG names
+another cluster instead; then
+
+    CLUSTERFIT_E2E_IMAGE          the project's image, where the nodes can pull it
+    CLUSTERFIT_E2E_BASE_IMAGE     a small image with python3 (default: python:3.11-slim)
+    CLUSTERFIT_E2E_STORAGE_CLASS  a class of ReadWriteMany volumes (default: the cluster's)
+
+and tests that need control over the cluster's components are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import lifecycle
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import Kubectl
+from tests.cluster.images import BASE_IMAGE
+from tests.cluster.namespace import Namespace
+from tests.cluster.paths import Cache, State
+from tests.cluster.preflight import UnsuitableError
+
+FAILED = Path(__file__).with_name("failed")
+OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The test cluster of this computer, for tests that also break it."""
+    if OTHER_CLUSTER:
+        pytest.skip("needs control over the cluster's components, which only our own gives")
+    cache, state = Cache.from_environment(), State.from_environment()
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that it is stopped then too
+    try:
+        running = lifecycle.up(cache, state, keep=False)
+    except UnsuitableError as reason:
+        if os.environ.get("CI"):
+            pytest.fail(str(reason), pytrace=False)
+        pytest.skip(str(reason))
+    yield running
+    if lifecycle.is_owned_by_this_process(state):
+        lifecycle.down(state)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def kubectl(request: pytest.FixtureRequest) -> Kubectl:
+    """The administrator's kubectl, on whichever cluster is tested."""
+    if OTHER_CLUSTER:
+        return Kubectl(Path(OTHER_CLUSTER))
+    running: Cluster = request.getfixturevalue("cluster")
+    return running.kubectl
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> str:
+    """The project's image, as its Dockerfile builds it."""
+    if OTHER_CLUSTER:
+        name = os.environ.get("CLUSTERFIT_E2E_IMAGE", "")
+        if not name:
+            pytest.skip("CLUSTERFIT_E2E_IMAGE must name the project's image on that cluster")
+        return name
+    running: Cluster = request.getfixturevalue("cluster")
+    return running.build_and_load_image()
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A namespace that enforces `restricted`, with the claims `data` and `storage`."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = f"e2e-{words[:40].strip('-')}-{secrets.token_hex(2)}"
+    base_image = os.environ.get("CLUSTERFIT_E2E_BASE_IMAGE", "python:3.11-slim")
+    own = Namespace(
+        name,
+        Kubectl(kubectl.kubeconfig, kubectl.program, name),
+        base_image if OTHER_CLUSTER else BASE_IMAGE,
+    )
+    own.create(os.environ.get("CLUSTERFIT_E2E_STORAGE_CLASS", "") if OTHER_CLUSTER else "")
+    yield own
+    own.delete()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """When a test fails, save what its namespace and the cluster say, before they are gone."""
+    report = yield
+    own = item.funcargs.get("namespace") if isinstance(item, pytest.Function) else None
+    if report.failed and report.when == "call" and isinstance(own, Namespace):
+        folder = FAILED / re.sub(r"[^\w.-]+", "_", item.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        own.save(folder)
+        logs = State.from_environment().logs
+        if not OTHER_CLUSTER and logs.is_dir():
+            shutil.copytree(logs, folder / "cluster")
+        report.sections.append(("cluster", f"objects, events and logs are in {folder}"))
+    return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what starts clusters of its own: there is one per computer."""
+    items.sort(key=lambda item: item.path.name != "test_cluster_lifecycle.py")

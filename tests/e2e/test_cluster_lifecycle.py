@@ -1,0 +1,184 @@
+"""Proofs that the test cluster leaves nothing behind, however it ends.
+
+These tests start clusters of their own, through the command line, and compare this computer before
+and after: processes, mounts, interfaces, routes, iptables, namespaces, cgroups, kernel settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import cgroups, lifecycle, preflight, processes
+from tests.cluster.commands import ClusterError, CommandError, run, wait_for
+from tests.cluster.images import BASE_IMAGE
+from tests.cluster.machine import KERNEL_SETTINGS
+from tests.cluster.manifests import claim, is_ready
+from tests.cluster.namespace import STORAGE_CLAIM, Namespace
+from tests.cluster.paths import CHECKOUT, Cache, State
+from tests.cluster.preflight import UnsuitableError
+
+CACHE = Cache.from_environment()
+STATE = State.from_environment()
+CLI = [sys.executable, "-m", "tests.cluster"]
+# Programs that run only as part of the cluster, by the names of their files.
+OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
+# Where the programs would leave files, were it not for the machine's own mounts.
+PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", "/var/lib/cni")
+
+
+def look() -> dict[str, object]:
+    """Describe everything on this computer that a cluster could have left behind."""
+    namespaces = set()
+    for link in Path("/proc").glob("[0-9]*/ns/*"):
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            namespaces.add(str(link.readlink()))
+    settings = [*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max"]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    rules = run(["iptables-save"]).splitlines()
+    return {
+        "processes": [line for line in map(processes.command_line, processes.pids()) if ours(line)],
+        "namespaces": namespaces,
+        "mounts": [line.split()[4] for line in mounts],
+        "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "routes": run(["ip", "route", "show", "table", "all"]),
+        "iptables": [line for line in rules if line[:1] in "*-"],
+        "cgroups": [root for root in cgroups.roots() if (root / cgroups.NAME).exists()],
+        "settings": [read(Path("/proc/sys") / name) for name in settings],
+        "places": [place for place in (*PLACES, STATE.root) if Path(place).exists()],
+    }
+
+
+def ours(command_line: list[bytes]) -> bool:
+    """Whether a process is one of the cluster's."""
+    program = command_line[0].rpartition(b"/")[2] if command_line else b""
+    return program.startswith(OURS) or os.fsencode(STATE.root) in b" ".join(command_line)
+
+
+def read(path: Path) -> str:
+    """Read a kernel setting, which this kernel may not have."""
+    return path.read_text() if path.exists() else "absent"
+
+
+@pytest.fixture
+def before() -> Iterator[dict[str, object]]:
+    """This computer without a cluster."""
+    if os.environ.get("CLUSTERFIT_E2E_KUBECONFIG"):
+        pytest.skip("tests our own cluster, not another one")
+    try:
+        lifecycle.prepare(CACHE)
+    except UnsuitableError as reason:
+        if os.environ.get("CI"):
+            pytest.fail(str(reason), pytrace=False)
+        pytest.skip(str(reason))
+    if lifecycle.is_kept(STATE):
+        pytest.skip("a cluster is kept running here; stop it first (make cluster-down)")
+    lifecycle.down(STATE)
+    yield look()
+    lifecycle.down(STATE)
+
+
+def cli(*args: str) -> str:
+    """Run the harness to its end."""
+    return run([*CLI, *args], cwd=CHECKOUT, timeout_seconds=300)
+
+
+def begin(until: str) -> subprocess.Popen[bytes]:
+    """Begin to start a cluster, and return when it has come as far as a component."""
+    process = subprocess.Popen([*CLI, "up"], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    record = STATE.records / f"{until}.json"
+    wait_for(f"{until} was started", lambda: record.exists() or process.poll() is not None)
+    assert process.poll() is None, "the start ended early"
+    return process
+
+
+def run_a_pod() -> None:
+    """Give the cluster interfaces, mounts, rules and processes that only pods bring."""
+    namespace = Namespace("default", lifecycle.attach(CACHE, STATE).kubectl, BASE_IMAGE)
+    namespace.kubectl.create(claim(STORAGE_CLAIM))
+    pod = namespace.pod("pod", ["sleep", "infinity"], claims={"/claim": STORAGE_CLAIM})
+    namespace.kubectl.create(pod)
+    namespace.wait_for_pod("pod", is_ready)
+
+
+def test_stop_leaves_nothing(before: dict[str, object]) -> None:
+    cli("up")
+    run_a_pod()
+    during = look()
+    assert during["settings"] == before["settings"]
+    assert during["iptables"] == before["iptables"]
+    assert during["mounts"] == before["mounts"]
+    assert during["processes"] != before["processes"]
+    cli("down")
+    assert look() == before
+    cli("down")  # nothing to stop is no error
+
+
+@pytest.mark.parametrize("component", ["etcd", "kube-apiserver", "kubelet"])
+def test_killed_start_is_cleaned_up_by_the_next(before: dict[str, object], component: str) -> None:
+    process = begin(until=component)
+    process.kill()
+    process.wait()
+    assert look() != before
+    cli("up")
+    run_a_pod()
+    cli("down")
+    assert look() == before
+
+
+@pytest.mark.parametrize("reason", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_start_cleans_up_itself(
+    before: dict[str, object], reason: signal.Signals
+) -> None:
+    process = begin(until="kube-apiserver")
+    process.send_signal(reason)
+    assert process.wait(60) == 130
+    assert look() == before
+
+
+def test_stop_works_with_dead_components(before: dict[str, object]) -> None:
+    cli("up")
+    run_a_pod()
+    for component in ("containerd", "kubelet", "kube-apiserver"):
+        cli("kill", component)
+    with pytest.raises(CommandError, match="died"):
+        cli("env")
+    cli("down")
+    assert look() == before
+
+
+def test_dead_machine_is_replaced(before: dict[str, object]) -> None:
+    cli("up")
+    os.kill(lifecycle.attach(CACHE, STATE).components.machine.pid(), signal.SIGKILL)
+    with pytest.raises(CommandError, match="died"):
+        cli("env")
+    cli("up")
+    assert f"export KUBECONFIG={STATE.kubeconfig}" in cli("env")
+    cli("down")
+    assert look() == before
+
+
+def test_broken_component_fails_the_start_with_its_own_words(
+    before: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.cluster.controlplane.SERVICE_RANGE", "nonsense")
+    with pytest.raises(ClusterError, match=r"kube-apiserver ended(?s:.*)not a valid cidr"):
+        lifecycle.up(CACHE, STATE, keep=False)
+    assert (CACHE.failed_start / "kube-apiserver.log").exists()
+    assert look() == before
+
+
+def test_computer_without_root_is_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(UnsuitableError) as error:
+        preflight.check_machine()
+    assert str(error.value).startswith("the test cluster needs root, this is user 1000: run as")
+    assert "CLUSTERFIT_E2E_KUBECONFIG" in str(error.value)
+    assert "\n" not in str(error.value)
