@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy that re-signs traffic only the system's certificates are right.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: install check test test-all demo generate format lock clean
+.PHONY: install check test test-all demo e2e cluster-up cluster-down generate format lock clean
 
 install: $(READY)
 
@@ -33,6 +33,16 @@ test-all: $(READY)
 
 # A file's tests share what they have run, so a file stays on one worker.
 PARALLEL := --numprocesses 2 --dist loadfile
+
+# Builds what the cluster needs where that is missing: about twenty minutes the first time.
+e2e: $(READY)
+	$(BIN)/pytest tests/e2e
+
+cluster-up: $(READY)
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: $(READY)
+	$(BIN)/python -m tests.cluster down
 
 demo: $(READY)
 	$(BIN)/python examples/write_digits.py demo/digits
