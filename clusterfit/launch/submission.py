@@ -35,7 +35,18 @@ def load_submission(
         narrowed.append(f"stages={json.dumps(list_step_stages(step, ()))}")
     if gpus != GPUS_FROM_FILE:
         narrowed.append(f"platform.gpus={gpus}")
-    run = load_run_file(files, narrowed).run_file
+    try:
+        run = load_run_file(files, narrowed).run_file
+    except ConfigError as error:
+        if gpus == GPUS_FROM_FILE:
+            raise
+        # The loader knows options only as --set; the user wrote --gpus.
+        raise ConfigError(
+            *(
+                fault.replace("(--set)", "(--gpus)") if fault.startswith("platform.gpus") else fault
+                for fault in error.faults
+            )
+        ) from None
     check_for_cluster(run)
     return run
 
