@@ -57,11 +57,12 @@ def test_the_readme_first_commands_work_as_typed(
     from clusterfit.cli import main
 
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
-    assert len(commands) == 3
+    assert len(commands) == 7
     monkeypatch.chdir(tmp_path)
-    init, check, run = (shlex.split(command)[1:] for command in commands)
-    for arguments in (init, check):
+    init, check, run, render, *_ = (shlex.split(command)[1:] for command in commands)
+    for arguments in (init, check, render):
         with pytest.raises(SystemExit) as ending:
             main(arguments)
         assert ending.value.code in {None, 0}, capsys.readouterr().err
+    assert "kind: PyTorchJob" in capsys.readouterr().out
     assert run == ["run", "pipeline", "-f", init[-1]], "the file that init writes is what is run"
