@@ -17,8 +17,10 @@ TOOLS = {"helm3": programs.HELM_3, "helm4": programs.HELM_4, "kubectl": programs
 
 def main() -> int:
     """Carry out one command. Errors are one message and exit status 1."""
-    # A terminated start must clean up like an interrupted one.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A start must clean up when it is interrupted or terminated, in the background too, where a
+    # shell has SIGINT ignored.
+    for reason in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(reason, signal.default_int_handler)
     args = build_parser().parse_args()
     cache, state = Cache.from_environment(), State.from_environment()
     try:

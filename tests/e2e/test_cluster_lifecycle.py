@@ -37,9 +37,10 @@ PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", 
 def look() -> dict[str, object]:
     """Describe everything on this computer that a cluster could have left behind."""
     namespaces = set()
-    for link in Path("/proc").glob("[0-9]*/ns/*"):
-        with contextlib.suppress(OSError):  # the process has ended meanwhile
-            namespaces.add(str(link.readlink()))
+    for kind in ("net", "pid"):  # others on this computer may well make mount namespaces
+        for link in Path("/proc").glob(f"[0-9]*/ns/{kind}"):
+            with contextlib.suppress(OSError):  # the process has ended meanwhile
+                namespaces.add(str(link.readlink()))
     settings = [*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max"]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     rules = run(["iptables-save"]).splitlines()
