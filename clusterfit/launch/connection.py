@@ -61,6 +61,10 @@ def connect(access: Access) -> Connection:
     except OSError as error:
         raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
 
+    if not client.configuration.verify_ssl:
+        # The kubeconfig says so; a warning for every request would bury what we have to say.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
     def read_headers() -> dict[str, str]:
         settings = client.configuration.auth_settings()
         return {auth["key"]: auth["value"] for auth in settings.values()}

@@ -8,10 +8,10 @@ from typing import Final
 
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, RELEASE_RESOURCES, Api
-from clusterfit.launch.failures import ClusterError, NotFoundError
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.jobs import Phase, resume_stage, suspend_stage
-from clusterfit.launch.plan import PlannedStage, Release
+from clusterfit.launch.plan import ROLE_LABEL, PlannedStage, Release
 from clusterfit.launch.sequence import StageView, look
 
 _POLL_SECONDS: Final = 1.0
@@ -73,8 +73,11 @@ def delete_release(
         try:
             for item in api.select(resource, labels=labels):
                 api.delete(resource, item["metadata"]["name"])
-        except NotFoundError:
-            continue
+        except (NotFoundError, NotPermittedError):
+            continue  # whoever may not list a kind has not created any of it either
+    # Helm leaves the pod of `helm test` behind.
+    for pod in api.select(PODS, labels=f"{labels},{ROLE_LABEL}=test"):
+        api.delete(PODS, pod["metadata"]["name"])
     deadline = time.monotonic() + _GONE_SECONDS
     said = -1
     while True:
@@ -83,7 +86,7 @@ def delete_release(
             return
         if len(pods) != said:
             said = len(pods)
-            say(f"waiting for {said} pods of {plan.release} to end")
+            say(f"waiting for {said} pod{'s' if said > 1 else ''} of {plan.release} to end")
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"release {plan.release}: removed, but pods are still ending: {', '.join(pods)}; "
