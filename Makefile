@@ -24,6 +24,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m clusterfit.config.generate --check
+	$(BIN)/python scripts/write_manifests.py --check
 
 test: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m "not campaign"
@@ -53,6 +54,7 @@ DEMO := --data-root demo --storage-root demo/runs --nproc-per-node 2
 
 generate: $(READY)
 	$(BIN)/python -m clusterfit.config.generate
+	$(BIN)/python scripts/write_manifests.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -64,6 +66,7 @@ lock: $(READY)
 	$(COMPILE) requirements/uv.in -o requirements/uv.lock
 	$(COMPILE) pyproject.toml -o requirements/launcher.lock
 	$(COMPILE) pyproject.toml --extra cpu --extra helm --extra bench --extra dev -o requirements/dev.lock
+	$(COMPILE) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 	$(COMPILE) pyproject.toml --extra cpu -c requirements/dev.lock -o requirements/cpu.lock
 	$(COMPILE) pyproject.toml --extra gpu -c requirements/dev.lock -o requirements/gpu.lock
 

@@ -29,7 +29,7 @@ from clusterfit.worker.gang import Gang, Place, read_place
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
 from clusterfit.worker.orphan import die_with_parent
-from clusterfit.worker.overwrite import obey_overwrite
+from clusterfit.worker.overwrite import is_overwrite_pending, obey_overwrite
 from clusterfit.worker.samples import fix_samples
 from clusterfit.worker.versions import read_versions
 
@@ -62,12 +62,26 @@ def main() -> int:
 def _run_stage(assignment: Assignment, place: Place, log: Log) -> int:
     if place.node_rank == 0:
         return _lead(assignment, place, log)
-    if is_stage_finished(assignment, place.world_size):
+    if _is_known_finished(assignment, place):
         log.info("already finished")
         return 0
     with Gang.join(place, log) as gang:
         code = _run_ranks(assignment, place, gang.writer_token, gang.attempt_number, log)
         return gang.leave(code)
+
+
+def _is_known_finished(assignment: Assignment, place: Place) -> bool:
+    """Tell whether this node can already see that there is nothing to do.
+
+    It may look before node 0 has listed the images or removed what is to be done again, so what it
+    misses is no fault: node 0 is the judge of the run directory.
+    """
+    if is_overwrite_pending(assignment):
+        return False
+    try:
+        return is_stage_finished(assignment, place.world_size)
+    except ClusterfitError:
+        return False
 
 
 def _lead(assignment: Assignment, place: Place, log: Log) -> int:

@@ -10,21 +10,27 @@ from clusterfit.errors import MissingInputError, WriteError
 from clusterfit.worker.arguments import Assignment
 
 
+def is_overwrite_pending(assignment: Assignment) -> bool:
+    """Tell whether there is a token that has not been obeyed yet."""
+    if not assignment.overwrite:
+        return False
+    try:
+        record = read_json(assignment.run.overwrite_file(assignment.stage))
+    except MissingInputError:
+        return True
+    return bool(record.get("token") != assignment.overwrite)
+
+
 def obey_overwrite(assignment: Assignment, guard: Guard) -> None:
     """Remove the stage's artifacts, unless this token was obeyed before.
 
     The token belongs to one submission and is recorded in the run directory, so a retried pod does
     not erase what its first attempt has done.
     """
-    if not assignment.overwrite:
+    if not is_overwrite_pending(assignment):
         return
     run, stage = assignment.run, assignment.stage
     record = run.overwrite_file(stage)
-    try:
-        if read_json(record).get("token") == assignment.overwrite:
-            return
-    except MissingInputError:
-        pass
     folder = run.stage(stage)
     try:
         guard()

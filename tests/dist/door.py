@@ -196,7 +196,9 @@ class Bench:
         assert ending.code == 0, ending.text
         return ending
 
-    def start_worker(self, stage: str, nproc: int, submission: str) -> Process:
+    def start_worker(
+        self, stage: str, nproc: int, submission: str, **environment: str
+    ) -> Process:
         """Start the worker's entry as a pod does."""
         path = self.storage_root / f"{self.config['name']}.{stage}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +207,8 @@ class Bench:
             *(sys.executable, "-m", "clusterfit.worker", stage, f"--config={path}"),
             *(f"--data-root={self.data_root}", f"--storage-root={self.storage_root}"),
         ]
-        return Process(command, {"PET_NPROC_PER_NODE": str(nproc), "PET_RDZV_ID": submission, "CUDA_VISIBLE_DEVICES": ""})
+        place = {"PET_NPROC_PER_NODE": str(nproc), "PET_RDZV_ID": submission}
+        return Process(command, place | {"CUDA_VISIBLE_DEVICES": ""} | environment)
 
     def artifacts(self, command: str) -> Ending:
         """Run `clusterfit artifacts ls` or `verify` on the run."""
