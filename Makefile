@@ -1,4 +1,4 @@
-# The developer interface: every command that README.md and docs/developing.md name is here.
+# The developer interface: every make target that README.md and docs/ name is here.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
