@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from clusterfit.worker.entry import main
+from clusterfit.worker.entry.main import main
 
 sys.exit(main())

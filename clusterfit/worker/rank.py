@@ -31,7 +31,7 @@ def main() -> int:
         run = assignment.run
         log = Log(options.stage, rank, run.rank_log(options.stage, options.attempt, rank))
         writer = Writer(run.owner_file, options.writer)
-        program = import_module(f"clusterfit.worker.{assignment.stage}")
+        program = import_module(f"clusterfit.worker.stages.{assignment.stage}")
         with open_process_group(assignment.config.device, options.attempt, log) as env:
             program.run(Context(assignment, env, log, writer))
     except PeerFailedError as error:

@@ -20,7 +20,7 @@ from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.manifest import read_manifest
 from clusterfit.artifacts.parts import part_name
 from clusterfit.logline import parse_line
-from clusterfit.worker.small_resnet import SmallResNet
+from clusterfit.worker.networks.small_resnet import SmallResNet
 
 from .conftest import CONFIG, write_images
 from .door import Bench, list_files

@@ -99,7 +99,7 @@ def test_metrics_hold_one_sane_line_an_epoch(finished: Bench, stage: str) -> Non
 def test_trained_weights_load_by_key(finished: Bench, stage: str, num_classes: int) -> None:
     import torch
 
-    from clusterfit.worker.small_resnet import SmallResNet
+    from clusterfit.worker.networks.small_resnet import SmallResNet
 
     state = load_file(finished.run.backbone(stage))
     model = SmallResNet(num_classes)

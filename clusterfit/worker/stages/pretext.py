@@ -7,17 +7,17 @@ from torch import nn
 
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.layout import TRAIN
-from clusterfit.worker.backbone import build_model
 from clusterfit.worker.context import Context
-from clusterfit.worker.identity import list_targets
-from clusterfit.worker.images import Batch, ImageSet
-from clusterfit.worker.training import Training, fit
-from clusterfit.worker.views import (
+from clusterfit.worker.data.images import Batch, ImageSet
+from clusterfit.worker.data.views import (
     Normalizer,
     build_pretext_view,
     choose_memory_format,
     rotate_fourfold,
 )
+from clusterfit.worker.identity import list_targets
+from clusterfit.worker.networks.backbone import build_model
+from clusterfit.worker.training.loop import Training, fit
 
 NUM_ROTATIONS = 4
 

@@ -12,17 +12,17 @@ from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.artifacts.manifest import Manifest
 from clusterfit.errors import InvalidDataError
-from clusterfit.worker.backbone import build_model
 from clusterfit.worker.context import Context
-from clusterfit.worker.identity import list_partitions, list_targets, require_manifest
-from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
-from clusterfit.worker.training import Training, fit
-from clusterfit.worker.views import (
+from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.views import (
     Normalizer,
     build_crop_view,
     build_train_view,
     choose_memory_format,
 )
+from clusterfit.worker.identity import list_partitions, list_targets, require_manifest
+from clusterfit.worker.networks.backbone import build_model
+from clusterfit.worker.training.loop import Training, fit
 
 
 def run(context: Context) -> None:

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from clusterfit.worker.distenv import DistEnv
-from clusterfit.worker.probe import LabelledFeatures, probe_linear, vote_neighbors
+from clusterfit.worker.probes.probe import LabelledFeatures, probe_linear, vote_neighbors
 
 NUM_CLASSES = 4
 

@@ -18,8 +18,8 @@ from clusterfit.artifacts.parts import PartHeader, part_name, read_part_header, 
 from clusterfit.errors import InvalidDataError, RetryableError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import list_partitions, list_targets
-from clusterfit.worker.inference import FrozenBackbone, load_model
 from clusterfit.worker.log import ProgressReporter
+from clusterfit.worker.networks.inference import FrozenBackbone, load_model
 from clusterfit.worker.versions import read_versions
 
 _EXCLUDED_NAME = "excluded.txt"

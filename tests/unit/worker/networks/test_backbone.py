@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from clusterfit.errors import ConfigError
-from clusterfit.worker.backbone import (
+from clusterfit.worker.networks.backbone import (
     Extractor,
     Pooling,
     build_model,

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 
 from clusterfit.worker.cores import count_cores
+from clusterfit.worker.data.views import View
 from clusterfit.worker.randomness import derive_seed, seeded
-from clusterfit.worker.views import View
 
 Key = tuple[int, int]
 """(epoch, sample_index): all that an image's view depends on beside the seed."""

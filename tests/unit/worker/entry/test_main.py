@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterfit.worker import entry
+from clusterfit.worker.entry import main as entry
 
 
 @pytest.fixture(autouse=True)

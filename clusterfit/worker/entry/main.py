@@ -24,13 +24,13 @@ from clusterfit.errors import (
     ClusterfitError,
 )
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
-from clusterfit.worker.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
-from clusterfit.worker.gang import Gang, Place, read_place
+from clusterfit.worker.entry.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
+from clusterfit.worker.entry.gang import Gang, Place, read_place
+from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
+from clusterfit.worker.entry.samples import fix_samples
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
 from clusterfit.worker.orphan import die_with_parent
-from clusterfit.worker.overwrite import is_overwrite_pending, obey_overwrite
-from clusterfit.worker.samples import fix_samples
 from clusterfit.worker.versions import read_versions
 
 
@@ -119,7 +119,9 @@ def _run_ranks(
     assignment: Assignment, place: Place, writer_token: str, attempt_number: int, log: Log
 ) -> int:
     """Start this node's ranks under torchrun's agent and return their common exit code."""
-    from clusterfit.worker.agent import run_agent  # torch: paid only where there is work to do
+    from clusterfit.worker.entry.agent import (
+        run_agent,  # torch: paid only where there is work to do
+    )
 
     command = [
         sys.executable,

@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from clusterfit.config.tree import CenterView, Pretext, Train
-from clusterfit.worker.randomness import derive_seed, permute, seeded
-from clusterfit.worker.views import (
+from clusterfit.worker.data.views import (
     Normalizer,
     View,
     build_center_view,
@@ -22,6 +21,7 @@ from clusterfit.worker.views import (
     choose_memory_format,
     rotate_fourfold,
 )
+from clusterfit.worker.randomness import derive_seed, permute, seeded
 
 VIEWS = {
     "center": build_center_view(CenterView(resize_pixels=12, crop_pixels=8)),

@@ -12,7 +12,7 @@ import pytest
 from clusterfit.artifacts.dataset import Samples
 from clusterfit.config.tree import Data
 from clusterfit.errors import InvalidDataError, MissingInputError
-from clusterfit.worker.samples import list_samples
+from clusterfit.worker.entry.samples import list_samples
 
 WriteFolder = Callable[..., Path]
 

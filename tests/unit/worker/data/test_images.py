@@ -14,8 +14,15 @@ import torch
 from PIL import Image
 
 from clusterfit.config.tree import CenterView, Train
-from clusterfit.worker.images import Batch, Example, ImageSet, build_loader, collate, read_image
-from clusterfit.worker.views import build_center_view, build_train_view
+from clusterfit.worker.data.images import (
+    Batch,
+    Example,
+    ImageSet,
+    build_loader,
+    collate,
+    read_image,
+)
+from clusterfit.worker.data.views import build_center_view, build_train_view
 
 VIEW = build_center_view(CenterView(resize_pixels=8, crop_pixels=8))
 CPU = torch.device("cpu")

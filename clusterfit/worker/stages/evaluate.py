@@ -15,9 +15,9 @@ from clusterfit.config.tree import EvaluatedBackbone, Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import list_targets, require_backbone
-from clusterfit.worker.inference import FrozenBackbone, load_model
 from clusterfit.worker.log import ProgressReporter
-from clusterfit.worker.probe import LabelledFeatures, probe_linear, vote_neighbors
+from clusterfit.worker.networks.inference import FrozenBackbone, load_model
+from clusterfit.worker.probes.probe import LabelledFeatures, probe_linear, vote_neighbors
 from clusterfit.worker.randomness import permute
 from clusterfit.worker.versions import read_versions
 

@@ -10,8 +10,8 @@ import torch
 
 from clusterfit.artifacts.manifest import Identity
 from clusterfit.errors import InvalidDataError, WriteError
-from clusterfit.worker.checkpoint import Checkpoints
 from clusterfit.worker.log import Log
+from clusterfit.worker.training.checkpoint import Checkpoints
 
 
 def no_guard() -> None:

@@ -15,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine_exit_codes
 from clusterfit.worker.cores import count_cores
-from clusterfit.worker.gang import Place
+from clusterfit.worker.entry.gang import Place
 from clusterfit.worker.log import Log
 
 GRACE_SECONDS: Final = 105

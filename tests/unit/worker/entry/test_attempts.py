@@ -8,7 +8,7 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.errors import NoProgressError
-from clusterfit.worker.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
+from clusterfit.worker.entry.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
 
 
 def no_guard() -> None:

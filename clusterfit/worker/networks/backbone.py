@@ -19,8 +19,8 @@ from torchvision.models.feature_extraction import (
 )
 
 from clusterfit.errors import ConfigError
+from clusterfit.worker.networks.small_resnet import SmallResNet
 from clusterfit.worker.randomness import derive_seed, seeded
-from clusterfit.worker.small_resnet import SmallResNet
 
 SMALL_RESNET: Final = "resnet8_small"
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from clusterfit.config.tree import Recipe
-from clusterfit.worker.views import choose_memory_format
+from clusterfit.worker.data.views import choose_memory_format
 
 _WARM_UP_STEPS: Final = 2
 """DDP rebuilds its buckets on the forward after the first backward."""

@@ -11,10 +11,10 @@ from torch import nn
 from clusterfit.config.tree import CenterView, Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.weights import load_backbone_weights
-from clusterfit.worker.backbone import Extractor, Pooling, build_model
 from clusterfit.worker.context import Context
-from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
-from clusterfit.worker.views import Normalizer, build_center_view, choose_memory_format
+from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.views import Normalizer, build_center_view, choose_memory_format
+from clusterfit.worker.networks.backbone import Extractor, Pooling, build_model
 
 _ANY_NUM_CLASSES = 2
 """A head nobody asks: backbones are loaded without theirs."""

@@ -22,12 +22,12 @@ from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.config.schedule import Schedule
 from clusterfit.config.tree import Pretext, Train
 from clusterfit.errors import InvalidDataError, TerminatedError
-from clusterfit.worker.checkpoint import Checkpoints
 from clusterfit.worker.context import Context
-from clusterfit.worker.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.randomness import derive_seed, permute
-from clusterfit.worker.stepping import Stepper
+from clusterfit.worker.training.checkpoint import Checkpoints
+from clusterfit.worker.training.stepping import Stepper
 from clusterfit.worker.versions import read_versions
 
 EPOCH_CHECKPOINT_SECONDS: Final = 30.0

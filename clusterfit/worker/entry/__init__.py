@@ -1,0 +1,1 @@
+"""The first process of a pod: it prepares a stage, starts its ranks and answers for them."""

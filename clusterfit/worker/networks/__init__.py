@@ -1,0 +1,1 @@
+"""Backbones: built by name, cut at a layer, frozen for inference."""

@@ -1,0 +1,1 @@
+"""One program per stage, each read from top to bottom."""
