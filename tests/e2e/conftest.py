@@ -18,18 +18,22 @@ import re
 import secrets
 import shutil
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster import lifecycle
 from tests.cluster.cluster import Cluster
-from tests.cluster.commands import Kubectl
+from tests.cluster.commands import Kubectl, run
 from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import UnsuitableError
+from tests.e2e.digits import RUN, WORLD_SIZE, write_images, write_run_file
+from tests.e2e.product import Product
 
 FAILED = Path(__file__).with_name("failed")
 OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
@@ -91,6 +95,39 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Name
     own.create(os.environ.get("CLUSTERFIT_E2E_STORAGE_CLASS", "") if OTHER_CLUSTER else "")
     yield own
     own.delete()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a few digits, which no test changes."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The digits run by `clusterfit run` on this computer: what every cluster must arrive at."""
+    storage = tmp_path_factory.mktemp("reference")
+    clusterfit = Path(sys.executable).with_name("clusterfit")
+    run_file = write_run_file(storage / "digits.yaml", "not-used:here")
+    run(
+        [
+            *(clusterfit, "run", "pipeline", "-f", run_file),
+            *(f"--nproc-per-node={WORLD_SIZE}", f"--data-root={images}"),
+            f"--storage-root={storage}",
+        ],
+        timeout_seconds=900,
+    )
+    return RunDirectory(storage, RUN)
+
+
+@pytest.fixture
+def product(namespace: Namespace, image: str, images: Path, tmp_path: Path) -> Product:
+    """A user of a namespace whose data claim holds the digits."""
+    user = Product(namespace, tmp_path, image)
+    user.put(images / RUN, f"data:{RUN}")
+    return user
 
 
 @pytest.hookimpl(wrapper=True)
