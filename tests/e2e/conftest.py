@@ -18,7 +18,6 @@ import re
 import secrets
 import shutil
 import signal
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,12 +26,12 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster import lifecycle
 from tests.cluster.cluster import Cluster
-from tests.cluster.commands import Kubectl, run
+from tests.cluster.commands import Kubectl
 from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import UnsuitableError
-from tests.e2e.digits import RUN, WORLD_SIZE, write_images, write_run_file
+from tests.e2e.digits import RUN, run_here, write_images
 from tests.e2e.product import Product
 
 FAILED = Path(__file__).with_name("failed")
@@ -108,18 +107,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The digits run by `clusterfit run` on this computer: what every cluster must arrive at."""
-    storage = tmp_path_factory.mktemp("reference")
-    clusterfit = Path(sys.executable).with_name("clusterfit")
-    run_file = write_run_file(storage / "digits.yaml", "not-used:here")
-    run(
-        [
-            *(clusterfit, "run", "pipeline", "-f", run_file),
-            *(f"--nproc-per-node={WORLD_SIZE}", f"--data-root={images}"),
-            f"--storage-root={storage}",
-        ],
-        timeout_seconds=900,
-    )
-    return RunDirectory(storage, RUN)
+    return run_here("pipeline", images, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture

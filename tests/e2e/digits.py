@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from clusterfit.artifacts.layout import RunDirectory
+from tests.cluster.commands import run
 from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
 
 RUN = "digits"
@@ -90,3 +93,20 @@ def write_run_file(path: Path, image: str, changes: Mapping[str, Any] | None = N
         section[last] = value
     path.write_text(json.dumps(settings, indent=1), encoding="utf-8")  # YAML holds JSON
     return path
+
+
+def run_here(
+    step: str, images: Path, storage_root: Path, changes: Mapping[str, Any] | None = None
+) -> RunDirectory:
+    """Run the digits on this computer, by `clusterfit run` and as many ranks as on a cluster."""
+    storage_root.mkdir(exist_ok=True)
+    run_file = write_run_file(storage_root / f"{RUN}.yaml", "not-used:here", changes)
+    clusterfit = Path(sys.executable).with_name("clusterfit")
+    run(
+        [
+            *(clusterfit, "run", step, "-f", run_file, f"--nproc-per-node={WORLD_SIZE}"),
+            *(f"--data-root={images}", f"--storage-root={storage_root}"),
+        ],
+        timeout_seconds=900,
+    )
+    return RunDirectory(storage_root, RUN)

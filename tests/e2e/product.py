@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Product:
     namespace: Namespace
     folder: Path
     image: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What this user's run files have at some dotted keys, unlike everybody's."""
 
     # What a user types.
 
@@ -72,6 +74,7 @@ class Product:
 
     def write(self, changes: Mapping[str, Any] | None = None) -> Path:
         """Write the run file of the digits and return its path."""
+        changes = {**self.changes, **(changes or {})}
         return write_run_file(self.folder / f"{RUN}.yaml", self.image, changes)
 
     def put(self, source: Path, target: str) -> None:
@@ -96,6 +99,15 @@ class Product:
         answer = self.type("status", RUN, "--output=json")
         assert answer.code in (0, 1), str(answer)
         return answer.code, {item["stage"]: item for item in json.loads(answer.stdout)["stages"]}
+
+    def wait_for_cause(self, stage: str, word: str, timeout_seconds: float = 120) -> dict[str, Any]:
+        """Wait until `clusterfit status` says why a stage does not move; return what it says."""
+        return wait_for(
+            f"status says {word!r} of {stage}",
+            lambda: self.status()[1][stage],
+            lambda said: word in said.get("cause", ""),
+            timeout_seconds=timeout_seconds,
+        )
 
     @property
     def environment(self) -> dict[str, str]:
