@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,8 +13,9 @@ from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.files_pod import run_files_pod, wait_until_ended
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_copies import EXIT_NONE
+from clusterfit.launch.log_seen import Seen
 from clusterfit.launch.log_stream import Cursor, read_lines
-from clusterfit.launch.plan import Plan, PlannedStage, Release
+from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
     is_running,
@@ -74,7 +75,7 @@ class _Follow:
     """What the readers of a stage's pods share."""
 
     api: Api
-    plan: Plan
+    release: Release
     stage: PlannedStage
     wanted: Wanted
     say: Say
@@ -150,7 +151,7 @@ def follow_stage(
 
     Lines of one pod keep their order; those of several come as they arrive.
     """
-    shared = _Follow(api, release.plan, stage, wanted, say)
+    shared = _Follow(api, release, stage, wanted, say)
     threads = [
         threading.Thread(target=_follow_node, args=(shared, node), daemon=True)
         for node in wanted.find_nodes(stage)
@@ -177,38 +178,57 @@ def read_copies(
     Raises:
         NotFoundError: There are none.
     """
-    run = release.plan.run
-    folder = f"/storage/{run}/logs/{stage.stage}"
-    command = ["python", "-m", "clusterfit.launch.log_copies", folder, f"--back={back}"]
-    command += [f"--rank={rank}" for rank in wanted.ranks]
     say("no pods are left; reading the copies on the claim" if not back else
         "reading an earlier attempt from the copies on the claim")  # fmt: skip
-    with run_files_pod(api, release.files_pod, run, command, say) as pod:
-        exit_code = wait_until_ended(api, pod)
-        if exit_code == EXIT_NONE:
-            which = "no earlier attempt" if back else "nothing"
-            raise NotFoundError(f"run {run}: {which} of stage {stage.stage} is kept on the claim")
-        if exit_code:
-            raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
-        lines = list(read_lines(api, pod, Cursor(), follow=False))
+    lines = _print_copies(api, release, stage, wanted.ranks, [f"--back={back}"], say)
+    if not lines:
+        which = "no earlier attempt" if back else "nothing"
+        raise NotFoundError(
+            f"run {release.plan.run}: {which} of stage {stage.stage} is kept on the claim"
+        )
     for line in lines[-wanted.tail :] if wanted.tail else lines:
         rank = (parse_line(line) or {}).get("rank", "0")
         yield Line(int(rank) // stage.processes_per_node if rank.isdigit() else 0, line)
 
 
+def _print_copies(
+    api: Api,
+    release: Release,
+    stage: PlannedStage,
+    ranks: Iterable[int],
+    options: list[str],
+    say: Say,
+) -> list[str]:
+    """Return what a pod with the claim prints of the copies; nothing where there are none."""
+    run = release.plan.run
+    folder = f"/storage/{run}/logs/{stage.stage}"
+    command = ["python", "-m", "clusterfit.launch.log_copies", folder, *options]
+    command += [f"--rank={rank}" for rank in ranks]
+    with run_files_pod(api, release.files_pod, run, command, say) as pod:
+        exit_code = wait_until_ended(api, pod)
+        if exit_code == EXIT_NONE:
+            return []
+        if exit_code:
+            raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
+        return list(read_lines(api, pod, Cursor(), follow=False))
+
+
 def _follow_node(shared: _Follow, node: int) -> None:
     """Read one pod's log, and its successors', until the stage is over."""
-    cursor = Cursor()
+    cursor, seen = Cursor(), Seen()
     said = ""
     try:
         while not shared.stop.is_set():
             try:
                 # Asked before reading: what is over now has nothing more to say after it.
                 is_over = _is_over(shared)
-                why = _read_node(shared, node, cursor)
+                why = _read_node(shared, node, cursor, seen)
             except ClusterError as error:
                 is_over, why = False, str(error)
             if is_over and not why:
+                return
+            if is_over and seen.since:
+                _show_missing(shared, node, seen)  # its pod was removed before it was read
                 return
             if why and why != said:
                 shared.say(why)
@@ -220,12 +240,12 @@ def _follow_node(shared: _Follow, node: int) -> None:
         shared.lines.put(None)
 
 
-def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
+def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
     """Read what one pod has to say now; return why there is nothing to read, if so."""
     pod = next(
         (
             item
-            for item in select_pods(shared.api, shared.plan.run, shared.stage)
+            for item in select_pods(shared.api, shared.release.plan.run, shared.stage)
             if read_node_rank(item) == node
         ),
         None,
@@ -237,6 +257,7 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
         return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
     uid = pod["metadata"]["uid"]
     if cursor.uid and cursor.uid != uid:
+        _show_missing(shared, node, seen)
         shared.say(f"{name} was started again; its log goes on")
         cursor.stamp, cursor.count = "", 0
     is_first = not cursor.uid
@@ -249,15 +270,34 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
         tail=shared.wanted.tail if is_first else 0,
         since_seconds=shared.wanted.since_seconds if is_first else 0,
     ):
-        if shared.wanted.takes(line):
+        if shared.wanted.takes(line) and seen.is_new(line):
+            seen.add(line)
             shared.lines.put(Line(node, line))
         if shared.stop.is_set():
             break
     return ""
 
 
+def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
+    """Show what a pod said between what was read of it and its end, from the copies."""
+    stage = shared.stage
+    own = range(node * stage.processes_per_node, (node + 1) * stage.processes_per_node)
+    ranks = [rank for rank in own if not shared.wanted.ranks or rank in shared.wanted.ranks]
+    if not seen.since:
+        return  # nothing was read of it, so nothing says which of the copies are its own
+    try:
+        since = [f"--since={seen.find_start(ranks)}"]
+        copies = _print_copies(shared.api, shared.release, stage, ranks, since, shared.say)
+    except ClusterError as error:
+        shared.say(f"the last lines of a pod of {stage.stage} may be missing here: {error}")
+    else:
+        for line in seen.find_missing(copies):
+            shared.lines.put(Line(node, line))
+    seen.begin()
+
+
 def _is_over(shared: _Follow) -> bool:
     stage = shared.stage
     job = shared.api.find(stage.resource, stage.name)
-    phase = read_state(shared.plan, stage, job).phase
+    phase = read_state(shared.release.plan, stage, job).phase
     return phase.is_final or phase is Phase.MISSING

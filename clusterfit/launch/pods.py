@@ -12,7 +12,6 @@ from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
 
-
 _INSUFFICIENT: Final = re.compile(r"(\d+) Insufficient ([^\s,]*[^\s,.])")
 _ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
 """Where the scheduler goes on to what it tried besides."""

@@ -15,6 +15,7 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster import programs
+from tests.cluster.cluster import Cluster
 from tests.cluster.commands import run, wait_for
 from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
@@ -150,14 +151,15 @@ def test_uninstalled_and_installed_again_at_once(
 
 
 def test_client_releases_the_stages_while_it_follows(
-    product: Product, reference: RunDirectory
+    cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     product.put(reference.backbone("pretext"), "storage:weights/pretext.safetensors")
     same = {"extract.weights": {"from": "path", "path": "weights/pretext.safetensors"}}
     run_file = product.write({**same, "platform.sequencing": {"mode": "client"}})
     with product.begin("submit", "step1", "-f", run_file, "--follow") as typed:
-        product.wait_for_success("extract")
-        product.wait_for_success("cluster")
+        product.wait_for_pods("extract", lambda pods: len(pods) == 2)
+        cluster.restart("kube-apiserver")
+        product.wait_for_success("extract", "cluster")
         answer = typed.wait(60).expect(0)
     assert product.pods("", role="supervisor") == []
     assert "later stages start only while" in answer.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -43,12 +44,12 @@ def patch(kubectl: Kubectl, job: str, change: dict[str, Any]) -> str:
     return kubectl("patch", job, "--type=merge", f"--patch={json.dumps({'spec': change})}")
 
 
-def mount_a_secret(submitted: Product) -> dict[str, Any]:
+def mount_a_secret(submitted: Product, volume: str) -> dict[str, Any]:
     """Return the change that lets a stage show a secret to whatever it runs."""
     worker = submitted.namespace.kubectl.get(*EXTRACT.split("/"))["spec"]["pytorchReplicaSpecs"]
     changed = copy.deepcopy(worker)
     pod = changed["Worker"]["template"]["spec"]
-    pod["volumes"].append({"name": "stolen", "secret": {"secretName": "password"}})
+    pod["volumes"].append({"name": volume, "secret": {"secretName": "password"}})
     return {"pytorchReplicaSpecs": changed}
 
 
@@ -107,7 +108,7 @@ def test_supervisor_may_do_nothing_else(submitted: Product, supervisor: Kubectl)
 def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
     submitted: Product, supervisor: Kubectl, kubectl: Kubectl
 ) -> None:
-    theft = mount_a_secret(submitted)
+    theft = mount_a_secret(submitted, "stolen")
     # Why the policy is offered: without it the right to patch is enough.
     assert "patched" in patch(supervisor, EXTRACT, {**theft, "runPolicy": {"suspend": True}})
     own = patch(supervisor, EXTRACT, {"runPolicy": {"suspend": False}})
@@ -115,8 +116,11 @@ def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
     submitted.succeed("submit", "step1", "-f", submitted.write(NOWHERE), "--replace")
     kubectl("apply", f"--filename={POLICY}")
     try:
+        attempts = count()
 
         def attempt() -> str:
+            # One that got through before the policy was in force would leave nothing to change.
+            theft = mount_a_secret(submitted, f"stolen-{next(attempts)}")
             try:
                 return patch(log_in(submitted, f"{RUN}-step1-supervisor"), EXTRACT, theft)
             except CommandError as error:
