@@ -115,6 +115,18 @@ CASES = {
         'Pod Security refuses its pods: PodSecurity "restricted"',
         "extraVolumes",
     ),
+    "a quota that one of the pods was within": (
+        evidence(
+            STARTING,
+            pods=[unschedulable("0/1 nodes: 1 node(s) had untolerated taint")],
+            job_events=[
+                {"reason": "SuccessfulCreatePod", "message": "Created pod: run-extract-worker-0"},
+                {"reason": "FailedCreatePod", "message": "forbidden: exceeded quota: q"},
+            ],
+        ),
+        "exceeded quota: q",
+        "ask for less",
+    ),
     "a quota": (
         evidence(
             STARTING,
