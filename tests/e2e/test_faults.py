@@ -25,7 +25,7 @@ machine, twice, and what cached DNS adds."""
 
 def start_training(product: Product, reference: RunDirectory) -> list[str]:
     """Submit step 2 and wait until it has made some checkpoints; return its pods' uids."""
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("step2")
     product.wait_for_line("train", "msg=epoch epoch=3 ")
     return uids(product.pods("train"))
@@ -85,7 +85,7 @@ def test_training_waits_out_a_drained_node(
 def test_training_and_its_reader_outlive_the_control_plane(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("step2")
     with product.begin("logs", RUN, "train", "--follow") as follow:
         product.wait_for_line("train", "msg=epoch epoch=3 ")
@@ -106,7 +106,7 @@ def test_training_and_its_reader_outlive_the_control_plane(
 def test_supervisor_that_was_replaced_releases_the_next_stage(
     product: Product, reference: RunDirectory
 ) -> None:
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("pipeline", {"stages": ["train", "evaluate"], "evaluate.backbones": [
         {"label": "ClusterFit", "from": "run", "stage": "train"},
     ]})  # fmt: skip
@@ -160,7 +160,7 @@ def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
     hook = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hook"},
             "data": {"sitecustomize.py": LINGER}}  # fmt: skip
     product.namespace.kubectl.create(hook)
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("step2", {
         "platform.extraVolumes": [{"name": "hook", "mountPath": "/hook", "readOnly": True,
                                    "source": {"configMap": {"name": "hook"}}}],
