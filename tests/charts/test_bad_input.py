@@ -76,7 +76,8 @@ WRONG: dict[str, tuple[Values, str, str]] = {
         {"platform": {"extraVolumes": [SCRATCH, SCRATCH]}}, "given twice", "given twice",
     ),
     "a capability with its prefix": (
-        {"platform": {"capabilities": ["cap_ipc_lock"]}}, "capabilities.0", "/platform/capabilities/0",
+        {"platform": {"capabilities": ["cap_ipc_lock"]}},
+        "capabilities.0", "/platform/capabilities/0",
     ),
     "a capability given twice": (
         {"platform": {"capabilities": ["IPC_LOCK", "IPC_LOCK"]}}, "given twice", "given twice",
