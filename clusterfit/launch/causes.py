@@ -42,6 +42,8 @@ class Evidence:
     """The stage before, where this one is held."""
     waits_in_vain: bool
     """Whether that stage has failed for good."""
+    supervisor_queue: str = ""
+    """Where Kueue has put the supervisor in a queue as well, which queue."""
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""
@@ -89,6 +91,13 @@ def _explain_held(evidence: Evidence) -> Cause:
         return Cause(
             f"waits for {evidence.waits_for}; nothing in the cluster starts it",
             f"keep `{evidence.command('wait')}` running",
+        )
+    if evidence.supervisor_queue:
+        return Cause(
+            f"waits for {evidence.waits_for}; the supervisor, which would start it, waits in queue "
+            f"{evidence.supervisor_queue} itself",
+            f"`{evidence.command('wait')}` starts no stage in this mode; with "
+            "platform.sequencing.mode: client it would, and no supervisor is needed",
         )
     return Cause(f"waits for {evidence.waits_for}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clusterfit.launch.api import WORKLOADS, Api
+from clusterfit.launch.api import JOBS, WORKLOADS, Api
 from clusterfit.launch.causes import Cause, Evidence, count_restarts, find_cause
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.jobs import JobState, Phase, find_workload, read_state
+from clusterfit.launch.jobs import QUEUE_LABEL, JobState, Phase, find_workload, read_state
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import is_running, select_events, select_pods
@@ -130,7 +130,16 @@ def _gather(
         queue_position=position,
         waits_for=waits_for,
         waits_in_vain=waits_in_vain,
+        supervisor_queue=_find_supervisor_queue(api, plan) if state.phase is Phase.HELD else "",
     )
+
+
+def _find_supervisor_queue(api: Api, plan: Plan) -> str:
+    """Return the Kueue queue in which the supervisor waits, which nobody asked for."""
+    job = api.find(JOBS, f"{plan.release}-supervisor") if plan.sequencing == "cluster" else None
+    if job is None or not job["spec"].get("suspend", False):
+        return ""
+    return str(job["metadata"].get("labels", {}).get(QUEUE_LABEL, ""))
 
 
 def _find_position(api: Api, workload: Manifest | None) -> int:

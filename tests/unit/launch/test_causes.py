@@ -193,6 +193,11 @@ CASES = {
         "clusterfit logs",
     ),
     "held": (evidence(JobState(Phase.HELD)), "waits for pretext", ""),
+    "held, and the supervisor queued": (
+        evidence(JobState(Phase.HELD), supervisor_queue="default"),
+        "waits for pretext; the supervisor, which would start it, waits in queue default itself",
+        "sequencing.mode: client",
+    ),
     "held for ever": (
         evidence(JobState(Phase.HELD), waits_in_vain=True),
         "will not start: pretext failed",
