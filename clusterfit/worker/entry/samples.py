@@ -14,8 +14,9 @@ from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples
 from clusterfit.artifacts.files import Guard, read_array
 from clusterfit.artifacts.layout import TRAIN
 from clusterfit.config.tree import Data
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
+from clusterfit.worker.data.outage import is_outage
 from clusterfit.worker.identity import list_partitions
 from clusterfit.worker.log import Log
 
@@ -72,7 +73,7 @@ def list_samples(
         raise MissingInputError(
             f"data.{partition}: {location} is not a folder; paths under data start at the data root"
         )
-    paths = sorted(_walk(location))
+    paths = sorted(_walk(location, f"data.{partition}"))
     if not paths:
         raise MissingInputError(
             f"data.{partition}: no image below {location}; wanted are files named "
@@ -93,16 +94,35 @@ def list_samples(
     return Samples(full_paths, labels, names)
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield image paths relative to `folder`; hidden files and folders are left out."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x
-                yield prefix + entry.name
+def _walk(folder: Path, where: str) -> Iterator[str]:
+    """Yield image paths relative to `folder`; hidden files and folders are left out.
+
+    Links are followed, but not back to a folder that they are in.
+    """
+
+    def walk(path: str, prefix: str, inside: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        stat = os.stat(path)  # noqa: PTH116 - a Path for each of a million entries costs minutes
+        identity = (stat.st_dev, stat.st_ino)
+        if identity in inside:
+            raise InvalidDataError(
+                f"{where}: {path} is a link back to a folder that it is in; remove the link"
+            )
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from walk(entry.path, f"{prefix}{entry.name}/", (*inside, identity))
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                    yield prefix + entry.name
+
+    try:
+        yield from walk(str(folder), "", ())
+    except OSError as error:
+        fault = f"{where}: cannot list {error.filename or folder}: {error.strerror}"
+        if is_outage(error):
+            raise RetryableError(fault) from error
+        raise MissingInputError(f"{fault}; mend it, or move it out of {folder}") from error
 
 
 def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
