@@ -22,7 +22,7 @@ from clusterfit.worker.entry.gang import Place
 from clusterfit.worker.entry.ranks import Ranks
 
 from .conftest import CONFIG
-from .door import find_descendants, wait_until
+from .door import find_descendants, is_alive, wait_until
 
 PLACE = Place(1, 0, 2, "127.0.0.1", 0, "submission")
 
@@ -94,14 +94,6 @@ def test_ranks_come_from_it_and_end_with_it(ranks: Ranks) -> None:
         wait_until(lambda: len(find_descendants(nursery)) == 2, 60, "there are two ranks")
         started = find_descendants(nursery)
         os.kill(nursery, signal.SIGKILL)
-        wait_until(lambda: not any(map(_is_alive, started)), 10, "the ranks end with it")
+        wait_until(lambda: not any(map(is_alive, started)), 10, "the ranks end with it")
         with pytest.raises(RetryableError, match="forked from ended with -9"):
             ranks.poll()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return status.rpartition(b")")[2].split()[0] != b"Z"
