@@ -73,8 +73,13 @@ def read_samples(folder: Path) -> Samples:
         text = (folder / "samples.txt").read_bytes().decode()
         labels = np.array(read_array(folder / "labels.npy")) if record["labelled"] else None
         samples = Samples(tuple(text.split("\n")[:-1]), labels, tuple(record["class_names"]))
-        is_unchanged = samples.fingerprint == record["fingerprint"]
-    except (OSError, UnicodeDecodeError, KeyError, MissingInputError):
+        has_row_each = labels is None or labels.shape == (len(samples.paths),)
+        is_unchanged = (
+            samples.fingerprint == record["fingerprint"]
+            and has_row_each
+            and (labels is None or labels.dtype == np.int64)
+        )
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, MissingInputError):
         is_unchanged = False
     if not is_unchanged:
         raise InvalidDataError(

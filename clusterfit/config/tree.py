@@ -7,7 +7,7 @@ An empty string or list means "not given"; 0 means "no limit" where a field says
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -30,11 +30,18 @@ RunName = Annotated[
 ]
 """A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
 
+OtherRunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),
+    Wanted("another run's name, or nothing"),
+]
 ModelName = Annotated[str, StringConstraints(min_length=1)]
+_STEP: Final = r"([^/.\x00][^/\x00]*|\.([^/.\x00][^/\x00]*)?|\.\.[^/\x00]+)"
+"""A part of a path that is not `..`, written without lookahead: Helm's engine has none."""
 RelativePath = Annotated[
     str,
-    StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$"),
-    Wanted("a path below its root, so without `/` in front"),
+    StringConstraints(pattern=rf"^({_STEP}(/({_STEP})?)*)?$"),
+    Wanted("a path below its root, so without `/` in front and without `..`"),
 ]
 """A path below one of the two roots; empty where it is not given."""
 
@@ -42,11 +49,7 @@ RelativePath = Annotated[
 class Inputs(Section):
     """Artifacts that another run has already made."""
 
-    features: Annotated[
-        str,
-        StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$"),
-        Wanted("another run's name, or nothing"),
-    ] = ""
+    features: OtherRunName = ""
     """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
     the number of clusters extracts once."""
 
@@ -292,7 +295,7 @@ class EvaluatedBackbone(Section):
     source: Annotated[Literal["run", "path", "random"], Field(alias="from")]
     """`run`: what a stage of a run has trained. `path`: a weights file below the storage root.
     `random`: the seed's initialisation."""
-    run: str = ""
+    run: OtherRunName = ""
     """With `from: run`: the run's name; empty: this run."""
     stage: Literal["", "pretext", "train"] = ""
     """With `from: run`: the stage whose backbone is meant."""
