@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import clusterfit
-from clusterfit.cli import artifacts, config, files, init, logs, run, runs, submit, supervise
+from clusterfit.cli import (
+    artifacts,
+    config,
+    files,
+    import_vissl,
+    init,
+    logs,
+    run,
+    runs,
+    submit,
+    supervise,
+)
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -24,6 +35,7 @@ app = typer.Typer(
 
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
+app.command("import-vissl")(import_vissl.import_vissl)
 app.command("run")(run.run)
 app.command("render")(submit.render)
 app.command("submit")(submit.submit)

@@ -49,6 +49,10 @@ class Inputs(Section):
     ] = ""
     """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
     the number of clusters extracts once."""
+    assignments: RelativePath = ""
+    """A .npy below the storage root with one cluster per train image, in the data set's order: an
+    integer from 0, or -1 for none. Train takes it in place of this run's cluster stage. K is the
+    largest and one; empty: none is given."""
 
 
 class Data(Section):
@@ -391,6 +395,11 @@ class Algorithm(Section):
             raise ValueError(
                 f"inputs.features: got {self.inputs.features}, whose features stand in for this "
                 "run's; leave extract out of stages"
+            )
+        if self.inputs.assignments and "cluster" in self.stages:
+            raise ValueError(
+                f"inputs.assignments: got {self.inputs.assignments}, which stands in for this "
+                "run's clusters; leave cluster out of stages"
             )
         return self
 
