@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import clusterfit
-from clusterfit.cli import artifacts, config, files, init, logs, run, runs, submit, supervise
+from clusterfit.cli import (
+    artifacts,
+    config,
+    files,
+    init,
+    logs,
+    plan,
+    run,
+    runs,
+    submit,
+    supervise,
+)
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -25,6 +36,7 @@ app = typer.Typer(
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("render")(submit.render)
 app.command("submit")(submit.submit)
 app.command("list")(runs.list_runs)
