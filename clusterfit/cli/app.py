@@ -16,6 +16,7 @@ from clusterfit.cli import (
     import_vissl,
     init,
     logs,
+    plan,
     run,
     runs,
     submit,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("import-vissl")(import_vissl.import_vissl)
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("render")(submit.render)
 app.command("submit")(submit.submit)
 app.command("list")(runs.list_runs)

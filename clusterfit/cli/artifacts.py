@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterfit.cli.options import StorageRoot
+from clusterfit.cli.sizes import format_bytes
 
 if TYPE_CHECKING:
     from clusterfit.artifacts.layout import RunDirectory
 
 app = typer.Typer(help="List and verify what runs have made.", no_args_is_help=True)
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @app.command("ls")
@@ -31,7 +30,7 @@ def list_(
         print(f"no runs below {storage_root}")
     for directory in runs:
         for artifact in list_artifacts(directory):
-            size = _format_bytes(artifact.size_bytes)
+            size = format_bytes(artifact.size_bytes)
             files = f"{len(artifact.manifest.files)} files"
             name = f"{directory.name}/{artifact.name}"
             print(f"{name:<44} {files:>12} {size:>10}  {artifact.manifest.fingerprint[:12]}")
@@ -65,11 +64,3 @@ def _find_run(storage_root: Path, name: str) -> RunDirectory:
         others = ", ".join(run.name for run in list_runs(storage_root)) or "none"
         raise MissingInputError(f"no run {name} below {storage_root}; there are: {others}")
     return directory
-
-
-def _format_bytes(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("the last unit ends the loop")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from clusterfit.config.loading import check_node
 from clusterfit.config.tree import RunFile
-from clusterfit.interop.vissl_config.evaluation import read_probes
+from clusterfit.interop.vissl_config.evaluation import read_heads
 from clusterfit.interop.vissl_config.files import (
     Placement,
     find_weights,
@@ -27,6 +27,7 @@ from clusterfit.interop.vissl_config.text import format_run_file
 from clusterfit.interop.vissl_config.transforms import (
     names_of_transforms,
     read_center_view,
+    read_heads_view,
     read_pretext_view,
     read_train_view,
 )
@@ -223,15 +224,26 @@ def _read_evaluation(reading: Reading) -> list[Placement]:
     read_center_view(reading, "TEST", "evaluate")
     model = find_model(reading, "evaluate.backbones.model")
     weights = find_weights(reading, "evaluate.backbones.path")
-    read_probes(reading, model, weights.ours if weights else "")
+    read_heads_view(reading)
+    read_heads(reading, model, weights.ours if weights else "")
+    _read_optimization(reading, "evaluate.heads")
     _read_precision(reading, "evaluate")
-    _read_loaders(reading)
     return [*placements, weights] if weights else placements
 
 
 def _read_recipe(reading: Reading, section: str) -> None:
     """Set what pretext and train have in common."""
     read_model(reading, f"{section}.model")
+    _read_optimization(reading, section)
+    _read_precision(reading, section)
+
+
+def _read_optimization(reading: Reading, section: str) -> None:
+    """Set schedule, SGD and checkpoints.
+
+    Raises:
+        ConfigError: it is not SGD.
+    """
     if reading.text("OPTIMIZER.name") != "sgd":
         raise reading.fault("OPTIMIZER.name", "sgd")
     if reading.flag("OPTIMIZER.use_larc"):
@@ -265,7 +277,6 @@ def _read_recipe(reading: Reading, section: str) -> None:
         )
     if reading.integer("CHECKPOINT.CHECKPOINT_ITER_FREQUENCY") > 0:
         reading.carry("CHECKPOINT.CHECKPOINT_ITER_FREQUENCY", f"{section}.checkpointEverySteps")
-    _read_precision(reading, section)
     _read_loaders(reading)
 
 

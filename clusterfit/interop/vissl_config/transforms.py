@@ -35,6 +35,14 @@ def read_train_view(reading: Reading, section: str) -> None:
     _apply(reading, "TRAIN", section, _TRAIN_VIEW)
 
 
+def read_heads_view(reading: Reading) -> None:
+    """Translate the random crops that linear heads are trained on."""
+    names = names_of_transforms(reading, "TRAIN")
+    if "RandomHorizontalFlip" not in names:
+        reading.set("evaluate.heads.horizontalFlip", False)
+    _apply(reading, "TRAIN", "evaluate.heads", _HEADS_VIEW)
+
+
 def read_pretext_view(reading: Reading) -> None:
     """Translate RotNet's augmentation."""
     names = {item.get("name") for item in _list_transforms(reading, "TRAIN")}
@@ -128,6 +136,13 @@ def _random_resized_crop(reading: Reading, key: str, item: Transform, section: s
     reading.carry(key, f"{section}.cropPixels", _pixels(reading, key, item), change)
 
 
+def _crop_for_heads(reading: Reading, key: str, item: Transform, section: str) -> None:
+    _random_resized_crop(reading, key, item, section)
+    size = reading.take_back(f"{section}.cropPixels")
+    if size != reading.setting("evaluate.cropPixels", size):
+        raise reading.fault(key, "the size of the test images' crop")
+
+
 def _color_jitter(reading: Reading, key: str, item: Transform, section: str) -> None:
     changes = [_others(item, *_JITTER)]
     strengths = []
@@ -188,6 +203,10 @@ _CENTER_VIEW: Final[dict[str, Rule]] = _COMMON | {
 _TRAIN_VIEW: Final[dict[str, Rule]] = _COMMON | {
     "RandomResizedCrop": _random_resized_crop,
     "ColorJitter": _color_jitter,
+    "RandomHorizontalFlip": _flip,
+}
+_HEADS_VIEW: Final[dict[str, Rule]] = _COMMON | {
+    "RandomResizedCrop": _crop_for_heads,
     "RandomHorizontalFlip": _flip,
 }
 _PRETEXT_VIEW: Final[dict[str, Rule]] = _COMMON | {

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
 from clusterfit.artifacts.files import Guard, read_array
 from clusterfit.artifacts.layout import TRAIN
+from clusterfit.artifacts.listing import list_images, read_path_list
 from clusterfit.config.tree import Data
 from clusterfit.errors import InvalidDataError, MissingInputError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.identity import list_partitions
 from clusterfit.worker.log import Log
-
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
-"""What torchvision decodes, by the file's name."""
-
-_UNFIT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""samples.txt has one path a line: a name that cannot stand in it would shift all others."""
 
 
 def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
@@ -68,17 +59,7 @@ def list_samples(
     if data.format == "filelist":
         labels_path = data.train_labels if partition == TRAIN else data.val_labels
         return _list_file(location, data_root, labels_path)
-    if not location.is_dir():
-        raise MissingInputError(
-            f"data.{partition}: {location} is not a folder; paths under data start at the data root"
-        )
-    paths = sorted(_walk(location))
-    if not paths:
-        raise MissingInputError(
-            f"data.{partition}: no image below {location}; wanted are files named "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    _check_names(paths, f"data.{partition}")
+    paths = list_images(location, f"data.{partition}")
     full_paths = tuple(f"{relative}/{path}" if relative else path for path in paths)
     if not all("/" in path for path in paths):
         return Samples(full_paths, None, ())
@@ -93,69 +74,28 @@ def list_samples(
     return Samples(full_paths, labels, names)
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield image paths relative to `folder`; hidden files and folders are left out."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x
-                yield prefix + entry.name
-
-
 def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
-    if location.suffix == ".npy":
-        names = read_array(location)
-        if names.dtype.kind not in "US" or names.ndim != 1:
-            raise InvalidDataError(
-                f"{location}: got {names.dtype} {names.shape}, want one axis of text (dtype U or S)"
-            )
-        try:
-            paths = tuple(
-                (np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names).tolist()
-            )
-        except UnicodeDecodeError as error:
-            raise InvalidDataError(f"{location}: not UTF-8 text") from error
-        if "" in paths:
-            raise InvalidDataError(f"{location}: path {paths.index('')} is empty")
-    else:
-        try:
-            text = location.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise MissingInputError(f"{location}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InvalidDataError(f"{location}: not UTF-8 text") from error
-        paths = tuple(line.strip() for line in text.split("\n") if line.strip())
-    if not paths:
-        raise MissingInputError(f"{location}: lists no image")
-    _check_names(paths, str(location))
-    for path in paths:
-        if path.startswith("/") or ".." in Path(path).parts:
-            raise InvalidDataError(f"{location}: {path!r} leaves the data root")
+    paths = read_path_list(location)
     if not labels_path:
         return Samples(paths, None, ())
     labels = read_array(data_root / labels_path)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if labels.dtype.kind not in "iu" or labels.ndim not in {1, 2}:
         raise InvalidDataError(
-            f"{labels_path}: got {labels.dtype} {labels.shape}, want one axis of integers"
+            f"{labels_path}: got {labels.dtype} {labels.shape}, want integers: one per path, or "
+            "(paths, classes) of 1, 0 and -1"
         )
     if len(labels) != len(paths):
         raise InvalidDataError(
             f"{labels_path}: {len(labels)} labels for the {len(paths)} paths of {location.name}"
         )
-    if len(labels) and labels.min() < 0:
+    if labels.ndim == 1 and labels.min() < 0:
         raise InvalidDataError(f"{labels_path}: labels must be >= 0, got {labels.min()}")
+    if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all():
+        raise InvalidDataError(
+            f"{labels_path}: {labels.shape} labels must be 1 (shown), 0 (not) or -1 (difficult), "
+            f"got {labels.min()} to {labels.max()}"
+        )
     return Samples(paths, np.asarray(labels, np.int64), ())
-
-
-def _check_names(paths: tuple[str, ...] | list[str], where: str) -> None:
-    for path in paths:
-        if _UNFIT_FOR_A_LINE.search(path):
-            raise InvalidDataError(
-                f"{where}: a file name with control characters, or not UTF-8: {path!r}; rename it"
-            )
 
 
 def _compare(fixed: Samples, now: Samples) -> str:
