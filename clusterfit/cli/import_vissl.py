@@ -92,7 +92,7 @@ def _print_next_steps(conversion: Conversion, output: Path) -> None:
         if placement.root == "storage" and placement.theirs != placement.ours:
             print(f"put     {placement.theirs}  ->  runs/{placement.ours}")
     roots = {
-        placement.theirs.removesuffix(placement.ours)
+        placement.theirs.removesuffix(placement.ours).rstrip("/")
         for placement in conversion.placements
         if placement.root == "data" and placement.theirs.startswith("/")
     }

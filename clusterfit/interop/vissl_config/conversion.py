@@ -15,8 +15,10 @@ from clusterfit.interop.vissl_config.evaluation import read_heads
 from clusterfit.interop.vissl_config.files import (
     Placement,
     find_weights,
+    judge_keys_left_to_themselves,
     read_cluster_labels,
     read_images,
+    read_labels,
     read_weights,
 )
 from clusterfit.interop.vissl_config.layers import read_layer
@@ -221,9 +223,12 @@ def _read_rotnet(reading: Reading) -> list[Placement]:
 
 def _read_evaluation(reading: Reading) -> list[Placement]:
     placements = read_images(reading, ("TRAIN", "TEST"))
+    for partition in ("TRAIN", "TEST"):
+        read_labels(reading, partition)
     read_center_view(reading, "TEST", "evaluate")
     model = find_model(reading, "evaluate.backbones.model")
     weights = find_weights(reading, "evaluate.backbones.path")
+    judge_keys_left_to_themselves(reading)
     read_heads_view(reading)
     read_heads(reading, model, weights.ours if weights else "")
     _read_optimization(reading, "evaluate.heads")

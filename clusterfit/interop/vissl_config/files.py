@@ -96,6 +96,20 @@ def find_weights(reading: Reading, ours: str) -> Placement | None:
     return Placement(theirs, below, "storage")
 
 
+def judge_keys_left_to_themselves(reading: Reading) -> None:
+    """Say what becomes of the settings of a weights file's keys where there are none of ours."""
+    for name in _KEY_SETTINGS:
+        if not reading.is_given(f"{_WEIGHTS}.{name}"):
+            continue
+        plain = name in {"STATE_DICT_KEY_NAME", "SKIP_LAYERS"} or not reading.get(
+            f"{_WEIGHTS}.{name}"
+        )
+        reading.judge(
+            f"{_WEIGHTS}.{name}", "the keys are found by themselves",
+            "" if plain else "only torchvision's, DDP's, timm's and VISSL's names are",
+        )  # fmt: skip
+
+
 def read_weights(reading: Reading, ours: str) -> list[Placement]:
     """Set the weights that a backbone starts from, `ours` being `extract.weights`."""
     weights = find_weights(reading, f"{ours}.path")
@@ -131,6 +145,18 @@ def read_cluster_labels(reading: Reading) -> list[Placement]:
         "" if below == theirs else f"{_verb(theirs)} below the storage root",
     )  # fmt: skip
     return [Placement(theirs, below, "storage")]
+
+
+def read_labels(reading: Reading, partition: str) -> None:
+    """Say where a partition's ground truth is: its class folders, or a file beside the list."""
+    sources, key = f"DATA.{partition}.LABEL_SOURCES", f"DATA.{partition}.LABEL_PATHS"
+    kind, theirs = _read_one(reading, sources), _read_one(reading, key)
+    if kind == "disk_filelist" and theirs:
+        below = place_on_storage(theirs, "labels")
+        ours = f"data.{_PARTITIONS[partition]}Labels"
+        reading.carry(key, ours, below, "" if below == theirs else "put it below the data root")
+    if reading.is_given(sources):
+        reading.judge(sources, "data: the names of class folders, or trainLabels and valLabels")
 
 
 def place_on_storage(path: str, folder: str) -> str:

@@ -263,4 +263,5 @@ def _name_now(path: str) -> str:
 
 
 def _is_known(name: str) -> bool:
+    name = name.partition("[")[0]
     return name in DEFAULTS or any(key.startswith(f"{name}.") for key in DEFAULTS)

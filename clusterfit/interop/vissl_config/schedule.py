@@ -208,8 +208,8 @@ def _judge_interval(reading: Reading, name: str) -> None:
     is_same = reading.text(key) != "epoch" or name in {"multistep", "step", "constant"}
     if reading.is_given(key):
         reading.judge(
-            key, "",
-            "" if is_same else "the rate moves at each step, not once an epoch",
+            key, "the rate is set at each step",
+            "" if is_same else "VISSL sets it once an epoch",
         )  # fmt: skip
 
 

@@ -126,21 +126,33 @@ def _always(reading: Reading, key: str, item: Transform, section: str) -> None:
 
 
 def _random_resized_crop(reading: Reading, key: str, item: Transform, section: str) -> None:
-    change = _others(item, "size", "scale")
-    scale = item.get("scale", [0.08, 1])
-    if not isinstance(scale, list) or len(scale) != 2:
-        raise reading.fault(key, "RandomResizedCrop with a scale of two fractions")
-    if scale[1] != 1:
-        change = f"areas of {scale[0]} to 1 of the image, not to {scale[1]}"
-    reading.set(f"{section}.cropMinScale", scale[0], key)
+    change = _set_scale(reading, key, item, section)
     reading.carry(key, f"{section}.cropPixels", _pixels(reading, key, item), change)
 
 
 def _crop_for_heads(reading: Reading, key: str, item: Transform, section: str) -> None:
-    _random_resized_crop(reading, key, item, section)
-    size = reading.take_back(f"{section}.cropPixels")
-    if size != reading.setting("evaluate.cropPixels", size):
-        raise reading.fault(key, "the size of the test images' crop")
+    """As above; the size is that of the images that the heads are judged on."""
+    change = _set_scale(reading, key, item, section)
+    size = _pixels(reading, key, item)
+    judged = [
+        other.get("size")
+        for other in reading.get_items("DATA.TEST.TRANSFORMS")
+        if "Crop" in other["name"]
+    ]
+    if judged and judged[0] != size:
+        change = f"crops of {judged[0]} pixels, as the test images have"
+    reading.judge(key, f"{section}.cropMinScale, evaluate.cropPixels", change)
+
+
+def _set_scale(reading: Reading, key: str, item: Transform, section: str) -> str:
+    """Set the smallest area of a RandomResizedCrop; return what of it is not taken over."""
+    scale = item.get("scale", [0.08, 1])
+    if not isinstance(scale, list) or len(scale) != 2:
+        raise reading.fault(key, "RandomResizedCrop with a scale of two fractions")
+    reading.set(f"{section}.cropMinScale", scale[0], key)
+    if scale[1] != 1:
+        return f"areas of {scale[0]} to 1 of the image, not to {scale[1]}"
+    return _others(item, "size", "scale")
 
 
 def _color_jitter(reading: Reading, key: str, item: Transform, section: str) -> None:
