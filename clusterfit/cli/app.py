@@ -21,6 +21,7 @@ from clusterfit.cli import (
     runs,
     submit,
     supervise,
+    weights,
 )
 from clusterfit.errors import ClusterfitError, ConfigError
 
@@ -54,6 +55,7 @@ app.command("get")(files.get)
 app.command("supervise", hidden=True)(supervise.supervise)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(is_asked: bool) -> None:
