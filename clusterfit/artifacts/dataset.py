@@ -28,7 +28,8 @@ class Samples:
     paths: tuple[str, ...]
     """Relative to the data root."""
     labels: np.ndarray | None
-    """(N,) int64 ground truth, or None where there is none."""
+    """(N,) int64 ground truth, (N, C) of 1, 0 and -1 where an image may show several of C classes,
+    or None where there is none."""
     class_names: tuple[str, ...]
     """By label; empty where labels are bare numbers or absent."""
 

@@ -101,7 +101,12 @@ def check_values(values: Mapping[str, Any]) -> RunFile:
     Raises:
         ConfigError: with one line for everything that is wrong.
     """
-    run_file, faults = _validate(build_node(values, DEFAULT))
+    return check_node(build_node(values, DEFAULT))
+
+
+def check_node(node: Node) -> RunFile:
+    """Return a run file from values that know where they come from, as `check_values`."""
+    run_file, faults = _validate(node)
     if run_file is None:
         raise ConfigError(*map(str, faults))
     return run_file

@@ -319,6 +319,11 @@ class Resources(Section):
         """Processes in one pod."""
         return self.processes_per_node or max(1, self.gpus_per_pod)
 
+    @property
+    def node_fraction(self) -> float:
+        """What one pod asks for of a node's CPUs and memory: as much as of its GPUs."""
+        return self.gpus_per_pod / self.gpus_per_node if self.gpus else 1.0
+
     def check(self) -> None:
         """Raise ValueError where the settings of one stage contradict each other."""
         if self.gpus > self.gpus_per_node and self.gpus % self.gpus_per_node:
