@@ -108,7 +108,8 @@ def _follow(
                 view.begin(stage.stage)
                 _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
                 job = api.find(stage.resource, stage.name)
-                failed = read_state(release.plan, stage, job).phase is Phase.FAILED
+                phase = read_state(release.plan, stage, job).phase
+                failed = phase in (Phase.FAILED, Phase.HELD)  # or it never starts
                 view.end(int(failed))
                 if failed:
                     return 1

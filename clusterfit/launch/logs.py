@@ -22,9 +22,11 @@ from clusterfit.launch.pods import (
     read_node_rank,
     select_pods,
 )
+from clusterfit.launch.sequence import find_failed, look
 from clusterfit.logline import parse_line
 
 _POLL_SECONDS: Final = 1.0
+_TELLING: Final = threading.Lock()
 
 Say = Callable[[str], None]
 
@@ -80,6 +82,14 @@ class _Follow:
     say: Say
     lines: queue.Queue[Line | None] = field(default_factory=lambda: queue.Queue(10_000))
     stop: threading.Event = field(default_factory=threading.Event)
+    said: str = ""
+
+    def tell(self, remark: str) -> None:
+        """Say something to a person; what all pods have in common is said once."""
+        with _TELLING:
+            if remark != self.said:
+                self.say(remark)
+            self.said = remark
 
 
 def choose_stage(api: Api, releases: Sequence[Release]) -> tuple[Release, PlannedStage]:
@@ -121,7 +131,8 @@ def read_stage(
         job = api.find(stage.resource, stage.name)
         state = read_state(release.plan, stage, job)
         if state.phase in (Phase.HELD, Phase.QUEUED):
-            say(f"{stage.stage} has not started: {state.phase.value}")
+            why = f"{stage.stage} has not started: {state.phase.value}"
+            say(_explain_never(api, release.plan, stage) or why)
             return
         yield from read_copies(api, release, stage, wanted, say)
         return
@@ -151,6 +162,9 @@ def follow_stage(
     Lines of one pod keep their order; those of several come as they arrive.
     """
     shared = _Follow(api, release.plan, stage, wanted, say)
+    if _is_over(shared):
+        yield from read_stage(api, release, stage, wanted, shared.tell)
+        return
     threads = [
         threading.Thread(target=_follow_node, args=(shared, node), daemon=True)
         for node in wanted.find_nodes(stage)
@@ -208,13 +222,11 @@ def _follow_node(shared: _Follow, node: int) -> None:
                 why = _read_node(shared, node, cursor)
             except ClusterError as error:
                 is_over, why = False, str(error)
-            if is_over and not why:
-                return
-            if why and why != said:
-                shared.say(why)
-            said = why
             if is_over:
                 return
+            if why and why != said:
+                shared.tell(why)
+            said = why
             shared.stop.wait(_POLL_SECONDS)
     finally:
         shared.lines.put(None)
@@ -237,7 +249,7 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
         return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
     uid = pod["metadata"]["uid"]
     if cursor.uid and cursor.uid != uid:
-        shared.say(f"{name} was started again; its log goes on")
+        shared.tell(f"{name} was started again; its log goes on")
         cursor.stamp, cursor.count = "", 0
     is_first = not cursor.uid
     cursor.uid = uid
@@ -257,7 +269,17 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
 
 
 def _is_over(shared: _Follow) -> bool:
+    """Whether nothing more will be said; a stage that will never start says why."""
     stage = shared.stage
     job = shared.api.find(stage.resource, stage.name)
     phase = read_state(shared.plan, stage, job).phase
-    return phase.is_final or phase is Phase.MISSING
+    why = _explain_never(shared.api, shared.plan, stage) if phase is Phase.HELD else ""
+    if why:
+        shared.tell(why)
+    return bool(why) or phase.is_final or phase is Phase.MISSING
+
+
+def _explain_never(api: Api, plan: Plan, stage: PlannedStage) -> str:
+    """Return why a held stage will never start; nothing where it may."""
+    failed = find_failed(look(api, plan))
+    return f"{stage.stage} will not start: {failed.stage} failed" if failed else ""
