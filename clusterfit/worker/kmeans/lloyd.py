@@ -48,6 +48,12 @@ class Lloyd:
             (rows.num_rows,), -1, dtype=torch.int64, device=arithmetic.device
         )
 
+    def recall(self, centroids: torch.Tensor) -> None:
+        """Assign each row without an update: what an iteration from these centroids had found."""
+        scorer = Scorer(centroids, self._arithmetic)
+        for offset, chunk in self._rows.chunks():
+            self.assignments[offset : offset + len(chunk)] = scorer.assign(chunk)
+
     def iterate(self, centroids: torch.Tensor, iteration: int) -> Step:
         """Assign each row to its nearest centroid and return the means."""
         scorer = Scorer(centroids, self._arithmetic)
