@@ -64,7 +64,7 @@ class Lloyd:
             found = scorer.assign(chunk)
             num_changed += (found != self.assignments[mine]).sum()
             self.assignments[mine] = found
-            totals.include(chunk, self._rows.norms_sq[mine], found)
+            totals.include(chunk, self._rows.norms_sq[mine], found, self._arithmetic)
         totals.reduce(self._ranks)
         self._ranks.add(num_changed)
         objective = totals.compute_objective(centroids)

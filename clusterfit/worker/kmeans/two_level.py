@@ -129,5 +129,5 @@ def _iterate_inside(
         known = found < len(centroids)
         if not bool(known.all()):
             ordered, norms_sq, found = ordered[known], norms_sq[known], found[known]
-        totals.include(ordered, norms_sq, found)
+        totals.include(ordered, norms_sq, found, arithmetic)
     return totals
