@@ -99,7 +99,7 @@ def _follow(
 ) -> int:
     """Show the stages one after the other; 1 where one has failed."""
     from clusterfit.launch.jobs import Phase, read_state
-    from clusterfit.launch.logs import follow_stage
+    from clusterfit.launch.log_follow import follow_stage
     from clusterfit.launch.progress import StageView
 
     try:

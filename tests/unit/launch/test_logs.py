@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from clusterfit.launch.api import JOBS, PYTORCHJOBS
-from clusterfit.launch.logs import Wanted, follow_stage, read_stage
+from clusterfit.launch.log_follow import follow_stage
+from clusterfit.launch.logs import Wanted, read_stage
 from clusterfit.launch.plan import Release
 
 from .object_server import serve_objects
