@@ -66,7 +66,8 @@ def test_a_run_file_on_standard_output_goes_into_a_pipe(run_command: RunCommand)
     ending = run_command("import-vissl", str(STEP2), LABELS, "--name", "piped", "-o", "-")
     assert "taken with a change:" in ending.err
     show = subprocess.run(
-        [sys.executable, "-c", "from clusterfit.cli import main; main()", "config", "check", "-f", "-"],
+        [sys.executable, "-c", "from clusterfit.cli import main; main()",
+         "config", "check", "-f", "-"],
         input=ending.out, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert show.stdout == "ok: run piped, stages train\n", show.stderr
