@@ -215,6 +215,14 @@ class Bench:
         arguments = ["artifacts", command, self.run.name, f"--storage-root={self.storage_root}"]
         return Process([*_CLUSTERFIT, *arguments], {}).wait()
 
+    def plan(self, *options: str) -> dict[str, Any]:
+        """Return what `clusterfit plan` says of the run file."""
+        arguments = ["plan", str(self._write_run_file()), f"--data-root={self.data_root}"]
+        ending = Process([*_CLUSTERFIT, *arguments, "--output=json", *options], {}).wait()
+        assert ending.code == 0, ending.text
+        planned: dict[str, Any] = json.loads(ending.text)
+        return planned
+
     def find_processes(self) -> list[int]:
         """Return the pids of everything that works on the storage root."""
         word = f"--storage-root={self.storage_root}".encode()
