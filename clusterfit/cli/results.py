@@ -37,7 +37,7 @@ def print_results(run: RunDirectory) -> None:
     console.print(f"written to {run.results()}", soft_wrap=True)
 
 
-def _list_tables(results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Cells]]]:
+def _list_tables(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Cells]]]:
     """Yield (what is told, cells by backbone) of each table."""
     backbones = {row["label"]: row for row in results["backbones"]}
     first = next(iter(backbones.values()))
