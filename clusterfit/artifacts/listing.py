@@ -41,20 +41,24 @@ def list_images(folder: Path, where: str) -> list[str]:
     return paths
 
 
-def read_path_list(location: Path) -> tuple[str, ...]:
+def read_path_list(location: Path, data_root: Path) -> tuple[str, ...]:
     """Return the paths of a text file, one a line, or of a .npy array of text.
+
+    They are relative to the data root; absolute ones that begin with it are made so.
 
     Raises:
         MissingInputError: when the file is not there, or lists nothing.
         InvalidDataError: when it is not such a list, or a path leaves the data root.
     """
-    paths = _read_array_of_text(location) if location.suffix == ".npy" else _read_lines(location)
-    if not paths:
+    listed = _read_array_of_text(location) if location.suffix == ".npy" else _read_lines(location)
+    if not listed:
         raise MissingInputError(f"{location}: lists no image")
-    _check_names(paths, str(location))
+    _check_names(listed, str(location))
+    root = f"{data_root.absolute()}/"
+    paths = tuple(path.removeprefix(root) for path in listed)
     for path in paths:
         if path.startswith("/") or ".." in Path(path).parts:
-            raise InvalidDataError(f"{location}: {path!r} leaves the data root")
+            raise InvalidDataError(f"{location}: {path!r} leaves the data root ({data_root})")
     return paths
 
 

@@ -13,6 +13,7 @@ from clusterfit.cli import (
     artifacts,
     config,
     files,
+    import_vissl,
     init,
     logs,
     plan,
@@ -20,6 +21,7 @@ from clusterfit.cli import (
     runs,
     submit,
     supervise,
+    weights,
 )
 from clusterfit.errors import ClusterfitError, ConfigError
 
@@ -35,6 +37,7 @@ app = typer.Typer(
 
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
+app.command("import-vissl")(import_vissl.import_vissl)
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("render")(submit.render)
@@ -52,6 +55,7 @@ app.command("get")(files.get)
 app.command("supervise", hidden=True)(supervise.supervise)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -98,7 +98,7 @@ class _Images:
                 f"({option} N), or the folder that paths under data start at (--data-root DIR)"
             )
         if self._data.format == "filelist":
-            return len(read_path_list(location))
+            return len(read_path_list(location, self._data_root))
         paths = list_images(location, f"data.{partition}")
         if partition == "train" and all("/" in path for path in paths):
             self.num_classes = len({path.partition("/")[0] for path in paths})

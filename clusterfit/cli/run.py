@@ -47,7 +47,7 @@ def run(
     from clusterfit.artifacts.layout import RunDirectory
     from clusterfit.cli.results import print_results
     from clusterfit.config.stages import list_step_stages
-    from clusterfit.launch.local import LocalRun, run_stage
+    from clusterfit.launch.local import LocalRun, run_stages
     from clusterfit.launch.progress import StageView
 
     run_file = load(file, override).run_file
@@ -62,11 +62,10 @@ def run(
         overwrite=overwrite,
     )
     with StageView() as view:
-        for stage in stages:
-            view.begin(stage)
-            code = run_stage(local, stage, view.show)
-            view.end(code)
-            if code:
-                raise typer.Exit(code)
+        view.begin(stages[0])
+        code = run_stages(local, stages, view.show)
+        view.end(code)
+    if code:
+        raise typer.Exit(code)
     if "evaluate" in stages:
         print_results(RunDirectory(storage_root, run_file.name))

@@ -7,7 +7,7 @@ An empty string or list means "not given"; 0 means "no limit" where a field says
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import (
@@ -52,10 +52,17 @@ ModelName = Annotated[
     WithJsonSchema({"type": "string", "enum": [*read_networks()]}),
     Wanted(f"a torchvision classification model or {SMALL_RESNET}"),
 ]
+OtherRunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),
+    Wanted("another run's name, or nothing"),
+]
+_STEP: Final = r"([^/.\x00][^/\x00]*|\.([^/.\x00][^/\x00]*)?|\.\.[^/\x00]+)"
+"""A part of a path that is not `..`, written without lookahead: Helm's engine has none."""
 RelativePath = Annotated[
     str,
-    StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$"),
-    Wanted("a path below its root, so without `/` in front"),
+    StringConstraints(pattern=rf"^({_STEP}(/({_STEP})?)*)?$"),
+    Wanted("a path below its root, so without `/` in front and without `..`"),
 ]
 """A path below one of the two roots; empty where it is not given."""
 
@@ -63,13 +70,13 @@ RelativePath = Annotated[
 class Inputs(Section):
     """Artifacts that another run has already made."""
 
-    features: Annotated[
-        str,
-        StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$"),
-        Wanted("another run's name, or nothing"),
-    ] = ""
+    features: OtherRunName = ""
     """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
     the number of clusters extracts once."""
+    assignments: RelativePath = ""
+    """A .npy below the storage root with one cluster per train image, in the data set's order: an
+    integer from 0, or -1 for none. Train takes it in place of this run's cluster stage. K is the
+    largest and one; empty: none is given."""
 
 
 class Data(Section):
@@ -332,7 +339,7 @@ class EvaluatedBackbone(Section):
     source: Annotated[Literal["run", "path", "random"], Field(alias="from")]
     """`run`: what a stage of a run has trained. `path`: a weights file below the storage root.
     `random`: the seed's initialisation."""
-    run: str = ""
+    run: OtherRunName = ""
     """With `from: run`: the run's name; empty: this run."""
     stage: Literal["", "pretext", "train"] = ""
     """With `from: run`: the stage whose backbone is meant."""
@@ -533,6 +540,11 @@ class Algorithm(Section):
             raise ValueError(
                 f"inputs.features: got {self.inputs.features}, whose features stand in for this "
                 "run's; leave extract out of stages"
+            )
+        if self.inputs.assignments and "cluster" in self.stages:
+            raise ValueError(
+                f"inputs.assignments: got {self.inputs.assignments}, which stands in for this "
+                "run's clusters; leave cluster out of stages"
             )
         return self
 

@@ -132,12 +132,15 @@ def _identify_train(assignment: Assignment, world_size: int) -> Identity:
     config, run = assignment.config, assignment.run
     settings = config.train.dump_results() | _look(config) | {"seed": config.seed}
     settings["globalBatchSize"] = config.train.batch_size_per_rank * world_size
-    clusters = require_manifest(assignment, "cluster", run.stage("cluster"))
+    if config.inputs.assignments:
+        clusters = _hash_input(assignment, config.inputs.assignments)
+    else:
+        clusters = require_manifest(assignment, "cluster", run.stage("cluster")).fingerprint
     inputs = {
         f"data.{partition}": _read_data(assignment, partition)
         for partition in list_partitions(config)
     }
-    return Identity("train", settings, inputs | {"assignments": clusters.fingerprint})
+    return Identity("train", settings, inputs | {"assignments": clusters})
 
 
 def identify_heads(assignment: Assignment, number: int, world_size: int) -> Identity:
@@ -193,5 +196,6 @@ def _hash_input(assignment: Assignment, path: str) -> str:
         return compute_sha256(file)
     except OSError as error:
         raise MissingInputError(
-            f"{file}: {error.strerror}; paths to weights and centroids start at the storage root"
+            f"{file}: {error.strerror}; paths to weights, centroids and assignments start at the "
+            "storage root"
         ) from error

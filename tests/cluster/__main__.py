@@ -12,7 +12,12 @@ from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
 from tests.cluster.paths import CHECKOUT, Cache, State
 
-TOOLS = {"helm3": programs.HELM_3, "helm4": programs.HELM_4, "kubectl": programs.KUBECTL}
+TOOLS = {
+    "helm3": programs.HELM_3,
+    "helm4": programs.HELM_4,
+    "kubeconform": programs.KUBECONFORM,
+    "kubectl": programs.KUBECTL,
+}
 
 
 def main() -> int:

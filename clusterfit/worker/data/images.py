@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 
 from clusterfit.worker.cores import count_cores
+from clusterfit.worker.data.png import PNG_MAGIC, decode_png
 from clusterfit.worker.data.views import View
 from clusterfit.worker.randomness import derive_seed, seeded
 
@@ -35,6 +36,10 @@ def read_image(path: Path) -> torch.Tensor:
     Raises:
         OSError, RuntimeError, ValueError: when it cannot be decoded to its end.
     """
+    with path.open("rb") as file:
+        if file.read(len(PNG_MAGIC)) == PNG_MAGIC:
+            file.seek(0)
+            return decode_png(file)
     image: torch.Tensor = decode_image(
         path.as_posix(), ImageReadMode.RGB, apply_exif_orientation=True
     )

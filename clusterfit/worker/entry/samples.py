@@ -1,16 +1,10 @@
-"""Listing the images of a partition in an order that every machine agrees on."""
+"""Fixing the order of a run's images, once."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
-from clusterfit.artifacts.files import Guard, read_array
-from clusterfit.artifacts.layout import TRAIN
-from clusterfit.artifacts.listing import list_images, read_path_list
-from clusterfit.config.tree import Data
+from clusterfit.artifacts.files import Guard
+from clusterfit.artifacts.partition import list_samples
 from clusterfit.errors import InvalidDataError, MissingInputError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.identity import list_partitions
@@ -45,57 +39,6 @@ def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
                 f"data.{partition}: {_compare(read_samples(folder), samples)}; restore the images, "
                 "give the run another name, or start over with --overwrite"
             )
-
-
-def list_samples(
-    data: Data, data_root: Path, partition: str, class_names: tuple[str, ...] = ()
-) -> Samples:
-    """Return a partition's images.
-
-    `class_names` are those of the train partition: val's folders get the same numbers.
-    """
-    relative = data.train if partition == TRAIN else data.val
-    location = data_root / relative
-    if data.format == "filelist":
-        labels_path = data.train_labels if partition == TRAIN else data.val_labels
-        return _list_file(location, data_root, labels_path)
-    paths = list_images(location, f"data.{partition}")
-    full_paths = tuple(f"{relative}/{path}" if relative else path for path in paths)
-    if not all("/" in path for path in paths):
-        return Samples(full_paths, None, ())
-    folders = [path.partition("/")[0] for path in paths]
-    names = class_names or tuple(sorted(set(folders)))
-    if unknown := sorted(set(folders) - set(names)):
-        raise InvalidDataError(
-            f"data.{partition}: class folders that {TRAIN} does not have: {', '.join(unknown[:5])}"
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers[folder] for folder in folders], np.int64)
-    return Samples(full_paths, labels, names)
-
-
-def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
-    paths = read_path_list(location)
-    if not labels_path:
-        return Samples(paths, None, ())
-    labels = read_array(data_root / labels_path)
-    if labels.dtype.kind not in "iu" or labels.ndim not in {1, 2}:
-        raise InvalidDataError(
-            f"{labels_path}: got {labels.dtype} {labels.shape}, want integers: one per path, or "
-            "(paths, classes) of 1, 0 and -1"
-        )
-    if len(labels) != len(paths):
-        raise InvalidDataError(
-            f"{labels_path}: {len(labels)} labels for the {len(paths)} paths of {location.name}"
-        )
-    if labels.ndim == 1 and labels.min() < 0:
-        raise InvalidDataError(f"{labels_path}: labels must be >= 0, got {labels.min()}")
-    if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all():
-        raise InvalidDataError(
-            f"{labels_path}: {labels.shape} labels must be 1 (shown), 0 (not) or -1 (difficult), "
-            f"got {labels.min()} to {labels.max()}"
-        )
-    return Samples(paths, np.asarray(labels, np.int64), ())
 
 
 def _compare(fixed: Samples, now: Samples) -> str:

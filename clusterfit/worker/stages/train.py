@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from clusterfit.artifacts.dataset import Samples, read_samples
-from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.layout import TRAIN, VAL
-from clusterfit.artifacts.manifest import Manifest
-from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet
 from clusterfit.worker.data.views import (
@@ -20,8 +16,9 @@ from clusterfit.worker.data.views import (
     build_train_view,
     choose_memory_format,
 )
-from clusterfit.worker.identity import list_partitions, list_targets, require_manifest
+from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.networks.backbone import build_model
+from clusterfit.worker.stages.clusters import read_clusters
 from clusterfit.worker.training.held_out import sum_over_images
 from clusterfit.worker.training.loop import Training, fit
 
@@ -30,17 +27,13 @@ def run(context: Context) -> None:
     """Train on every image that has a cluster."""
     config, env = context.config, context.env
     recipe = config.train
-    clusters = require_manifest(context.assignment, "cluster", context.run.stage("cluster"))
-    num_clusters = clusters.results["num_clusters"]
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     samples = {
         partition: read_samples(context.run.data(partition))
         for partition in list_partitions(config)
     }
-    assignments = {
-        partition: _read_assignments(context, clusters, partition, samples[partition])
-        for partition in samples
-    }
+    clusters = read_clusters(context, samples)
+    num_clusters, assignments = clusters.num_clusters, clusters.assignments
     normalize = Normalizer(
         config.data.mean, config.data.std, env.device, choose_memory_format(recipe.channels_last)
     )
@@ -79,24 +72,6 @@ def run(context: Context) -> None:
             evaluate=held_out.evaluate,
         ),
     )
-
-
-def _read_assignments(
-    context: Context, clusters: Manifest, partition: str, samples: Samples
-) -> torch.Tensor:
-    """Return (N,) int64 assignments that belong to these images."""
-    path = context.run.assignments(partition)
-    assignments = np.array(read_array(path))
-    clustered = clusters.results["partitions"].get(partition, {}).get("data_fingerprint")
-    if clustered != samples.fingerprint or len(assignments) != len(samples.paths):
-        raise InvalidDataError(
-            f"{path}: the {len(assignments)} assignments belong to other images than the "
-            f"{len(samples.paths)} of data.{partition}; run cluster on this run's own features"
-        )
-    num_clusters = clusters.results["num_clusters"]
-    if assignments.min() < -1 or assignments.max() >= num_clusters:
-        raise InvalidDataError(f"{path}: want clusters 0..{num_clusters - 1}, or -1 for none")
-    return torch.from_numpy(assignments)
 
 
 class _HeldOut:

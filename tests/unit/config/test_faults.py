@@ -60,7 +60,17 @@ MISTAKES = {
     "data: {format: folders}": 'data.format: got "folders", want one of folder, filelist; did you '
     "mean folder?",
     "data: {train: /images}": 'data.train: got "/images", want a path below its root, so without '
-    "`/` in front",
+    "`/` in front and without `..`",
+    "data: {train: a/../../b}": 'data.train: got "a/../../b", want a path below its root, so '
+    "without `/` in front and without `..`",
+    "data: {mean: [0.1, ~, 0.3]}": "data.mean[1]: got nothing (null), want a value; leave it out "
+    "to keep the default",
+    "evaluate: {backbones: [{label: a, from: run, stage: train, run: ../b}]}": "evaluate."
+    'backbones[0].run: got "../b", want another run\'s name, or nothing',
+    'cluster: {"num\\nClusters": 3}': 'cluster."num\\nClusters": unknown key, did you mean '
+    "numClusters?",
+    f'cluster: {{numClusters: "{"7" * 5000}"}}': f'cluster.numClusters: got "{"7" * 56}..., want '
+    "an integer >= 1",
     "data: {mean: [1, 2]}": "data.mean: got [1, 2], want a list of 3, each a number",
     "data: {maxUnreadableFraction: 2}": "data.maxUnreadableFraction: got 2, want a number >= 0 and "
     "<= 1",

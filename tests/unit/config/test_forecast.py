@@ -76,6 +76,13 @@ def test_what_cannot_be_known_has_no_value_and_says_why() -> None:
     assert memory.because == "the width of layer4.1.bn2 of resnet50 is not on record; extract tells"
 
 
+def test_given_assignments_leave_the_size_of_the_head_open() -> None:
+    given = {"stages": ["train"], "inputs": {"assignments": "labels.npy"}}
+    found = figures(forecast(given)["train"])
+    assert found["num_steps"] == 105 * 5004
+    assert found["train/model.safetensors"] is found["train/checkpoints"] is None
+
+
 def test_heads_take_what_their_widths_and_classes_make() -> None:
     evaluate = {"protocols": ["heads"], "backbones": BACKBONES}
     stage = forecast({"evaluate": evaluate}, num_classes=1000)["evaluate"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from clusterfit.artifacts.dataset import Samples
+from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.tree import Data
 from clusterfit.errors import InvalidDataError, MissingInputError
-from clusterfit.worker.entry.samples import list_samples
 
 WriteFolder = Callable[..., Path]
 
