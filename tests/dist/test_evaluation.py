@@ -74,7 +74,7 @@ def test_heads_learn_and_are_kept_with_their_widths(judged: Bench) -> None:
     assert [line["step"] for line in lines] == [4, 8, 12]  # 67 images, 16 a step
     assert lines[-1]["loss"] < lines[0]["loss"]
     results = read_manifest(folder).results
-    assert results["widths"] == {"conv1": [32, 4, 4], "res3": [64, 3, 3], "res5avg": [128, 1, 1]}
+    assert results["shapes"] == {"conv1": [32, 4, 4], "res3": [64, 3, 3], "res5avg": [128, 1, 1]}
     for layer, found in read_row(judged)["heads"].items():
         assert found["top1"] == results["final"][f"{layer}.top1"]
 

@@ -1,7 +1,7 @@
 """The protocol `heads`: linear classifiers on several frozen layers, trained together by SGD.
 
 The network runs once for each image and all heads learn from it, in the same loop that trains
-networks: with checkpoints, exact resume and metrics.json lines.
+networks: with checkpoints, exact resume and metrics.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _train(
             identity=identity,
             facts={
                 "num_classes": num_classes,
-                "widths": {
+                "shapes": {
                     layer.layer: list(shape)
                     for layer, shape in zip(config.layers, trunk.shapes, strict=True)
                 },
