@@ -26,7 +26,7 @@ class Toys:
     def run(self, recipe: str, step: str = "pipeline") -> Ending:
         """Run a recipe as its page says."""
         if recipe not in self._done:
-            files = (f"-f={BOOK / recipe}.yaml", f"-f={BOOK / 'toy.yaml'}")
+            files = (f"--file={BOOK / recipe}.yaml", f"--file={BOOK / 'toy.yaml'}")
             roots = (f"--data-root={self.root}", f"--storage-root={self.root / 'runs'}")
             command = [*CLUSTERFIT, "run", step, *files, *roots, "--nproc-per-node=2"]
             self._done[recipe] = Process(command, {}).wait()

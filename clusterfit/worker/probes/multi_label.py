@@ -91,9 +91,8 @@ def _judge_layer(
     )  # fmt: skip
     found = torch.zeros(num_classes, 3, dtype=torch.float64)
     for number, result in zip(own, judged, strict=True):
-        found[number] = torch.tensor(
-            [result.average_precision, result.cost, float(result.has_converged)]
-        )
+        values = (result.average_precision, result.cost, float(result.has_converged))
+        found[number] = torch.tensor(values, dtype=torch.float64)
     precisions, costs, converged = env.sum_tensor(found).T.tolist()
     if env.is_main_rank and sum(converged) < num_classes:
         context.log.warning(
