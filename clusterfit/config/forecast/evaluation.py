@@ -53,7 +53,9 @@ def _forecast_heads(prospect: Prospect, number: int, backbone: EvaluatedBackbone
     )
 
 
-def _find_pooled_width(run: RunFile, backbone: EvaluatedBackbone, pooled: PooledLayer) -> int | None:
+def _find_pooled_width(
+    run: RunFile, backbone: EvaluatedBackbone, pooled: PooledLayer
+) -> int | None:
     """Return how many numbers a head sees, or None where the layer is not on record."""
     if backbone.source == "run" and backbone.run:
         return None  # another run's network
