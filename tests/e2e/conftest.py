@@ -111,9 +111,14 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDire
 
 
 @pytest.fixture
-def product(namespace: Namespace, image: str, images: Path, tmp_path: Path) -> Product:
+def user(namespace: Namespace, image: str, tmp_path: Path) -> Product:
+    """A user of a namespace whose claims are empty."""
+    return Product(namespace, tmp_path, image)
+
+
+@pytest.fixture
+def product(user: Product, images: Path) -> Product:
     """A user of a namespace whose data claim holds the digits."""
-    user = Product(namespace, tmp_path, image)
     user.put(images / RUN, f"data:{RUN}")
     return user
 

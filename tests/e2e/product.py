@@ -81,10 +81,10 @@ class Product:
         """Copy files onto a claim: `data:PATH` or `storage:PATH`."""
         self.succeed("put", source, target, "-f", self.write())
 
-    def put_results(self, run: RunDirectory, *names: str) -> None:
-        """Copy folders of a run's directory onto the storage claim: go on from there."""
+    def put_results(self, run: RunDirectory, *stages: str) -> None:
+        """Copy what a run's stages have made onto the storage claim: go on from there."""
         chosen = self.folder / "chosen"
-        for name in names:
+        for name in ("data", *stages):
             shutil.copytree(run.root / name, chosen / name)
         self.put(chosen, f"storage:{RUN}")
 

@@ -92,7 +92,7 @@ def test_image_that_does_not_exist_is_named(product: Product) -> None:
 def test_stage_past_its_deadline_is_suspended_and_can_go_on(
     product: Product, reference: RunDirectory
 ) -> None:
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("train", {"train.epochs": 5000, "platform.deadlineSeconds": 60})
     check_suspended(product, "train", "platform.deadlineSeconds: the stage took longer than 60 s")
     checkpoints = list((product.fetch().stage("train") / "checkpoints").iterdir())
@@ -106,7 +106,7 @@ def test_full_storage_ends_the_stage_and_space_mends_it(
 ) -> None:
     product = replace(product, changes={"platform.storage": {"claim": "small"}})
     product.namespace.kubectl.create(claim("small", storage_class=SMALL_CLASS, size="8Mi"))
-    product.put_results(reference, "data", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("step2")
     product.wait_for_line("train", "msg=epoch epoch=3 ")
     fill = "cat /dev/zero > /claim/ballast 2>/dev/null; test -s /claim/ballast"

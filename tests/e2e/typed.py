@@ -119,3 +119,11 @@ class Typed:
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         os.killpg(self._process.pid, signal.SIGINT)
+
+    def freeze(self) -> None:
+        """Stop it where it is, as a laptop that is closed does."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
