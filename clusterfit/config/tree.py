@@ -15,10 +15,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
-from clusterfit.config.networks import check_name
+from clusterfit.config.networks import SMALL_RESNET, check_name, read_networks
 from clusterfit.config.platform import Platform
 from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
@@ -37,9 +38,20 @@ RunName = Annotated[
 ]
 """A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
 
-OptionalModelName = Annotated[str, AfterValidator(check_name)]
-"""A torchvision classification model, or one of ours; empty where it is not given."""
-ModelName = Annotated[OptionalModelName, StringConstraints(min_length=1)]
+OptionalModelName = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": ["", *read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}; or nothing"),
+]
+"""A network by its name; empty where it is not given."""
+ModelName = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": [*read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}"),
+]
 OtherRunName = Annotated[
     str,
     StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),

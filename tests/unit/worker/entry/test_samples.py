@@ -195,13 +195,23 @@ def test_labels_of_a_list_come_from_an_array(tmp_path: Path) -> None:
     assert samples.labels.dtype == np.int64
 
 
+def test_an_image_may_show_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\nb.png\n")
+    np.save(tmp_path / "labels.npy", np.array([[1, 0, -1], [1, 1, 0]], np.int8))
+    samples = list_train(LABELLED, tmp_path)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0, -1], [1, 1, 0]]
+
+
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
         (np.array([1]), "1 labels for the 2 paths"),
         (np.array([1, 2, 3]), "3 labels for the 2 paths"),
-        (np.array([1.0, 2.0]), "want one axis of integers"),
-        (np.array([[1, 2]]), "want one axis of integers"),
+        (np.array([1.0, 2.0]), "got float64 .*, want integers: one per path, or"),
+        (np.zeros((2, 2, 2), int), "want integers: one per path, or"),
+        (np.array([[1, 0]]), "1 labels for the 2 paths"),
+        (np.array([[1, 0], [2, 0]]), "must be 1 .shown., 0 .not. or -1 .difficult., got 0 to 2"),
         (np.array([0, -1]), "labels must be >= 0, got -1"),
     ],
 )
