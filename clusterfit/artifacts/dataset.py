@@ -80,7 +80,7 @@ def read_samples(folder: Path) -> Samples:
         labels = np.array(read_array(folder / "labels.npy")) if record["labelled"] else None
         samples = Samples(tuple(text.split("\n")[:-1]), labels, tuple(record["class_names"]))
         is_unchanged = record == _describe(samples) and (
-            labels is None or (labels.dtype == np.int64 and labels.shape == (len(samples.paths),))
+            labels is None or (labels.dtype == np.int64 and len(labels) == len(samples.paths))
         )
     except (OSError, UnicodeDecodeError, KeyError, TypeError, MissingInputError):
         is_unchanged = False

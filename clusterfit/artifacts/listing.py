@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -24,14 +25,24 @@ def list_images(folder: Path, where: str) -> list[str]:
     """Return the images below a folder relative to it, sorted; `where` names it in errors.
 
     Raises:
-        MissingInputError: when there is no such folder, or no image in it.
-        InvalidDataError: when a name cannot stand in a line.
+        MissingInputError: when there is no such folder, or no image in it, or it may not be read.
+        InvalidDataError: when a name cannot stand in a line, or a link leads back to itself.
     """
     if not folder.is_dir():
         raise MissingInputError(
             f"{where}: {folder} is not a folder; paths under data start at the data root"
         )
-    paths = sorted(_walk(folder))
+    try:
+        paths = sorted(_walk(folder))
+    except PermissionError as error:
+        raise MissingInputError(f"{where}: this user may not read {error.filename}") from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InvalidDataError(
+            f"{where}: {_find_loop(Path(error.filename))} is a link to a folder that it lies in; "
+            "remove it"
+        ) from error
     if not paths:
         raise MissingInputError(
             f"{where}: no image below {folder}; wanted are files named "
@@ -72,6 +83,16 @@ def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x
                 yield prefix + entry.name
+
+
+def _find_loop(path: Path) -> Path:
+    """Return the first link on the way to `path` that leads back to where it lies."""
+    ways = [*reversed(path.parents), path]
+    return next(
+        way
+        for way in ways
+        if way.is_symlink() and way.parent.resolve().is_relative_to(way.resolve())
+    )
 
 
 def _read_array_of_text(location: Path) -> tuple[str, ...]:
