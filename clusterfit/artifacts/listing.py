@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from clusterfit.artifacts.files import read_array
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.artifacts.outage import is_outage
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 """What torchvision decodes, by the file's name."""
@@ -25,24 +25,15 @@ def list_images(folder: Path, where: str) -> list[str]:
     """Return the images below a folder relative to it, sorted; `where` names it in errors.
 
     Raises:
-        MissingInputError: when there is no such folder, or no image in it, or it may not be read.
-        InvalidDataError: when a name cannot stand in a line, or a link leads back to itself.
+        MissingInputError: when there is no such folder, no image in it, or it cannot be listed.
+        InvalidDataError: when a name cannot stand in a line, or a link leads back to where it is.
+        RetryableError: when the storage failed.
     """
     if not folder.is_dir():
         raise MissingInputError(
             f"{where}: {folder} is not a folder; paths under data start at the data root"
         )
-    try:
-        paths = sorted(_walk(folder))
-    except PermissionError as error:
-        raise MissingInputError(f"{where}: this user may not read {error.filename}") from error
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise InvalidDataError(
-            f"{where}: {_find_loop(Path(error.filename))} is a link to a folder that it lies in; "
-            "remove it"
-        ) from error
+    paths = sorted(_walk(folder, where))
     if not paths:
         raise MissingInputError(
             f"{where}: no image below {folder}; wanted are files named "
@@ -73,26 +64,35 @@ def read_path_list(location: Path, data_root: Path) -> tuple[str, ...]:
     return paths
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield image paths relative to `folder`; hidden files and folders are left out."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x
-                yield prefix + entry.name
+def _walk(folder: Path, where: str) -> Iterator[str]:
+    """Yield image paths relative to `folder`; hidden files and folders are left out.
 
+    Links are followed, but not back to a folder that they are in.
+    """
 
-def _find_loop(path: Path) -> Path:
-    """Return the first link on the way to `path` that leads back to where it lies."""
-    ways = [*reversed(path.parents), path]
-    return next(
-        way
-        for way in ways
-        if way.is_symlink() and way.parent.resolve().is_relative_to(way.resolve())
-    )
+    def walk(path: str, prefix: str, inside: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        stat = os.stat(path)  # noqa: PTH116 - a Path for each of a million entries costs minutes
+        identity = (stat.st_dev, stat.st_ino)
+        if identity in inside:
+            raise InvalidDataError(
+                f"{where}: {path} is a link back to a folder that it is in; remove the link"
+            )
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from walk(entry.path, f"{prefix}{entry.name}/", (*inside, identity))
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                    yield prefix + entry.name
+
+    try:
+        yield from walk(str(folder), "", ())
+    except OSError as error:
+        fault = f"{where}: cannot list {error.filename or folder}: {error.strerror}"
+        if is_outage(error):
+            raise RetryableError(fault) from error
+        raise MissingInputError(f"{fault}; mend it, or move it out of {folder}") from error
 
 
 def _read_array_of_text(location: Path) -> tuple[str, ...]:

@@ -249,6 +249,11 @@ def find_descendants(pid: int) -> list[int]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs, and is not merely waited for by nobody."""
+    return _read_proc(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
+
+
 def list_files(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Return (inode, size, time of change) of each file below a folder."""
     return {

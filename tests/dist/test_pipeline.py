@@ -114,9 +114,13 @@ def test_evaluate_tells_the_accuracies_of_each_backbone(finished: Bench) -> None
         assert all(0 <= accuracy <= 1 for accuracy in [*row["linear"].values(), row["knn"]])
 
 
-def test_a_second_run_skips_every_stage_and_changes_no_file(finished: Bench) -> None:
+def test_a_second_run_skips_every_stage_changes_no_file_and_loads_no_torch(
+    finished: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('loaded')", encoding="utf-8")
     before = list_files(finished.run.root)
-    ending = finished.succeed("pipeline", 2)
+    ending = finished.execute("pipeline", 2, PYTHONPATH=str(tmp_path))
+    assert ending.code == 0, ending.text
     assert ending.text.count('msg="already finished"') == 5
     assert list_files(finished.run.root) == before
 

@@ -70,16 +70,7 @@ class _Agent(SimpleElasticAgent):
     def __init__(
         self, place: Place, ranks: Ranks, stage: str, writer_token: str, attempt: int
     ) -> None:
-        # The rendezvous shares this store's port, which nobody can take in between.
-        self._first_store = None if place.master_port else _open_local_store()
-        rendezvous = StaticTCPRendezvous(
-            place.master_addr,
-            self._first_store.port if self._first_store else place.master_port,
-            rank=place.node_rank,
-            world_size=place.num_nodes,
-            run_id=place.submission,
-            timeout=_RENDEZVOUS_SECONDS,
-        )
+        rendezvous, self._port_holder = build_rendezvous(place)
         spec = WorkerSpec(
             role="rank",
             local_world_size=place.nproc_per_node,
@@ -133,15 +124,31 @@ class _Agent(SimpleElasticAgent):
         self._ranks.stop(death_sig, timeout)
 
 
-def _open_local_store() -> TCPStore:
-    return TCPStore(
-        "127.0.0.1",
-        0,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=_RENDEZVOUS_SECONDS),
-        multi_tenant=True,
+def build_rendezvous(place: Place) -> tuple[StaticTCPRendezvous, TCPStore | None]:
+    """Return torchrun's static rendezvous, and what keeps its port where nobody has named one.
+
+    A free port that is only looked for may be taken by the time it is used. So a store binds one,
+    and the rendezvous, whose store may share a port with others of its process, joins it there.
+    """
+    port_holder = None
+    if not place.master_port:
+        port_holder = TCPStore(
+            place.master_addr,
+            0,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=_RENDEZVOUS_SECONDS),
+            multi_tenant=True,
+        )
+    rendezvous = StaticTCPRendezvous(
+        place.master_addr,
+        port_holder.port if port_holder else place.master_port,
+        rank=place.node_rank,
+        world_size=place.num_nodes,
+        run_id=place.submission,
+        timeout=_RENDEZVOUS_SECONDS,
     )
+    return rendezvous, port_holder
 
 
 def _build_environments(worker_group: WorkerGroup) -> list[dict[str, str]]:

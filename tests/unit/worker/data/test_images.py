@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from clusterfit.config.tree import CenterView, Train
+from clusterfit.errors import RetryableError
 from clusterfit.worker.data.images import (
     Batch,
     Example,
@@ -193,7 +195,7 @@ def broken(tmp_path: Path, picture: np.ndarray) -> dict[str, str]:
         "c-cut.gif": (encode(picture, "gif")[:-200], "failed"),
         "d-cut.webp": (encode(picture, "webp")[:-20], "failed"),
         "e-text.jpg": (b"this is no image\n", "Unsupported image file"),
-        "f-empty.png": (b"", "non empty file"),
+        "f-empty.png": (b"", "an empty file"),
         "g-bitmap.png": (encode(picture, "bmp"), "Unsupported image file"),
         "h-zeros.jpg": (bytes(1000), "Unsupported image file"),
     }
@@ -300,3 +302,18 @@ def test_a_view_is_a_function_of_seed_epoch_and_sample_and_of_nothing_else(
     # x.png and y.png hold the same picture: what differs is the view.
     for other in (load(1, 0, 0), load(0, 1, 0), load(0, 0, 1)):
         assert not torch.equal(other, there)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file that fails to be read is Linux's")
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_storage_that_fails_ends_the_attempt_and_blames_no_image(
+    tmp_path: Path, mixed: list[str], loaders: int
+) -> None:
+    (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # reading it is an input/output error
+    images = ImageSet(tmp_path, [*mixed, "lost.png"], VIEW, seed=0, substitute=True)
+    keys = [[(0, 0), (0, len(mixed))]]
+    with pytest.raises(RetryableError) as caught:
+        list(build_loader(images, keys, loaders, CPU))
+    [fault] = caught.value.faults
+    assert fault.startswith(f"{tmp_path / 'lost.png'}: Input/output error; ")
+    assert "\n" not in fault

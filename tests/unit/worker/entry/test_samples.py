@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +16,7 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.tree import Algorithm, Data
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.samples import fix_samples
 from clusterfit.worker.log import Log
@@ -222,21 +224,6 @@ def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
         list_train(LABELLED, tmp_path)
 
 
-def test_a_link_that_leads_back_to_itself_is_named(
-    write_folder: WriteFolder, tmp_path: Path
-) -> None:
-    write_folder("train/a/b/1.png")
-    (tmp_path / "train/a/b/again").symlink_to("../../a")
-    with pytest.raises(InvalidDataError, match=r"train/a/b/again is a link to a folder that it l"):
-        list_train(FOLDER, tmp_path)
-
-
-def test_folders_elsewhere_may_be_linked(write_folder: WriteFolder, tmp_path: Path) -> None:
-    write_folder("store/a/1.png", "store/b/2.png")
-    (tmp_path / "train").symlink_to("store")
-    assert list_train(FOLDER, tmp_path).paths == ("train/a/1.png", "train/b/2.png")
-
-
 @pytest.fixture
 def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assignment:
     """A run over three train images and one of val."""
@@ -306,3 +293,54 @@ def test_labels_that_changed_since_the_run_began_are_named(
     np.save(root / "labels.npy", np.array([0, 2]))
     with pytest.raises(InvalidDataError, match="the labels are not those that the run began with"):
         fix(listed, log)
+
+
+def test_links_are_followed_but_not_in_circles(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png", "elsewhere/2.png")
+    (tmp_path / "train" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "elsewhere")
+    assert list_train(FOLDER, tmp_path).paths == ("train/a/1.png", "train/b/2.png", "train/c/2.png")
+
+    circle = tmp_path / "train" / "a" / "again"
+    circle.symlink_to(tmp_path / "train")
+    with pytest.raises(InvalidDataError, match=f"^data.train: {circle} is a link back to a folder"):
+        list_train(FOLDER, tmp_path)
+
+
+def test_a_link_to_itself_is_named(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png")
+    knot = tmp_path / "train" / "knot"
+    knot.symlink_to(knot)
+    with pytest.raises(
+        MissingInputError, match=f"^data.train: cannot list {knot}: Too many levels"
+    ):
+        list_train(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EACCES, MissingInputError),
+        (errno.ESTALE, RetryableError),
+        (errno.EIO, RetryableError),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    write_folder: WriteFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+) -> None:
+    """Root may read everything and no server can be lost here: the answer is put in its mouth."""
+    write_folder("train/a/1.png")
+    folder, scandir = str(tmp_path / "train" / "a"), os.scandir
+
+    def refuse(path: str) -> object:
+        if path == folder:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(kind, match=f"^data.train: cannot list {folder}: {os.strerror(number)}"):
+        list_train(FOLDER, tmp_path)
