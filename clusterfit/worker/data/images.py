@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 
+from clusterfit.artifacts.outage import is_outage
 from clusterfit.errors import RetryableError
 from clusterfit.worker.cores import count_cores
-from clusterfit.worker.data.outage import is_outage
+from clusterfit.worker.data.png import PNG_MAGIC, decode_png
 from clusterfit.worker.data.views import View
 from clusterfit.worker.randomness import derive_seed, seeded
 
@@ -42,6 +44,8 @@ def read_image(path: Path) -> torch.Tensor:
     content = bytearray(path.read_bytes())
     if not content:
         raise ValueError("an empty file")
+    if content.startswith(PNG_MAGIC):
+        return decode_png(io.BytesIO(content))
     image: torch.Tensor = decode_image(
         torch.frombuffer(content, dtype=torch.uint8),
         ImageReadMode.RGB,

@@ -23,9 +23,16 @@ from clusterfit.errors import (
     TERMINATED_EXIT_CODE,
     ClusterfitError,
     ConfigError,
+    NoProgressError,
 )
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
-from clusterfit.worker.entry.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
+from clusterfit.worker.entry.attempts import (
+    Attempt,
+    end_submission,
+    forgive_attempt,
+    plan_attempt,
+    record_attempt,
+)
 from clusterfit.worker.entry.gang import Gang, Place, read_place
 from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
 from clusterfit.worker.entry.ranks import Ranks
@@ -112,7 +119,11 @@ def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
             log.info("already finished", folder=run.stage(stage))
             return 0
         _write_run_file(assignment, writer)
-        attempt = plan_attempt(run, stage, place.submission)
+        try:
+            attempt = plan_attempt(run, stage, place.submission)
+        except NoProgressError:
+            end_submission(run, stage, writer.check)
+            raise
         ranks.warm_up()
         try:
             record_attempt(run, stage, attempt, writer.check)

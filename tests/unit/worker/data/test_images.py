@@ -131,6 +131,25 @@ def test_16_bit_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.png"), values // 256)
 
 
+def test_a_png_with_one_wrong_bit_is_refused_and_nobody_dies_of_it(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    whole = encode(picture, "png")
+    pixels = whole.index(b"IDAT") + 4
+    refused = []
+    positions = range(pixels, len(whole) - 20, 97)
+    for position in positions:
+        damaged = bytearray(whole)
+        damaged[position] ^= 16
+        (tmp_path / "a.png").write_bytes(damaged)
+        try:
+            assert read_image(tmp_path / "a.png").shape == (3, *picture.shape[:2])
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > len(positions) / 2
+    assert all(why.startswith("a damaged PNG: ") for why in refused)
+
+
 def test_an_animation_is_its_first_frame(tmp_path: Path, picture: np.ndarray) -> None:
     first = Image.fromarray(picture).quantize(64)
     second = Image.fromarray(255 - picture).quantize(64)
@@ -172,7 +191,7 @@ def broken(tmp_path: Path, picture: np.ndarray) -> dict[str, str]:
     """Write files that are no whole images; their names, and what is said of each."""
     contents = {
         "a-cut.jpg": (encode(picture, "jpeg")[:-200], "incomplete or truncated"),
-        "b-cut.png": (encode(picture, "png")[:-200], "Out of bound read"),
+        "b-cut.png": (encode(picture, "png")[:-200], "a damaged PNG: image file is truncated"),
         "c-cut.gif": (encode(picture, "gif")[:-200], "failed"),
         "d-cut.webp": (encode(picture, "webp")[:-20], "failed"),
         "e-text.jpg": (b"this is no image\n", "Unsupported image file"),
