@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy that re-signs traffic only the system's certificates are right.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: install check test test-all demo e2e cluster-up cluster-down generate format lock clean
+.PHONY: install check test test-all demo e2e e2e-core cluster-up cluster-down generate format lock clean
 
 install: $(READY)
 
@@ -38,6 +38,10 @@ PARALLEL := --numprocesses 2 --dist loadfile
 # Builds what the cluster needs where that is missing: about twenty minutes the first time.
 e2e: $(READY)
 	$(BIN)/pytest tests/e2e
+
+# What of it CI runs: the ways into a cluster, one crash, the log.
+e2e-core: $(READY)
+	$(BIN)/pytest tests/e2e -m core
 
 cluster-up: $(READY)
 	$(BIN)/python -m tests.cluster up

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from clusterfit.artifacts.files import read_array
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.artifacts.outage import is_outage
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 """What torchvision decodes, by the file's name."""
@@ -24,14 +25,15 @@ def list_images(folder: Path, where: str) -> list[str]:
     """Return the images below a folder relative to it, sorted; `where` names it in errors.
 
     Raises:
-        MissingInputError: when there is no such folder, or no image in it.
-        InvalidDataError: when a name cannot stand in a line.
+        MissingInputError: when there is no such folder, no image in it, or it cannot be listed.
+        InvalidDataError: when a name cannot stand in a line, or a link leads back to where it is.
+        RetryableError: when the storage failed.
     """
     if not folder.is_dir():
         raise MissingInputError(
             f"{where}: {folder} is not a folder; paths under data start at the data root"
         )
-    paths = sorted(_walk(folder))
+    paths = sorted(_walk(folder, where))
     if not paths:
         raise MissingInputError(
             f"{where}: no image below {folder}; wanted are files named "
@@ -62,16 +64,35 @@ def read_path_list(location: Path, data_root: Path) -> tuple[str, ...]:
     return paths
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Yield image paths relative to `folder`; hidden files and folders are left out."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x
-                yield prefix + entry.name
+def _walk(folder: Path, where: str) -> Iterator[str]:
+    """Yield image paths relative to `folder`; hidden files and folders are left out.
+
+    Links are followed, but not back to a folder that they are in.
+    """
+
+    def walk(path: str, prefix: str, inside: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        stat = os.stat(path)  # noqa: PTH116 - a Path for each of a million entries costs minutes
+        identity = (stat.st_dev, stat.st_ino)
+        if identity in inside:
+            raise InvalidDataError(
+                f"{where}: {path} is a link back to a folder that it is in; remove the link"
+            )
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from walk(entry.path, f"{prefix}{entry.name}/", (*inside, identity))
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                    yield prefix + entry.name
+
+    try:
+        yield from walk(str(folder), "", ())
+    except OSError as error:
+        fault = f"{where}: cannot list {error.filename or folder}: {error.strerror}"
+        if is_outage(error):
+            raise RetryableError(fault) from error
+        raise MissingInputError(f"{fault}; mend it, or move it out of {folder}") from error
 
 
 def _read_array_of_text(location: Path) -> tuple[str, ...]:

@@ -86,10 +86,11 @@ class _Images:
         self._data = run.data
         self._data_root = data_root
         self.num_classes = 0
+        """Of the train partition's labels; 0: it was not looked at, or has none."""
 
     def count(self, partition: str, option: str) -> int:
         """Return how many there are; `option` is how to give their number instead."""
-        from clusterfit.artifacts.listing import list_images, read_path_list
+        from clusterfit.artifacts.partition import list_samples
 
         location = self._data_root / getattr(self._data, partition)
         if not location.exists():
@@ -97,12 +98,13 @@ class _Images:
                 f"data.{partition}: {location} is not here; give the number of its images "
                 f"({option} N), or the folder that paths under data start at (--data-root DIR)"
             )
-        if self._data.format == "filelist":
-            return len(read_path_list(location, self._data_root))
-        paths = list_images(location, f"data.{partition}")
-        if partition == "train" and all("/" in path for path in paths):
-            self.num_classes = len({path.partition("/")[0] for path in paths})
-        return len(paths)
+        samples = list_samples(self._data, self._data_root, partition)
+        if partition == "train" and samples.labels is not None:
+            is_single = samples.labels.ndim == 1
+            self.num_classes = int(
+                samples.labels.max() + 1 if is_single else samples.labels.shape[1]
+            )
+        return len(samples.paths)
 
 
 def _dump_run(

@@ -85,7 +85,10 @@ def load_run_file(files: Sequence[Path], overrides: Sequence[str] = ()) -> Loade
         raise ConfigError(*unreadable, *map(str, faults))
     _check_format_version(given)
     run_file, faults_of_values = _validate(given)
-    explained = {fault.path for fault in faults}
+    # A list is left out whole where one of its items is faulty.
+    explained = {fault.path for fault in faults} | {
+        fault.path[:-1] for fault in faults if fault.path and isinstance(fault.path[-1], int)
+    }
     faults += [fault for fault in faults_of_values if fault.path not in explained]
     if run_file is None or faults:
         raise ConfigError(*_order(faults, files))

@@ -12,6 +12,7 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
 from clusterfit.launch.pods import explain_waiting, is_running, read_end
 
+_REFUSED: Final = ("FailedCreatePod", "FailedCreate")
 _EXITED: Final = re.compile(r"exited with code (\d+)")
 
 
@@ -114,12 +115,16 @@ def _explain_suspended(evidence: Evidence) -> Cause:
 
 
 def _explain_starting(evidence: Evidence) -> Cause:
+    if len(evidence.pods) < evidence.stage.nodes and evidence.job_events:
+        newest = evidence.job_events[-1]
+        if newest.get("reason") in _REFUSED:
+            return _explain_refused_pod(newest.get("message", ""))
     for pod in evidence.pods:
         text, advice = explain_waiting(pod)
         if text:
             return Cause(f"{pod['metadata']['name']}: {text}", advice)
     for event in reversed(evidence.job_events):
-        if event.get("reason") in ("FailedCreatePod", "FailedCreate"):
+        if event.get("reason") in _REFUSED:
             return _explain_refused_pod(event.get("message", ""))
         exited = _EXITED.search(event.get("message", ""))
         if exited:

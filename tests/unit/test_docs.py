@@ -57,10 +57,10 @@ def test_the_readme_first_commands_work_as_typed(
     from clusterfit.cli import main
 
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     monkeypatch.chdir(tmp_path)
-    init, check, run, render, *_ = (shlex.split(command)[1:] for command in commands)
-    for arguments in (init, check, render):
+    init, check, run, render, plan, *_ = (shlex.split(command)[1:] for command in commands)
+    for arguments in (init, check, plan, render):
         with pytest.raises(SystemExit) as ending:
             main(arguments)
         assert ending.value.code in {None, 0}, capsys.readouterr().err

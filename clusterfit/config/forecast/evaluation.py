@@ -37,7 +37,7 @@ def forecast_evaluate(prospect: Prospect) -> StageForecast:
 
 def _forecast_heads(prospect: Prospect, number: int, backbone: EvaluatedBackbone) -> Figure:
     path, config = f"evaluate/heads/{number}", prospect.run.evaluate
-    widths = [find_pooled_width(prospect.run, backbone, layer) for layer in config.layers]
+    widths = [_find_pooled_width(prospect.run, backbone, layer) for layer in config.layers]
     if not prospect.num_classes:
         return Figure(path, None, "follows from the number of classes: --num-classes N")
     if None in widths:
@@ -53,7 +53,9 @@ def _forecast_heads(prospect: Prospect, number: int, backbone: EvaluatedBackbone
     )
 
 
-def find_pooled_width(run: RunFile, backbone: EvaluatedBackbone, pooled: PooledLayer) -> int | None:
+def _find_pooled_width(
+    run: RunFile, backbone: EvaluatedBackbone, pooled: PooledLayer
+) -> int | None:
     """Return how many numbers a head sees, or None where the layer is not on record."""
     if backbone.source == "run" and backbone.run:
         return None  # another run's network

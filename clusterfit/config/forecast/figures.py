@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from clusterfit.config.platform import Resources
 from clusterfit.config.stages import StageName
+
+_MILLICORES: Final = 1000
+_MEBIBYTES: Final = 1024
 
 Counts = Mapping[str, int]
 """Partition -> number of its images, where it is known."""
@@ -68,7 +73,12 @@ def describe_pods(resources: Resources) -> Pods:
         processes=resources.processes,
         gpus=resources.gpus_per_pod,
         gpu_resource=resources.gpu_resource,
-        cpus=resources.cpus_per_node * part,
-        memory_gib=resources.memory_gib_per_node * part,
-        shm_gib=resources.shm_gib_per_node * part,
+        cpus=_round_up(resources.cpus_per_node * part, _MILLICORES),
+        memory_gib=_round_up(resources.memory_gib_per_node * part, _MEBIBYTES),
+        shm_gib=_round_up(resources.shm_gib_per_node * part, _MEBIBYTES),
     )
+
+
+def _round_up(amount: float, steps: int) -> float:
+    """Return what Kubernetes is asked for, whose amounts come in steps."""
+    return math.ceil(amount * steps) / steps

@@ -19,11 +19,10 @@ from torchvision.models.feature_extraction import (
     get_graph_node_names,
 )
 
+from clusterfit.config.networks import SMALL_RESNET
 from clusterfit.errors import ConfigError
 from clusterfit.worker.networks.small_resnet import SmallResNet
 from clusterfit.worker.randomness import derive_seed, seeded
-
-SMALL_RESNET: Final = "resnet8_small"
 
 LAYER_ALIASES: Final = {
     "conv1": "relu",

@@ -9,7 +9,7 @@ from torch import nn
 from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.worker.context import Context
-from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.images import Batch, ImageSet
 from clusterfit.worker.data.views import (
     Normalizer,
     build_crop_view,
@@ -19,6 +19,7 @@ from clusterfit.worker.data.views import (
 from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.networks.backbone import build_model
 from clusterfit.worker.stages.clusters import read_clusters
+from clusterfit.worker.training.held_out import sum_over_images
 from clusterfit.worker.training.loop import Training, fit
 
 
@@ -26,7 +27,7 @@ def run(context: Context) -> None:
     """Train on every image that has a cluster."""
     config, env = context.config, context.env
     recipe = config.train
-    [(_, identity)] = list_targets(context.assignment, env.world_size)
+    [(folder, identity)] = list_targets(context.assignment, env.world_size)
     samples = {
         partition: read_samples(context.run.data(partition))
         for partition in list_partitions(config)
@@ -46,7 +47,12 @@ def run(context: Context) -> None:
         context,
         Training(
             recipe=recipe,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+            crop_pixels=recipe.crop_pixels,
+            folder=folder,
             identity=identity,
+            facts={"model": recipe.model, "num_classes": num_clusters},
             model=build_model(
                 recipe.model,
                 num_clusters,
@@ -54,7 +60,6 @@ def run(context: Context) -> None:
                 recipe.crop_pixels,
                 "train.model",
             ),
-            num_classes=num_clusters,
             images=ImageSet(
                 context.assignment.data_root,
                 samples[TRAIN].paths,
@@ -92,8 +97,7 @@ class _HeldOut:
         recipe = context.config.train
         for buffer in network.buffers():  # running statistics: each rank's are its own till now
             dist.broadcast(buffer, src=0)
-        assigned = torch.nonzero(self._assignments >= 0).flatten()
-        share = assigned[env.rank :: env.world_size].tolist()
+        assignments = self._assignments
         images = ImageSet(
             context.assignment.data_root,
             self._samples.paths,
@@ -101,22 +105,19 @@ class _HeldOut:
             seed=0,  # nothing is random
             substitute=False,
         )
-        size = recipe.batch_size_per_rank
-        batches: list[list[Key]] = [
-            [(0, index) for index in share[start : start + size]]
-            for start in range(0, len(share), size)
-        ]
-        counts = torch.zeros(2, dtype=torch.float64)  # correct, images
         network.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(env.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
-        ):
-            loaders = context.config.data.loaders_per_rank
-            for batch in build_loader(images, batches, loaders, env.device):
-                if len(batch.sample_indices):
-                    predicted = network(self._normalize(batch.images)).argmax(1).cpu()
-                    hits = predicted == self._assignments[batch.sample_indices]
-                    counts += torch.tensor([hits.sum(), len(hits)], dtype=torch.float64)
-        correct, num_images = env.sum_tensor(counts).tolist()
+
+        def count_hits(batch: Batch) -> torch.Tensor:
+            """Return (correct, images)."""
+            with torch.autocast(
+                env.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+            ):
+                predicted = network(self._normalize(batch.images)).argmax(1).cpu()
+            hits = predicted == assignments[batch.sample_indices]
+            return torch.tensor([hits.sum(), len(hits)])
+
+        assigned = torch.nonzero(assignments >= 0).flatten()
+        correct, num_images = sum_over_images(
+            context, images, assigned, recipe.batch_size_per_rank, 2, count_hits
+        )
         return {"held_out_accuracy": correct / max(num_images, 1)}

@@ -34,7 +34,14 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
 def pod(**status: Any) -> Any:
     return {
         "metadata": {"name": "run-extract-worker-0", "labels": {}},
-        "spec": {"containers": [{"image": "registry.example/clusterfit:1"}]},
+        "spec": {
+            "containers": [
+                {
+                    "image": "registry.example/clusterfit:1",
+                    "resources": {"requests": {"cpu": "64", "nvidia.com/gpu": "8"}},
+                }
+            ]
+        },
         "status": status,
     }
 
@@ -60,17 +67,24 @@ CASES = {
     "no GPUs free": (
         evidence(
             STARTING,
-            pods=[unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu.")],
+            pods=[
+                unschedulable(
+                    "0/5 nodes are available: 1 Insufficient memory, 4 Insufficient cpu, 5 "
+                    "Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/5 "
+                    "nodes are available: 5 No preemption victims found for incoming pod."
+                )
+            ],
         ),
-        "no node has enough nvidia.com/gpu: 0/4 nodes",
+        "no node has 8 nvidia.com/gpu free: 0/5 nodes are available: 1 Insufficient memory, "
+        "4 Insufficient cpu, 5 Insufficient nvidia.com/gpu",
         "--gpus",
     ),
     "two resources short": (
         evidence(
             STARTING,
-            pods=[unschedulable("0/4 nodes: 1 Insufficient cpu, 4 Insufficient memory. none")],
+            pods=[unschedulable("0/4 nodes: 4 Insufficient cpu, 4 Insufficient memory. none")],
         ),
-        "no node has enough cpu and memory",
+        "no node has 64 cpu and enough memory free: ",
         "ask for less",
     ),
     "an unbound claim": (
@@ -100,6 +114,18 @@ CASES = {
         ),
         'Pod Security refuses its pods: PodSecurity "restricted"',
         "extraVolumes",
+    ),
+    "a quota that one of the pods was within": (
+        evidence(
+            STARTING,
+            pods=[unschedulable("0/1 nodes: 1 node(s) had untolerated taint")],
+            job_events=[
+                {"reason": "SuccessfulCreatePod", "message": "Created pod: run-extract-worker-0"},
+                {"reason": "FailedCreatePod", "message": "forbidden: exceeded quota: q"},
+            ],
+        ),
+        "exceeded quota: q",
+        "ask for less",
     ),
     "a quota": (
         evidence(

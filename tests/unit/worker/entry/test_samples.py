@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.tree import Data
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 
 WriteFolder = Callable[..., Path]
 
@@ -193,13 +195,23 @@ def test_labels_of_a_list_come_from_an_array(tmp_path: Path) -> None:
     assert samples.labels.dtype == np.int64
 
 
+def test_an_image_may_show_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\nb.png\n")
+    np.save(tmp_path / "labels.npy", np.array([[1, 0, -1], [1, 1, 0]], np.int8))
+    samples = list_train(LABELLED, tmp_path)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0, -1], [1, 1, 0]]
+
+
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
         (np.array([1]), "1 labels for the 2 paths"),
         (np.array([1, 2, 3]), "3 labels for the 2 paths"),
-        (np.array([1.0, 2.0]), "want one axis of integers"),
-        (np.array([[1, 2]]), "want one axis of integers"),
+        (np.array([1.0, 2.0]), "got float64 .*, want integers: one per path, or"),
+        (np.zeros((2, 2, 2), int), "want integers: one per path, or"),
+        (np.array([[1, 0]]), "1 labels for the 2 paths"),
+        (np.array([[1, 0], [2, 0]]), "must be 1 .shown., 0 .not. or -1 .difficult., got 0 to 2"),
         (np.array([0, -1]), "labels must be >= 0, got -1"),
     ],
 )
@@ -214,3 +226,54 @@ def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a.png\n")
     with pytest.raises(MissingInputError, match=r"labels\.npy: not there"):
         list_train(LABELLED, tmp_path)
+
+
+def test_links_are_followed_but_not_in_circles(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png", "elsewhere/2.png")
+    (tmp_path / "train" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "elsewhere")
+    assert list_train(FOLDER, tmp_path).paths == ("train/a/1.png", "train/b/2.png", "train/c/2.png")
+
+    circle = tmp_path / "train" / "a" / "again"
+    circle.symlink_to(tmp_path / "train")
+    with pytest.raises(InvalidDataError, match=f"^data.train: {circle} is a link back to a folder"):
+        list_train(FOLDER, tmp_path)
+
+
+def test_a_link_to_itself_is_named(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png")
+    knot = tmp_path / "train" / "knot"
+    knot.symlink_to(knot)
+    with pytest.raises(
+        MissingInputError, match=f"^data.train: cannot list {knot}: Too many levels"
+    ):
+        list_train(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EACCES, MissingInputError),
+        (errno.ESTALE, RetryableError),
+        (errno.EIO, RetryableError),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    write_folder: WriteFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+) -> None:
+    """Root may read everything and no server can be lost here: the answer is put in its mouth."""
+    write_folder("train/a/1.png")
+    folder, scandir = str(tmp_path / "train" / "a"), os.scandir
+
+    def refuse(path: str) -> object:
+        if path == folder:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(kind, match=f"^data.train: cannot list {folder}: {os.strerror(number)}"):
+        list_train(FOLDER, tmp_path)
