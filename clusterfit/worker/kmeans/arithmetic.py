@@ -47,9 +47,7 @@ class Arithmetic:
         scores.scatter_(1, columns[:, None], -torch.inf)
         return columns, best, scores.amax(1)
 
-    def add_rows(
-        self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor
-    ) -> None:
+    def add_rows(self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor) -> None:
         """Add (n, d) rows to the (K, d) float64 sums of their (n,) clusters, without rounding."""
         # In the order of their clusters: a sum stays in cache until it is done.
         order = torch.argsort(assignments)

@@ -77,9 +77,7 @@ class FaissEngine:
             index.add(centroids)
             self._index, self._indexed = index, centroids
         distances_sq, assignments = self._index.search(rows, 1)
-        return Assigned(
-            assignments[:, 0].astype(np.int64), distances_sq[:, 0].astype(np.float32)
-        )
+        return Assigned(assignments[:, 0].astype(np.int64), distances_sq[:, 0].astype(np.float32))
 
     def describe(self) -> dict[str, Any]:
         """Return its name and the GPUs that it uses."""

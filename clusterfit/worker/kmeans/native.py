@@ -104,7 +104,9 @@ class NativeKernel:
             other.result()
 
 
-def _load(library: ctypes.CDLL, name: str, signature: str) -> dict[torch.dtype, Callable[..., None]]:
+def _load(
+    library: ctypes.CDLL, name: str, signature: str
+) -> dict[torch.dtype, Callable[..., None]]:
     """Return a function for each dtype; `p` in the signature is a pointer, `n` a number."""
     kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
     functions: dict[torch.dtype, Callable[..., None]] = {}

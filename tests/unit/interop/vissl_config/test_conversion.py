@@ -65,6 +65,7 @@ def test_step_1_as_documented(tmp_path: Path) -> None:
     assert loaded["cluster"] == load_text(convert(STEP1_AT_HEAD, [WEIGHTS]), tmp_path)["cluster"]
     cluster, extract = loaded["cluster"], loaded["extract"]
     assert (cluster["numClusters"], cluster["numIterations"]) == (16000, 50)
+    assert (cluster["engine"], cluster["init"]) == ("faiss", "random")
     assert cluster["normalize"] is True
     assert (cluster["pcaDim"], cluster["maxPointsPerCentroid"]) == (0, 0)
     assert extract["model"] == "resnet50"
