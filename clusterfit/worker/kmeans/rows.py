@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -72,6 +72,29 @@ def fit_projection(table: FeatureTable, pca_dim: int, whiten: bool) -> Projectio
             )
         vectors = vectors / np.sqrt(variances)
     return Projection(mean.astype(np.float32), vectors.astype(np.float32))
+
+
+class RowSource(Protocol):
+    """Rows that are read when they are needed: all that an engine sees of them."""
+
+    num_rows: int
+    dim: int
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1 as (n, d) float32, C-contiguous."""
+
+
+class ArrayRows:
+    """Rows that are in memory already."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        """Take (N, d) float32."""
+        self._array = array
+        self.num_rows, self.dim = array.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1; see `RowSource.read`."""
+        return np.ascontiguousarray(self._array[start:stop], np.float32)
 
 
 class Rows:
