@@ -146,10 +146,10 @@ def bf16_gemm(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     import torch
 
     torch.set_num_threads(inputs.num_threads)
-    if not hasattr(inputs, "rounded"):
-        rounded = torch.from_numpy(inputs.rows).bfloat16()
-        inputs.rounded = (rounded, torch.from_numpy(inputs.centroids).bfloat16())  # type: ignore[attr-defined]
-    rows, centroids = inputs.rounded  # type: ignore[attr-defined]
+    if not inputs.kept:
+        inputs.kept["rows"] = torch.from_numpy(inputs.rows).bfloat16()
+        inputs.kept["centroids"] = torch.from_numpy(inputs.centroids).bfloat16()
+    rows, centroids = inputs.kept["rows"], inputs.kept["centroids"]
     num_rows = options["chunk_rows"]
     products = torch.empty((num_rows, len(centroids)), dtype=torch.bfloat16)
     for first in range(0, len(rows), num_rows):

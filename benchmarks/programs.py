@@ -24,6 +24,8 @@ class Inputs:
     """(K, D) float32: where a fit starts, or what rows are assigned to."""
     seed: int
     num_threads: int
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What a program keeps from its first use to the next."""
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -63,6 +65,7 @@ _PROGRAMS: Final[Mapping[str, tuple[str, bool]]] = {
     "bf16_gemm": ("benchmarks.peers", True),
     "clusterfit_fit": ("benchmarks.ours", False),
     "clusterfit_assign": ("benchmarks.ours", False),
+    "clusterfit_iterate": ("benchmarks.ours", True),
 }
 
 

@@ -37,5 +37,6 @@ def build_environment(setting: str, num_threads: int, cache_folder: str) -> dict
         "OMP_NUM_THREADS": str(num_threads),
         "TORCHINDUCTOR_CACHE_DIR": cache_folder,
         "TRITON_CACHE_DIR": cache_folder,
+        "XDG_CACHE_HOME": cache_folder,
         **BLAS_SETTINGS[setting],
     }
