@@ -17,6 +17,9 @@ MIN_BF16_DIM: Final = 64
 """Below it products take less time than what follows them, and 8 bits are few for a low dimension:
 a row has as many bits to tell its neighbours apart as it has dimensions."""
 
+_ADDED_ROWS: Final = 1024
+"""Rows that are widened to float64 at a time."""
+
 _FAST_BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 """CPU flags of x86 and Arm."""
 
@@ -43,6 +46,19 @@ class Arithmetic:
         best, columns = scores.max(1)
         scores.scatter_(1, columns[:, None], -torch.inf)
         return columns, best, scores.amax(1)
+
+    def add_rows(
+        self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor
+    ) -> None:
+        """Add (n, d) rows to the (K, d) float64 sums of their (n,) clusters, without rounding."""
+        # In the order of their clusters: a sum stays in cache until it is done.
+        order = torch.argsort(assignments)
+        if self.kernel is not None:
+            self.kernel.add_rows(sums, rows, order, assignments)
+            return
+        for start in range(0, len(rows), _ADDED_ROWS):
+            taken = order[start : start + _ADDED_ROWS]
+            sums.index_add_(0, assignments[taken], rows[taken].double())
 
 
 def choose_arithmetic(device: torch.device, dim: int) -> Arithmetic:

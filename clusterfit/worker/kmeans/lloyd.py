@@ -48,6 +48,12 @@ class Lloyd:
             (rows.num_rows,), -1, dtype=torch.int64, device=arithmetic.device
         )
 
+    def recall(self, centroids: torch.Tensor) -> None:
+        """Assign each row without an update: what an iteration from these centroids had found."""
+        scorer = Scorer(centroids, self._arithmetic)
+        for offset, chunk in self._rows.chunks():
+            self.assignments[offset : offset + len(chunk)] = scorer.assign(chunk)
+
     def iterate(self, centroids: torch.Tensor, iteration: int) -> Step:
         """Assign each row to its nearest centroid and return the means."""
         scorer = Scorer(centroids, self._arithmetic)
@@ -58,7 +64,7 @@ class Lloyd:
             found = scorer.assign(chunk)
             num_changed += (found != self.assignments[mine]).sum()
             self.assignments[mine] = found
-            totals.include(chunk, self._rows.norms_sq[mine], found)
+            totals.include(chunk, self._rows.norms_sq[mine], found, self._arithmetic)
         totals.reduce(self._ranks)
         self._ranks.add(num_changed)
         objective = totals.compute_objective(centroids)

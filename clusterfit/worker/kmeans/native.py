@@ -1,8 +1,9 @@
-"""The one loop that torch has no fast operation for on a CPU, compiled where it runs.
+"""The two loops that torch has no fast operation for on a CPU, compiled where they run.
 
 torch finds a row's maximum and its place at about 1 ns an element, which is a fifth of the matrix
-product before it at 2048 dimensions and as long as it at 512. `torch.compile` mends that, but
-importing and warming it takes longer than most clusterings; this file's C++ takes a second, once.
+product before it at 2048 dimensions and as long as it at 512; and it adds up rows by cluster in
+several passes over copies. `torch.compile` mends the first, but importing and warming it takes
+longer than many clusterings; this C++ takes a fifth of a second, once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Final
 
 import torch
 
-_SOURCE: Final = Path(__file__).with_name("nearest.cpp")
+_SOURCE: Final = Path(__file__).with_name("native.cpp")
 _FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 _COMPILERS: Final = ("g++", "clang++", "c++")
 _MIN_ELEMENTS_PER_THREAD: Final = 1 << 17
@@ -32,25 +33,21 @@ BestTwo = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class NativeKernel:
-    """`find_best_two` of nearest.cpp on as many threads as torch uses."""
+    """The functions of native.cpp on as many threads as torch uses."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Use a library that `load_native_kernel` has compiled."""
-        arguments = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 3
-        self._functions: dict[torch.dtype, Callable[..., None]] = {}
-        for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float32, "float32")):
-            function = getattr(library, f"find_best_two_{name}")
-            function.argtypes, function.restype = arguments, None
-            self._functions[dtype] = function
+        self._best = _load(library, "find_best_two", "ppnnnppp")
+        self._add = _load(library, "add_rows", "pppnnnnpn")
         self._num_threads = torch.get_num_threads()
-        self._threads = ThreadPoolExecutor(self._num_threads, "nearest")
+        self._threads = ThreadPoolExecutor(self._num_threads, "kmeans")
 
     def find_best_two(self, products: torch.Tensor, bias: torch.Tensor) -> BestTwo:
         """Return the two best columns of `products + bias`, products (n, K) with unit stride."""
         num_rows, num_columns = products.shape
         columns = torch.empty(num_rows, dtype=torch.int64)
         best, second = torch.empty(num_rows), torch.empty(num_rows)
-        function, stride = self._functions[products.dtype], products.stride(0)
+        function, stride = self._best[products.dtype], products.stride(0)
         width = products.element_size() * stride
 
         def work(start: int, stop: int) -> None:
@@ -65,9 +62,39 @@ class NativeKernel:
                 second.data_ptr() + 4 * start,
             )
 
-        wanted = products.numel() // _MIN_ELEMENTS_PER_THREAD
-        num_shares = max(1, min(self._num_threads, wanted, num_rows))
-        bounds = [num_rows * share // num_shares for share in range(num_shares + 1)]
+        self._share_out(work, num_rows, products.numel())
+        return columns, best, second
+
+    def add_rows(
+        self,
+        sums: torch.Tensor,
+        rows: torch.Tensor,
+        order: torch.Tensor,
+        assignments: torch.Tensor,
+    ) -> None:
+        """Add (n, d) rows to the (K, d) float64 sums of their clusters, in an order of rows."""
+        function = self._add[rows.dtype]
+
+        def work(start: int, stop: int) -> None:
+            function(
+                rows.data_ptr(),
+                order.data_ptr(),
+                assignments.data_ptr(),
+                len(order),
+                rows.stride(0),
+                start,
+                stop,
+                sums.data_ptr(),
+                sums.shape[1],
+            )
+
+        self._share_out(work, rows.shape[1], rows.numel())
+
+    def _share_out(self, work: Callable[[int, int], None], total: int, num_elements: int) -> None:
+        """Call `work` on shares of 0..total-1, at once where that is worth a thread."""
+        wanted = num_elements // _MIN_ELEMENTS_PER_THREAD
+        num_shares = max(1, min(self._num_threads, wanted, total))
+        bounds = [total * share // num_shares for share in range(num_shares + 1)]
         others = [
             self._threads.submit(work, start, stop)  # ctypes lets the others run meanwhile
             for start, stop in zip(bounds[1:], bounds[2:], strict=False)
@@ -75,7 +102,17 @@ class NativeKernel:
         work(bounds[0], bounds[1])
         for other in others:
             other.result()
-        return columns, best, second
+
+
+def _load(library: ctypes.CDLL, name: str, signature: str) -> dict[torch.dtype, Callable[..., None]]:
+    """Return a function for each dtype; `p` in the signature is a pointer, `n` a number."""
+    kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+    functions: dict[torch.dtype, Callable[..., None]] = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        function = getattr(library, f"{name}_{str(dtype).removeprefix('torch.')}")
+        function.argtypes, function.restype = [kinds[kind] for kind in signature], None
+        functions[dtype] = function
+    return functions
 
 
 def load_native_kernel() -> tuple[NativeKernel | None, str]:
@@ -99,11 +136,11 @@ def load_native_kernel() -> tuple[NativeKernel | None, str]:
 def _compile(compiler: str) -> Path:
     machine = [platform.machine(), _read_cpu_flags(), compiler, *_FLAGS]
     digest = hashlib.sha256(_SOURCE.read_bytes() + "\n".join(machine).encode()).hexdigest()[:16]
-    target = _find_cache_folder() / f"nearest-{digest}.so"
+    target = _find_cache_folder() / f"kmeans-{digest}.so"
     if target.exists():
         return target
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / "nearest.so"
+        built = Path(folder) / "kmeans.so"
         subprocess.run(
             [compiler, *_FLAGS, "-o", str(built), str(_SOURCE)],
             check=True,

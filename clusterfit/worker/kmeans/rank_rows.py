@@ -6,7 +6,7 @@ N: rows of all ranks, n: rows of a chunk, d: dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,8 @@ from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, RowSource
+
+_BLOCK_ROWS: Final = 1024
 
 _GRID_BITS: Final = 22
 """Rows are rounded to the largest number / 2^22: finer than float32's products, and coarse enough
@@ -71,66 +73,87 @@ class RankRows:
 
     def __init__(
         self,
-        source: RowSource,
-        frame: Frame,
-        arithmetic: Arithmetic,
         start: int,
         stop: int,
-        is_resident: bool,
+        dim: int,
+        prepare: Callable[[int, int], torch.Tensor],
+        kept: torch.Tensor | None,
+        norms_sq: torch.Tensor,
     ) -> None:
-        """Prepare rows start..stop-1; where resident, they are read now and kept."""
+        """Use `prepare_rows` or `thin`."""
         self.start = start
         self.stop = stop
-        self.frame = frame
-        self.dim = source.dim
         self.num_rows = stop - start
-        self._source = source
-        self._arithmetic = arithmetic
-        self._kept: torch.Tensor | None = None
-        self.norms_sq = torch.empty(self.num_rows, device=arithmetic.device)
-        if is_resident:
-            kept = torch.empty(
-                self.num_rows, self.dim, dtype=arithmetic.dtype, device=arithmetic.device
-            )
-            for offset, chunk in self._read():
-                kept[offset : offset + len(chunk)] = chunk
-            self._kept = kept
-        else:
-            for _ in self._read():
-                pass
+        self.dim = dim
+        self.norms_sq = norms_sq
+        """(n,) float32, of the rounded rows: objectives are then those of rows that exist."""
+        self._prepare = prepare
+        self._kept = kept
 
     def chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (offset in this rank's rows, (n, d) rows), in order."""
-        if self._kept is None:
-            yield from self._read()
-            return
         for offset in range(0, self.num_rows, CHUNK_ROWS):
-            yield offset, self._kept[offset : offset + CHUNK_ROWS]
+            end = min(offset + CHUNK_ROWS, self.num_rows)
+            if self._kept is not None:
+                yield offset, self._kept[offset:end]
+            else:
+                yield offset, self._prepare(self.start + offset, self.start + end)
+
+    def thin(self, step: int) -> RankRows:
+        """Return every step-th row (by its number among all ranks' rows), kept in memory."""
+        if step == 1 and self._kept is not None:
+            return self
+        first = -self.start % step
+        kept = [chunk[(first - offset) % step :: step] for offset, chunk in self.chunks()]
+        start = -(-self.start // step)
+        rows = torch.cat(kept) if kept else self._prepare(self.start, self.start)
+        norms_sq = self.norms_sq[first::step]
+        return RankRows(start, start + len(rows), self.dim, self._prepare, rows, norms_sq)
 
     def take(self, row_numbers: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """Return the rows with these numbers, of whatever rank, as (m, d) float32 on every rank."""
-        taken = torch.zeros(len(row_numbers), self.dim, device=self._arithmetic.device)
+        taken = torch.zeros(len(row_numbers), self.dim, device=self.norms_sq.device)
         ours = (row_numbers >= self.start) & (row_numbers < self.stop)
         places = ours.nonzero()[:, 0]
-        for place, number in zip(places.tolist(), row_numbers[places].tolist(), strict=True):
-            taken[place] = self._get(number)
+        numbers = row_numbers[places]
+        if self._kept is not None:
+            taken[places] = self._kept[numbers - self.start].float()
+        else:
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                taken[place] = self._prepare(number, number + 1)[0]
         ranks.add(taken)
         return taken
 
-    def _get(self, number: int) -> torch.Tensor:
-        if self._kept is not None:
-            return self._kept[number - self.start]
-        return self._prepare(number, number + 1)[0]
 
-    def _read(self) -> Iterator[tuple[int, torch.Tensor]]:
-        for first in range(self.start, self.stop, CHUNK_ROWS):
-            chunk = self._prepare(first, min(first + CHUNK_ROWS, self.stop))
-            offset = first - self.start
-            # Of the rounded rows: then objectives are those of rows that exist, and never negative.
-            self.norms_sq[offset : offset + len(chunk)] = chunk.float().square_().sum(1)
-            yield offset, chunk
+def prepare_rows(
+    source: RowSource,
+    frame: Frame,
+    arithmetic: Arithmetic,
+    start: int,
+    stop: int,
+    is_resident: bool,
+) -> RankRows:
+    """Return this rank's rows start..stop-1; where resident, they are read now and kept."""
 
-    def _prepare(self, start: int, stop: int) -> torch.Tensor:
-        raw = torch.from_numpy(self._source.read(start, stop))
-        entered = self.frame.enter(raw).to(self._arithmetic.dtype)
-        return entered.to(self._arithmetic.device)
+    def prepare(first: int, end: int) -> torch.Tensor:
+        prepared = torch.empty(
+            end - first, source.dim, dtype=arithmetic.dtype, device=arithmetic.device
+        )
+        for block in range(first, end, _BLOCK_ROWS):  # what fits a cache is worked on there
+            raw = torch.from_numpy(source.read(block, min(block + _BLOCK_ROWS, end)))
+            prepared[block - first : block - first + len(raw)] = frame.enter(raw)
+        return prepared
+
+    kept = None
+    if is_resident:
+        kept = torch.empty(
+            stop - start, source.dim, dtype=arithmetic.dtype, device=arithmetic.device
+        )
+    norms_sq = torch.empty(stop - start, device=arithmetic.device)
+    for first in range(start, stop, _BLOCK_ROWS):
+        rows = prepare(first, min(first + _BLOCK_ROWS, stop))
+        mine = slice(first - start, first - start + len(rows))
+        norms_sq[mine] = rows.float().square_().sum(1)
+        if kept is not None:
+            kept[mine] = rows
+    return RankRows(start, stop, source.dim, prepare, kept, norms_sq)

@@ -25,6 +25,12 @@ class Ranks:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def take_rank_0s(self, *tensors: torch.Tensor) -> None:
+        """Replace each tensor by rank 0's."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def find_maximum(self, value: float) -> float:
         """Return the largest value of any rank."""
         if self.world_size == 1:

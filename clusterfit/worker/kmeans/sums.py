@@ -7,13 +7,11 @@ rounding: 2^30 rows of a cluster at 22 bits a number. K: num_clusters, d: dimens
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 
+from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.ranks import Ranks
-
-_BLOCK_ROWS: Final = 1024
 
 
 @dataclass(slots=True)
@@ -37,14 +35,14 @@ class ClusterSums:
         )
 
     def include(
-        self, rows: torch.Tensor, norms_sq: torch.Tensor, assignments: torch.Tensor
+        self,
+        rows: torch.Tensor,
+        norms_sq: torch.Tensor,
+        assignments: torch.Tensor,
+        arithmetic: Arithmetic,
     ) -> None:
         """Add (n, d) rows with their squared norms to their clusters."""
-        order = torch.argsort(assignments)
-        # In the order of their clusters: a sum stays in cache until it is done.
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            taken = order[start : start + _BLOCK_ROWS]
-            self.sums.index_add_(0, assignments[taken], rows[taken].double())
+        arithmetic.add_rows(self.sums, rows, assignments)
         num_clusters = len(self.counts)
         self.counts += torch.bincount(assignments, minlength=num_clusters)
         self.norms_sq += torch.bincount(assignments, norms_sq.double(), num_clusters)

@@ -22,12 +22,15 @@ from clusterfit.worker.kmeans.sums import ClusterSums
 COARSE_ITERATIONS: Final = 5
 INNER_ITERATIONS: Final = 5
 
+ROWS_PER_CLUSTER: Final = 32
+"""Of more rows than these only every second (third, ...) one takes part: an even sample."""
+
 _DRAWN_PER_CLUSTER: Final = 8
 """Rows drawn for each cluster to start inside the cells from; few cells have fewer than they need."""
 
 
 def find_two_level_centroids(
-    rows: RankRows,
+    all_rows: RankRows,
     num_rows: int,
     num_clusters: int,
     arithmetic: Arithmetic,
@@ -35,6 +38,9 @@ def find_two_level_centroids(
     seed: int,
 ) -> torch.Tensor:
     """Return (K, d) float32 centroids in the rows' frame; `num_rows` are those of all ranks."""
+    step = max(1, num_rows // (ROWS_PER_CLUSTER * num_clusters))
+    rows = all_rows.thin(step)
+    num_rows = -(-num_rows // step)
     num_cells = max(1, round(math.sqrt(num_clusters)))
     generator = np.random.default_rng([seed, 3])
     num_drawn = min(num_rows, _DRAWN_PER_CLUSTER * num_clusters)
@@ -115,7 +121,13 @@ def _iterate_inside(
         ordered = chunk[order]
         found = torch.empty(len(chunk), dtype=torch.int64, device=chunk.device)
         for cell, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if stop > start:
+            if cell not in scorers:
+                found[start:stop] = len(centroids)  # a few rows that nobody drew one of
+            elif stop > start:
                 found[start:stop] = scorers[cell].assign(ordered[start:stop]) + int(bounds[cell])
-        totals.include(ordered, rows.norms_sq[offset : offset + len(chunk)][order], found)
+        norms_sq = rows.norms_sq[offset : offset + len(chunk)][order]
+        known = found < len(centroids)
+        if not bool(known.all()):
+            ordered, norms_sq, found = ordered[known], norms_sq[known], found[known]
+        totals.include(ordered, norms_sq, found, arithmetic)
     return totals

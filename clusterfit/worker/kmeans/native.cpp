@@ -1,7 +1,8 @@
-// The best and the second best column of each row of a matrix of scores, in one pass over it.
+// Two loops that torch has no fast operation for on a CPU: the best two columns of each row of a
+// matrix of scores, and float64 sums of rows by cluster.
 //
-// score(r, k) = products[r, k] + bias[k]; the lower column wins a tie. Plain C++ with GCC's vectors
-// (clang has them too): whatever the machine's width is, the compiler maps 16 lanes onto it.
+// Plain C++ with GCC's vectors (clang has them too): whatever the machine's width is, the compiler
+// maps 16 lanes onto it.
 
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,7 @@ inline float load_one(const uint16_t* from) {
   return value;
 }
 
+// score(r, k) = products[r, k] + bias[k]; the lower column wins a tie.
 template <typename Product>
 void find_best_two(const Product* products, const float* bias, int64_t num_rows, int64_t num_columns,
                    int64_t stride, int64_t* best_column, float* best, float* second) {
@@ -78,6 +80,24 @@ void find_best_two(const Product* products, const float* bias, int64_t num_rows,
   }
 }
 
+// sums[clusters[r]] += rows[r] for each r of `order`, in the columns from..to-1 only: threads that
+// take different columns never meet.
+template <typename Number>
+void add_rows(const Number* rows, const int64_t* order, const int64_t* clusters, int64_t num_rows,
+              int64_t stride, int64_t from, int64_t to, double* sums, int64_t dim) {
+  for (int64_t i = 0; i < num_rows; ++i) {
+    const Number* const row = rows + order[i] * stride;
+    double* const sum = sums + clusters[order[i]] * dim;
+    if (i + 4 < num_rows) {
+      const char* const later = reinterpret_cast<const char*>(rows + order[i + 4] * stride + from);
+      for (int64_t at = 0; at < (to - from) * int64_t{sizeof(Number)}; at += 64) {
+        __builtin_prefetch(later + at);
+      }
+    }
+    for (int64_t column = from; column < to; ++column) sum[column] += load_one(row + column);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -92,5 +112,17 @@ void find_best_two_float32(const float* products, const float* bias, int64_t num
                            int64_t num_columns, int64_t stride, int64_t* best_column, float* best,
                            float* second) {
   find_best_two(products, bias, num_rows, num_columns, stride, best_column, best, second);
+}
+
+void add_rows_bfloat16(const uint16_t* rows, const int64_t* order, const int64_t* clusters,
+                       int64_t num_rows, int64_t stride, int64_t from, int64_t to, double* sums,
+                       int64_t dim) {
+  add_rows(rows, order, clusters, num_rows, stride, from, to, sums, dim);
+}
+
+void add_rows_float32(const float* rows, const int64_t* order, const int64_t* clusters,
+                      int64_t num_rows, int64_t stride, int64_t from, int64_t to, double* sums,
+                      int64_t dim) {
+  add_rows(rows, order, clusters, num_rows, stride, from, to, sums, dim);
 }
 }
