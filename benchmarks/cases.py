@@ -91,6 +91,15 @@ def _blas_sides() -> tuple[Side, ...]:
     )
 
 
+def _update_sides() -> tuple[Side, ...]:
+    attempts = (Attempt("warm-up"), *(Attempt("update") for _ in range(5)))
+    return (
+        Side("faiss.contrib (np.add.at)", "faiss_update", attempts),
+        Side("faiss' torch variant (index_add_)", "torch_update", attempts),
+        Side(OURS, "clusterfit_update", attempts),
+    )
+
+
 def _lloyd(key: str, *counts: int, **others: Any) -> tuple[Attempt, ...]:
     """Return a short fit that starts threads, and then fits of so many iterations."""
     return (
@@ -100,8 +109,9 @@ def _lloyd(key: str, *counts: int, **others: Any) -> tuple[Attempt, ...]:
 
 
 def _two_level(key: str, *counts: int) -> tuple[Attempt, ...]:
-    attempts = tuple(Attempt(f"two levels + {n} full", {key: n, "level_iterations": 10}) for n in counts)
-    return attempts
+    return tuple(
+        Attempt(f"two levels + {n} full", {key: n, "coarse_iterations": 10}) for n in counts
+    )
 
 
 def _hierarchical(*refinements: int) -> tuple[Attempt, ...]:
@@ -141,13 +151,15 @@ def _fit_sides(ours: tuple[int, ...]) -> tuple[Side, ...]:
 
 
 CASES: Final = (
-    Case("blas", "assign", Data("relu", 32768, 2048), 1024, _blas_sides()),
+    Case("blas", "assign", Data("relu", 16384, 2048), 1024, _blas_sides()),
     Case("assign", "assign", Data("relu", 32768, 2048), 4096, _assign_sides()),
-    Case("fit-2048", "fit", Data("relu", 65536, 2048), 1024, _fit_sides((0, 1, 2, 3, 5))),
-    Case("fit-512", "fit", Data("relu", 131072, 512), 4096, _fit_sides((0, 1, 2, 3, 5))),
-    Case("fit-digits", "fit", Data("digits", NUM_DIGITS, DIGITS_DIM), 1024, _fit_sides((0, 1, 2, 4, 8))),
-    Case("fit-gaussian", "fit", Data("gaussian", 32768, 512), 1024, _fit_sides((0, 2, 4, 8, 12))),
-)
+    Case("update", "assign", Data("relu", 65536, 512), 1024, _update_sides()),
+    Case("fit-2048", "fit", Data("relu", 65536, 2048), 1024, _fit_sides((1, 2, 3, 5, 8))),
+    Case("fit-512", "fit", Data("relu", 131072, 512), 4096, _fit_sides((1, 2, 3, 5, 8))),
+    Case("fit-digits", "fit", Data("digits", NUM_DIGITS, DIGITS_DIM), 1024,
+         _fit_sides((1, 2, 4, 8, 12))),
+    Case("fit-gaussian", "fit", Data("gaussian", 32768, 512), 1024, _fit_sides((2, 4, 8, 12, 16))),
+)  # fmt: skip
 
 
 def find_case(name: str) -> Case:

@@ -58,12 +58,7 @@ def measure(
 ) -> None:
     """Run what is missing of so many rounds; `only` names sides."""
     results = Results(case.name, folder)
-    results.content |= {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "data": case.data.name,
-        "shape": [case.data.num_rows, case.data.dim, case.num_clusters],
-    }
+    results.content |= describe(case)
     for number in range(num_rounds):
         turn = number % len(case.sides)
         for side in case.sides[turn:] + case.sides[:turn]:
@@ -75,6 +70,16 @@ def measure(
                     results.records.append(record)
                     results.save()
                     _tell(case, record)
+
+
+def describe(case: Case) -> Record:
+    """Return what a case's results are of."""
+    return {
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "data": case.data.name,
+        "shape": [case.data.num_rows, case.data.dim, case.num_clusters],
+    }
 
 
 def _run(case: Case, side: Side, setting: str, number: int, folder: Path) -> Record:

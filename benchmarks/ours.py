@@ -20,7 +20,8 @@ from clusterfit.worker.kmeans import torch_engine
 from clusterfit.worker.kmeans.arithmetic import Arithmetic, choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.engine import Fit
-from clusterfit.worker.kmeans.rows import Rows
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
+from clusterfit.worker.kmeans.sums import ClusterSums
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 
 
@@ -28,10 +29,11 @@ def clusterfit_fit(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     """Fit with the torch engine: from its own two-level start, or from the given centroids."""
     _prepare(inputs, options)
     start = Fit(inputs.centroids, ()) if options.get("init") == "given" else None
-    config = _configure(inputs, options["iterations"])
+    config = _configure(inputs, options)
     rows = Rows(FeatureTable(inputs.folder), config, None)
-    fit = TorchEngine().fit(rows, config, inputs.seed, start, lambda _fit: None)
-    return Outcome(fit.centroids, {"objectives": list(fit.objectives)})
+    engine = TorchEngine()
+    fit = engine.fit(rows, config, inputs.seed, start, lambda _fit: None)
+    return Outcome(fit.centroids, {"iterations": fit.num_iterations, "how": engine.describe()})
 
 
 def clusterfit_assign(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
@@ -41,7 +43,7 @@ def clusterfit_assign(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     engine = TorchEngine()
     assignments = np.empty(table.num_rows, np.int64)
     for first, chunk in table.chunks(0, table.num_rows, ROWS_PER_PART):
-        assignments[first : first + len(chunk)] = engine.assign(chunk, inputs.centroids)[0]
+        assignments[first : first + len(chunk)] = engine.assign(chunk, inputs.centroids).assignments
     return Outcome(assignments)
 
 
@@ -61,9 +63,33 @@ def clusterfit_iterate(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     return Outcome(scorer.assign(rows).numpy())
 
 
-def _configure(inputs: Inputs, num_iterations: int) -> Cluster:
+def clusterfit_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
+    """Add rows up by cluster, as iterations do: exactly, in float64, rows in bfloat16."""
+    _prepare(inputs, options)
+    arithmetic = choose_arithmetic(torch.device("cpu"), inputs.centroids.shape[1])
+    if not inputs.kept:
+        rows = torch.from_numpy(inputs.rows).to(arithmetic.dtype)
+        inputs.kept["rows"] = rows
+        inputs.kept["norms_sq"] = rows.float().square_().sum(1)
+        scorer = Scorer(torch.from_numpy(inputs.centroids), arithmetic)
+        inputs.kept["assignments"] = scorer.assign(rows)
+    totals = ClusterSums.empty(*inputs.centroids.shape, device=arithmetic.device)
+    for first in range(0, len(inputs.rows), CHUNK_ROWS):
+        mine = slice(first, first + CHUNK_ROWS)
+        totals.include(
+            inputs.kept["rows"][mine], inputs.kept["norms_sq"][mine],
+            inputs.kept["assignments"][mine], arithmetic,
+        )  # fmt: skip
+    return Outcome(None)
+
+
+def _configure(inputs: Inputs, options: Mapping[str, Any]) -> Cluster:
+    stops = {"stop_improvement": 0.0} if options.get("init") == "given" else {}
     return Cluster(
-        num_clusters=len(inputs.centroids), num_iterations=num_iterations, normalize=False
+        num_clusters=len(inputs.centroids),
+        num_iterations=options["iterations"],
+        normalize=False,
+        **stops,
     )
 
 

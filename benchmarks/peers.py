@@ -50,8 +50,7 @@ def faiss_two_level(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
         inputs.rows,
         round(num_clusters**0.5),
         num_clusters,
-        clustering_niter=options["level_iterations"],
-        niter=options["level_iterations"],
+        clustering_niter=options["coarse_iterations"],  # the fine level has faiss' own 25
         min_points_per_centroid=1,
         seed=inputs.seed + 1,
     )
@@ -155,6 +154,33 @@ def bf16_gemm(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     for first in range(0, len(rows), num_rows):
         torch.mm(rows[first : first + num_rows], centroids.T, out=products)
     return Outcome(None)
+
+
+def faiss_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa: ARG001
+    """Add rows up by cluster as faiss.contrib.clustering's DatasetAssign does: np.add.at."""
+    nearest = _assign_once(inputs)
+    sums = np.zeros(inputs.centroids.shape, np.float32)
+    np.add.at(sums, nearest, inputs.rows)
+    return Outcome(None)
+
+
+def torch_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa: ARG001
+    """Add rows up by cluster as faiss' torch variant does: index_add_ in float32."""
+    import torch
+
+    torch.set_num_threads(inputs.num_threads)
+    nearest = torch.from_numpy(_assign_once(inputs))
+    sums = torch.zeros(inputs.centroids.shape)
+    sums.index_add_(0, nearest, torch.from_numpy(inputs.rows))
+    return Outcome(None)
+
+
+def _assign_once(inputs: Inputs) -> np.ndarray:
+    """Return (N,) assignments, found in the warm-up and then kept."""
+    if "assignments" not in inputs.kept:
+        inputs.kept["assignments"] = torch_assign(inputs, {}).result
+    nearest: np.ndarray = inputs.kept["assignments"]
+    return nearest
 
 
 def _all_points(num_clusters: int) -> dict[str, int]:

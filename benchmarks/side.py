@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import programs
+from benchmarks.load import ForeignLoad
 
 
 def main() -> None:
@@ -37,9 +38,11 @@ def main() -> None:
     attempts = []
     for number, attempt in enumerate(request["attempts"]):
         gc.collect()
+        load = ForeignLoad()
         start = time.perf_counter()
         outcome = program.run(inputs, attempt["options"])
         seconds = time.perf_counter() - start
+        foreign = load.measure(seconds)
         path = Path(request["outcomes"]) / f"{number}.npy"
         if outcome.result is not None:
             np.save(path, outcome.result)
@@ -47,6 +50,7 @@ def main() -> None:
             {
                 "label": attempt["label"],
                 "seconds": seconds,
+                "foreign_cores": round(foreign, 2),
                 "outcome": str(path) if outcome.result is not None else "",
                 **outcome.said,
             }
