@@ -109,16 +109,20 @@ def _lloyd(key: str, *counts: int, **others: Any) -> tuple[Attempt, ...]:
 
 
 def _two_level(key: str, *counts: int) -> tuple[Attempt, ...]:
-    return tuple(
+    """Return fits of faiss.contrib's two levels and so many full iterations; the first one twice."""
+    attempts = [
         Attempt(f"two levels + {n} full", {key: n, "coarse_iterations": 10}) for n in counts
-    )
+    ]
+    return (attempts[0], *attempts)
 
 
 def _hierarchical(*refinements: int) -> tuple[Attempt, ...]:
-    return tuple(
+    """Return fits with so many refining iterations; the first one twice."""
+    attempts = [
         Attempt(f"{n} refinements", {"hierarchical": True, "iters_refinement": n})
         for n in refinements
-    )
+    ]
+    return (attempts[0], *attempts)
 
 
 def _ours(*counts: int, **others: Any) -> tuple[Attempt, ...]:
