@@ -13,7 +13,6 @@ from benchmarks.statistics import (
     Spread,
     divide_by_round,
     find_time_to,
-
     summarize,
 )
 

@@ -109,7 +109,7 @@ def _lloyd(key: str, *counts: int, **others: Any) -> tuple[Attempt, ...]:
 
 
 def _two_level(key: str, *counts: int) -> tuple[Attempt, ...]:
-    """Return fits of faiss.contrib's two levels and so many full iterations; the first one twice."""
+    """Return fits of faiss.contrib's two levels and so many full iterations, the first twice."""
     attempts = [
         Attempt(f"two levels + {n} full", {key: n, "coarse_iterations": 10}) for n in counts
     ]

@@ -92,7 +92,9 @@ def draw_initial_centroids(folder: Path, num_clusters: int, seed: int) -> np.nda
 
 
 def _write(data: Data, folder: Path) -> None:
-    chunks = {"relu": _draw_relu, "gaussian": _draw_gaussian, "digits": _read_digits}[data.kind](data)
+    chunks = {"relu": _draw_relu, "gaussian": _draw_gaussian, "digits": _read_digits}[data.kind](
+        data
+    )
     names = []
     start = 0
     for number, rows in enumerate(chunks):

@@ -39,7 +39,7 @@ def measure_distributed(num_rounds: int, folder: Path = RESULTS, case: Case = CA
         print(f"{case.name}: skipped: {obstacle}")
         return
     results = Results(case.name, folder)
-    results.content |= describe(case)
+    results.begin(describe(case))
     for number in range(num_rounds):
         for side, program in PROGRAMS.items():
             for world_size in WORLD_SIZES:

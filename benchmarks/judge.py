@@ -55,7 +55,7 @@ def judge(chunks: Iterable[np.ndarray], centroids: np.ndarray) -> Verdict:
 def count_farther(
     chunks: Iterable[np.ndarray], centroids: np.ndarray, assignments: np.ndarray, best: Verdict
 ) -> tuple[int, float]:
-    """Return how many rows got a centroid that is farther than the nearest, and by how much at most.
+    """Return how many rows got a centroid that is not the nearest, and how much farther it is.
 
     Equally near centroids count as equal. How much is relative to the nearest one's squared
     distance.

@@ -36,7 +36,7 @@ def measure_memory(num_rounds: int, folder: Path = RESULTS, case: Case = CASE) -
         return
     results = Results(case.name, folder)
     limit = case.data.num_rows * case.data.dim * 4 // LIMIT_FRACTION
-    results.content |= describe(case) | {"limit_bytes": limit}
+    results.begin(describe(case) | {"limit_bytes": limit})
     for number in range(num_rounds):
         for side in case.sides:
             for is_limited in (True, False):

@@ -36,6 +36,14 @@ class Results:
         if self.path.exists():
             self.content = json.loads(self.path.read_text(encoding="utf-8"))
 
+    def begin(self, description: Record) -> None:
+        """Say what the records are of; those of another shape or data are dropped."""
+        same = ("data", "shape")
+        if any(self.content.get(key, description[key]) != description[key] for key in same):
+            print(f"{self.path.name}: of other data; begun anew")
+            self.content["records"] = []
+        self.content |= description
+
     @property
     def records(self) -> list[Record]:
         """One for each process."""
@@ -58,7 +66,7 @@ def measure(
 ) -> None:
     """Run what is missing of so many rounds; `only` names sides."""
     results = Results(case.name, folder)
-    results.content |= describe(case)
+    results.begin(describe(case))
     for number in range(num_rounds):
         turn = number % len(case.sides)
         for side in case.sides[turn:] + case.sides[:turn]:
@@ -130,7 +138,9 @@ def _average(features: Path, centroids: np.ndarray) -> np.ndarray:
     sums, start = np.zeros(centroids.shape), 0
     for chunk in read_chunks(features):
         order = np.argsort(assignments[start : start + len(chunk)], kind="stable")
-        present, firsts = np.unique(assignments[start : start + len(chunk)][order], return_index=True)
+        present, firsts = np.unique(
+            assignments[start : start + len(chunk)][order], return_index=True
+        )
         sums[present] += np.add.reduceat(chunk[order].astype(np.float64), firsts)
         start += len(chunk)
     counts = np.bincount(assignments, minlength=len(centroids))[:, None]

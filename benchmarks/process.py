@@ -102,5 +102,3 @@ class _Sampler(threading.Thread):
 
 
 _MEMORY: Final = re.compile(r"^(VmHWM|RssAnon):\s+(\d+) kB", re.MULTILINE)
-
-

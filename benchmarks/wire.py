@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,12 +69,14 @@ def _be_rank(request: dict[str, Any]) -> None:
         dist.barrier()  # all have done this iteration; its own few bytes are counted with it
         ticks.append((time.perf_counter(), read_sent_bytes()))
 
-    program = {"clusterfit": _run_ours, "demo": _run_demo, "gather": _run_gather}[request["program"]]
+    program = {"clusterfit": _run_ours, "demo": _run_demo, "gather": _run_gather}[
+        request["program"]
+    ]
     result = program(request, Ranks(rank, world_size), centroids, tick)
     if rank == 0:
         np.save(Path(request["outcomes"]) / "0.npy", result)
         # The first iteration also meets its peers and prepares its rows.
-        pairs = list(zip(ticks, ticks[1:], strict=False))
+        pairs = list(pairwise(ticks))
         answer = {
             "seconds": [after[0] - before[0] for before, after in pairs],
             "sent_bytes": [after[1] - before[1] for before, after in pairs],
