@@ -293,7 +293,7 @@ class Cluster(Section):
     assignments always cover all rows."""
     num_nearest: PositiveInt = 1
     """Nearest centroids listed for each image; above 1 they are also written to nearest.npy, (N,
-    this many) int64, the nearest first; with the torch engine."""
+    this many) int64, the nearest first."""
 
     @model_validator(mode="after")
     def _whitening_needs_pca(self) -> Self:
@@ -318,12 +318,11 @@ class Cluster(Section):
         asked = {
             "init: two_level": self.init == "two_level",
             "spherical": self.spherical,
-            "numNearest": self.num_nearest > 1,
         }
         if refused := [setting for setting, is_asked in asked.items() if is_asked]:
             raise ValueError(
-                f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or init: "
-                "random and no other of these"
+                f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or leave "
+                "these and set init: random or given"
             )
         return self
 
