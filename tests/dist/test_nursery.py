@@ -1,4 +1,4 @@
-"""The process that ranks are forked from: clean, out of reach of signals, and gone with its entry."""
+"""The process that ranks are forked from is clean, deaf to signals, and gone with its entry."""
 
 from __future__ import annotations
 
