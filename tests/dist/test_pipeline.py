@@ -131,9 +131,7 @@ def test_artifacts_lists_and_verifies_what_was_made(finished: Bench) -> None:
     names = {line.split()[0] for line in listed.lines}
     assert listed.code == 0
     parts = {"extract/res5avg/train", "extract/res5avg/val"}
-    assert names == {
-        f"tiny/{name}" for name in {"pretext", "cluster", "train", "evaluate", *parts}
-    }
+    assert names == {f"tiny/{name}" for name in {"pretext", "cluster", "train", "evaluate", *parts}}
     verified = finished.artifacts("verify")
     assert verified.code == 0, verified.text
     assert "of 6 artifacts hold what their manifests say" in verified.text
@@ -181,7 +179,9 @@ def test_a_plan_says_beforehand_what_is_then_logged_and_written(finished: Bench)
 def _check_arrays(bench: Bench, planned: dict[str, Any]) -> None:
     """Hold the numbers of arrays against the plan; manifests and headers are beside them."""
     storage = {
-        figure["name"]: figure["value"] for stage in planned["stages"] for figure in stage["storage"]
+        figure["name"]: figure["value"]
+        for stage in planned["stages"]
+        for figure in stage["storage"]
     }
     work = {
         figure["name"]: figure["value"] for stage in planned["stages"] for figure in stage["work"]
