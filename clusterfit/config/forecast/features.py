@@ -55,7 +55,7 @@ def forecast_cluster(prospect: Prospect) -> StageForecast:
     config, dim = prospect.run.cluster, _find_clustered_dim(prospect.run)
     work = (
         Figure("num_clusters", config.num_clusters, "cluster.numClusters"),
-        Figure("num_iterations", config.num_iterations, "cluster.numIterations"),
+        Figure("num_iterations", config.num_iterations, "cluster.numIterations, at most"),
         dim,
     )
     memory = _forecast_memory(prospect, dim)
@@ -68,7 +68,8 @@ def forecast_cluster(prospect: Prospect) -> StageForecast:
         )
     ]
     for partition, count in prospect.counts.items():
-        row_bytes = _INDEX_BYTES + _DISTANCE_BYTES
+        num_nearest = config.num_nearest if config.num_nearest > 1 else 0
+        row_bytes = _INDEX_BYTES * (1 + num_nearest) + _DISTANCE_BYTES
         because = f"{count} assignments and distances"
         storage.append(Figure(f"cluster/{partition}", count * row_bytes, because))
     return StageForecast(
@@ -82,18 +83,33 @@ def forecast_cluster(prospect: Prospect) -> StageForecast:
 
 
 def _forecast_memory(prospect: Prospect, dim: Figure) -> tuple[Figure, ...]:
-    """Return what the process that fits needs, and each of its GPUs."""
-    config = prospect.run.cluster
+    """Return what each process that fits needs, or each of its GPUs."""
+    config, pods = prospect.run.cluster, prospect.pods
     centroids_bytes = _count_centroid_bytes(prospect, dim)
     if centroids_bytes is None or not isinstance(dim.value, int):
         return (Figure("memory per process", None, dim.because),)
-    num_samples = prospect.counts["train"]
     most = config.max_points_per_centroid * config.num_clusters
-    num_rows = min(num_samples, most) if most else num_samples
+    num_rows = min(prospect.counts["train"], most or prospect.counts["train"])
+    if config.engine == "faiss":
+        return _forecast_faiss_memory(prospect, num_rows, dim.value, centroids_bytes)
+    share = -(-num_rows // pods.world_size)
+    return (
+        Figure(
+            "memory per GPU" if pods.gpus else "memory per process",
+            share * dim.value * FLOAT_BYTES + _NUM_CENTROID_SETS * centroids_bytes,
+            f"{share} rows x {dim.value} x {FLOAT_BYTES} bytes, half of it in bfloat16, and "
+            "centroids; rows that do not fit are read anew in each iteration",
+        ),
+    )
+
+
+def _forecast_faiss_memory(
+    prospect: Prospect, num_rows: int, dim: int, centroids_bytes: int
+) -> tuple[Figure, ...]:
     process = Figure(
         "memory per process",
-        num_rows * dim.value * FLOAT_BYTES + _NUM_CENTROID_SETS * centroids_bytes,
-        f"{num_rows} rows x {dim.value} x {FLOAT_BYTES} bytes, and centroids",
+        num_rows * dim * FLOAT_BYTES + _NUM_CENTROID_SETS * centroids_bytes,
+        f"{num_rows} rows x {dim} x {FLOAT_BYTES} bytes, and centroids",
     )
     if not prospect.pods.gpus:
         return (process,)
@@ -113,7 +129,7 @@ def _find_cluster_remarks(prospect: Prospect, memory: tuple[Figure, ...]) -> lis
             f"cluster.numClusters is {num_clusters}, more than the {num_samples} images: the stage "
             "would stop"
         )
-    needed = memory[0].value
+    needed = memory[0].value if prospect.run.cluster.engine == "faiss" else None
     if isinstance(needed, int) and needed > (pods.memory_gib - pods.shm_gib) * _GIB:
         remarks.append(
             f"k-means needs {needed / _GIB:.1f} GiB, but the pod's {pods.memory_gib:g} GiB include "

@@ -14,6 +14,7 @@ from clusterfit.errors import ConfigError
 
 COUNTS = {"train": 1_281_167, "val": 50_000}
 ALL = ["pretext", "extract", "cluster", "train", "evaluate"]
+FAISS = {"engine": "faiss", "init": "random"}
 BACKBONES = [
     {"label": "ours", "from": "run", "stage": "train"},
     {"label": "theirs", "from": "run", "run": "other", "stage": "train"},
@@ -48,17 +49,29 @@ def test_imagenet_on_32_gpus() -> None:
     assert extract["extract/res5avg/train"] == 1_281_167 * (2048 * 2 + 8)
     assert extract["extract/res5avg/val"] == 50_000 * (2048 * 2 + 8)
     cluster = figures(stages["cluster"])
-    assert cluster["memory per process"] == 4 * 2048 * (1_281_167 + 3 * 16_000)
-    assert cluster["memory per GPU"] > 4 * 2048 * 16_000
+    assert cluster["memory per GPU"] == 4 * 2048 * (1_281_167 + 3 * 16_000)
     assert cluster["cluster/*.npy"] == 2 * 4 * 2048 * 16_000
     assert cluster["cluster/train"] == 12 * 1_281_167
 
 
 def test_pca_and_a_draw_of_rows_make_clustering_smaller() -> None:
-    cluster = {"pcaDim": 256, "maxPointsPerCentroid": 10, "numClusters": 1000}
+    cluster = {"pcaDim": 256, "maxPointsPerCentroid": 10, "numClusters": 1000, "numNearest": 3}
     found = figures(forecast({"cluster": cluster})["cluster"])
     assert found["dim"] == 256
-    assert found["memory per process"] == 4 * 256 * (10_000 + 3 * 1000)
+    assert found["memory per GPU"] == 4 * 256 * (10_000 + 3 * 1000)
+    assert found["cluster/train"] == (8 + 4 + 3 * 8) * 1_281_167
+
+
+def test_faiss_keeps_all_rows_in_one_process_and_centroids_on_each_gpu() -> None:
+    found = figures(forecast({"cluster": FAISS})["cluster"])
+    assert found["memory per process"] == 4 * 2048 * (1_281_167 + 3 * 16_000)
+    assert found["memory per GPU"] == 4 * 2048 * 16_000 + 1536 * 2**20
+
+
+def test_ranks_share_the_rows_of_the_torch_engine() -> None:
+    platform = {"gpus": 32, "stages": {"cluster": {"gpus": 8, "processesPerNode": 8}}}
+    found = figures(forecast({"cluster": {"engine": "torch"}, "platform": platform})["cluster"])
+    assert found["memory per GPU"] == 4 * 2048 * (160_146 + 3 * 16_000)  # 1281167 / 8
 
 
 def test_a_cpu_stage_has_no_memory_per_gpu() -> None:
@@ -112,7 +125,7 @@ def test_remarks_name_what_is_probably_not_meant() -> None:
     stages = forecast(
         {
             "extract": {"rowsPerPart": 200_000},
-            "cluster": {"numClusters": 2_000_000},
+            "cluster": FAISS | {"numClusters": 2_000_000},
             "platform": {"gpus": 32, "memoryGibPerNode": 40, "shmGibPerNode": 30},
         }
     )

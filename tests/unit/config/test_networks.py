@@ -48,7 +48,7 @@ def test_all_of_the_record_is_what_the_script_measures() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vgg11_bn"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "mnasnet0_5"])
 def test_parameters_and_file_sizes_are_torchvisions(name: str) -> None:
     model = models.get_model(name, weights=None, num_classes=17)
     network = read_networks()[name]

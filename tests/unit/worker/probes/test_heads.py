@@ -72,7 +72,7 @@ def test_a_layer_is_not_overwritten_by_the_ones_after_it() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "shape"),
     [("vit_b_32", "encoder.ln", (768, 50, 1)), ("swin_t", "features.7", (768, 7, 7)),
-     ("vgg11", "flatten", (25088, 1, 1))],
+     ("mobilenet_v3_small", "flatten", (576, 1, 1))],
 )  # fmt: skip
 def test_tokens_images_and_vectors_all_become_channels_and_places(
     name: str, layer: str, shape: tuple[int, ...]
