@@ -55,3 +55,12 @@ def test_another_number_of_labels_is_explained(tmp_path: Path) -> None:
     (tmp_path / "labels.npy").unlink()
     with pytest.raises(MissingInputError):
         read(tmp_path, ["t/a/0.png"], {"train": "t"})
+
+
+def test_gaps_are_kept_but_no_more_clusters_than_images(tmp_path: Path) -> None:
+    paths = ["t/a/0.png", "t/a/1.png", "t/b/0.png"]
+    np.save(tmp_path / "labels.npy", np.array([2, 0, 2]))  # nothing is in cluster 1
+    assert read(tmp_path, paths, {"train": "t"}).num_clusters == 3
+    np.save(tmp_path / "labels.npy", np.array([10**12, 0, 1]))
+    with pytest.raises(InvalidDataError, match=r"the largest label is 1000000000000, .* 3 images"):
+        read(tmp_path, paths, {"train": "t"})
