@@ -58,7 +58,8 @@ def list_samples(
     names = class_names or tuple(sorted(set(folders)))
     if unknown := sorted(set(folders) - set(names)):
         raise InvalidDataError(
-            f"data.{partition}: class folders that {TRAIN} does not have: {', '.join(unknown[:5])}"
+            f"data.{partition}: class folders that {TRAIN} does not have: "
+            f"{', '.join(unknown[:5])}; remove them, or add such images to {TRAIN}"
         )
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[folder] for folder in folders], np.int64)

@@ -43,16 +43,17 @@ def inspect(
 def _describe(inspection: Inspection) -> dict[str, Any]:
     return {
         "file": str(inspection.path),
-        "sizeBytes": inspection.size_bytes,
+        "size_bytes": inspection.size_bytes,
         "format": inspection.file_format,
-        "foundAt": inspection.found_at,
+        "found_at": inspection.found_at,
         "reason": inspection.reason,
-        "numValues": inspection.num_values,
+        "num_values": inspection.num_values,
         "tensors": [
             {"key": entry.key, "shape": list(entry.shape), "dtype": entry.dtype}
             for entry in inspection.tensors
         ],
-        "fits": [asdict(fit) | {"fraction": fit.fraction} for fit in inspection.fits],
+        "fits": [asdict(fit) | {"fraction": round(fit.fraction, 4)} for fit in inspection.fits],
+        "foreign": inspection.foreign,
         "notes": list(inspection.notes),
     }
 
@@ -71,21 +72,29 @@ def _print_inspection(inspection: Inspection, keys: bool) -> None:
     if len(shown) < len(inspection.tensors):
         print(f"... and {len(inspection.tensors) - len(shown)} more; --keys lists them")
     print()
-    if not inspection.fits:
+    if inspection.foreign:
+        print(f"refused by every network: it is {inspection.foreign}")
+    elif not inspection.fits:
         print("fits no network of torchvision's")
-        return
-    fits = inspection.fits[:_MOST_FITS]
-    print(format_table(("MODEL", "BACKBONE", "VERDICT"), [_format_fit(fit) for fit in fits]))
+    else:
+        rows = [_format_fit(fit) for fit in inspection.fits[:_MOST_FITS]]
+        print(format_table(("MODEL", "BACKBONE", "VERDICT"), rows))
 
 
 def _format_fit(fit: Fit) -> tuple[str, str, str]:
-    verdict = "loads"
+    from clusterfit.config.tree import Weights
+
+    missing = fit.num_wanted - fit.num_found
     if fit.num_misshapen:
         verdict = f"refused: {fit.num_misshapen} tensors of another shape"
-    elif fit.num_surplus:
-        verdict = f"{fit.num_surplus} more tensors in the file: a larger network's?"
-    elif fit.num_found < fit.num_wanted:
-        verdict = f"{fit.num_wanted - fit.num_found} tensors missing"
+    elif fit.fraction < Weights().min_loaded_fraction:
+        verdict = (
+            f"refused: {fit.num_surplus} tensors more in the file, of a larger network"
+            if fit.num_surplus
+            else f"refused: {missing} tensors missing"
+        )
+    else:
+        verdict = f"loads, without {missing} tensors" if missing else "loads"
     if fit.settings:
-        verdict = f"{verdict}, with {fit.settings}"
+        verdict = f"{verdict}; with {fit.settings}"
     return fit.model, f"{fit.num_found} of {fit.num_wanted}", verdict

@@ -314,8 +314,8 @@ class Cluster(Section):
     """K. Must not exceed the number of images."""
     init: Literal["two_level", "random", "given"] = "two_level"
     """`two_level`: the square root of K coarse cells, then each cell's share of K inside it; about
-    the cost of one or two iterations, and worth more than ten. `random`: K distinct rows, drawn by
-    the seed. `given`: initialCentroids. faiss takes the last two."""
+    the cost of two iterations. `random`: K distinct rows, drawn by the seed. `given`:
+    initialCentroids. faiss takes the last two."""
     initial_centroids: RelativePath = ""
     """With init: given: a (K, D) .npy below the storage root to start from."""
     num_iterations: PositiveInt = 50
@@ -340,7 +340,7 @@ class Cluster(Section):
     assignments always cover all rows."""
     num_nearest: PositiveInt = 1
     """Nearest centroids listed for each image; above 1 they are also written to nearest.npy, (N,
-    this many) int64, the nearest first; with the torch engine."""
+    this many) int64, the nearest first."""
 
     @model_validator(mode="after")
     def _whitening_needs_pca(self) -> Self:
@@ -365,12 +365,11 @@ class Cluster(Section):
         asked = {
             "init: two_level": self.init == "two_level",
             "spherical": self.spherical,
-            "numNearest": self.num_nearest > 1,
         }
         if refused := [setting for setting, is_asked in asked.items() if is_asked]:
             raise ValueError(
-                f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or init: "
-                "random and no other of these"
+                f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or leave "
+                "these and set init: random or given"
             )
         return self
 

@@ -59,12 +59,11 @@ def select_events(api: Api, thing: Manifest) -> list[Manifest]:
 def read_event_time(event: Manifest) -> str:
     """Return when an event was last seen, in RFC 3339."""
     series = event.get("series") or {}
-    metadata = event["metadata"]
     return str(
         series.get("lastObservedTime")
         or event.get("lastTimestamp")
         or event.get("eventTime")
-        or metadata.get("creationTimestamp", "")
+        or event["metadata"]["creationTimestamp"]
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 
+import pytest
+
 from .door import Bench, Process, find_descendants, is_alive, wait_until
 
 SUBMISSION = "two-nodes"
@@ -45,6 +47,18 @@ def test_a_node_that_comes_before_node_0_has_listed_the_images_waits_for_it(benc
         assert ending.code == 0, ending.text
     assert bench.run.backbone("pretext").exists()
     assert (bench.run.rank_log("pretext", 1, 1)).exists(), "the second rank was the second node's"
+
+
+@pytest.mark.parametrize(("node_rank", "line"), [(0, "waiting for all"), (1, "waiting for node 0")])
+def test_a_node_that_waits_for_others_obeys_sigterm(
+    bench: Bench, node_rank: int, line: str
+) -> None:
+    """Its GPUs are free at once, not when the pod's grace is over."""
+    node = start_node(bench, node_rank, find_free_port())
+    node.wait_for_line(line)
+    node.send(signal.SIGTERM)
+    assert node.ends_within(30)
+    assert node.wait().code == 143
 
 
 def test_a_node_that_is_lost_brings_all_nodes_back(bench: Bench) -> None:

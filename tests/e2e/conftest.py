@@ -130,7 +130,7 @@ def pytest_runtest_makereport(
     """When a test fails, save what its namespace and the cluster say, before they are gone."""
     report = yield
     own = item.funcargs.get("namespace") if isinstance(item, pytest.Function) else None
-    if report.failed and report.when == "call" and isinstance(own, Namespace):
+    if report.failed and report.when != "teardown" and isinstance(own, Namespace):
         folder = FAILED / re.sub(r"[^\w.-]+", "_", item.name)
         shutil.rmtree(folder, ignore_errors=True)
         own.save(folder)

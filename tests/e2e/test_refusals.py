@@ -126,7 +126,7 @@ def test_user_who_may_not_create_roles(user: Product) -> None:
 
 def test_namespace_that_is_not_there(user: Product) -> None:
     lost = replace(user, namespace=replace(user.namespace, name="nowhere"))
-    said = refused(submit(lost), 69)
+    said = refused(submit(lost), 3)
     assert said == "error: namespace nowhere: not found; create it, or name another with -n"
 
 

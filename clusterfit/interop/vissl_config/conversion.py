@@ -158,6 +158,7 @@ def _read_step1(reading: Reading) -> list[Placement]:
     if reading.text("CLUSTERFIT.CLUSTER_BACKEND") != "faiss":
         raise reading.fault("CLUSTERFIT.CLUSTER_BACKEND", "faiss")
     reading.carry("CLUSTERFIT.CLUSTER_BACKEND", "cluster.engine")
+    reading.set("cluster.init", "random")
     reading.set("cluster.normalize", True)
     if reading.get("CLUSTERFIT.FEATURES.DIMENSIONALITY_REDUCTION"):
         reading.carry(

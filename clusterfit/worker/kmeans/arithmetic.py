@@ -39,7 +39,7 @@ class Arithmetic:
         """Return the two best columns of `products + bias`; the lower column wins a tie."""
         if self.kernel is not None:
             return self.kernel.find_best_two(products, bias)
-        scores = products.float().add_(bias)
+        scores = products.float() + bias
         if scores.shape[1] == 1:
             best = scores[:, 0]
             return torch.zeros_like(best, dtype=torch.int64), best, best - torch.inf
@@ -47,9 +47,7 @@ class Arithmetic:
         scores.scatter_(1, columns[:, None], -torch.inf)
         return columns, best, scores.amax(1)
 
-    def add_rows(
-        self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor
-    ) -> None:
+    def add_rows(self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor) -> None:
         """Add (n, d) rows to the (K, d) float64 sums of their (n,) clusters, without rounding."""
         # In the order of their clusters: a sum stays in cache until it is done.
         order = torch.argsort(assignments)
@@ -64,7 +62,7 @@ class Arithmetic:
 def choose_arithmetic(device: torch.device, dim: int) -> Arithmetic:
     """Return bfloat16 where the device is fast at it and the rows are long enough for it."""
     kernel, how = load_native_kernel() if device.type == "cpu" else (None, "GPU: torch's own")
-    has_bf16 = device.type == "cuda" or _has_fast_bf16()
+    has_bf16 = device.type == "cuda" or has_fast_bf16()
     if not has_bf16:
         dtype, why = torch.float32, "float32: this CPU has no AVX512-BF16, AMX or Arm BF16"
     elif dim < MIN_BF16_DIM:
@@ -75,7 +73,8 @@ def choose_arithmetic(device: torch.device, dim: int) -> Arithmetic:
     return Arithmetic(device, dtype, kernel, f"{why}; {way}")
 
 
-def _has_fast_bf16() -> bool:
+def has_fast_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 faster than float32."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

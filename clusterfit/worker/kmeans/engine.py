@@ -42,6 +42,8 @@ class Assigned:
     """(n,) int64."""
     distances_sq: np.ndarray
     """(n,) float32 squared L2 distance."""
+    nearest: np.ndarray | None = None
+    """(n, num_nearest) int64, the nearest first, where more than one is asked for."""
     findings: dict[str, int] = field(default_factory=dict)
     """What was counted on the way, for the manifest; counts of all chunks are added up."""
 
@@ -67,8 +69,8 @@ class Engine(Protocol):
         they are new) and after each iteration; what it raises (TerminatedError) ends the fit.
         """
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> Assigned:
-        """Return the nearest centroid of each of the (n, d) float32 rows."""
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
+        """Return the nearest centroid, or so many of them, of each of the (n, d) float32 rows."""
 
     def describe(self) -> dict[str, Any]:
         """Return what decided how it worked, for the log and the manifest."""

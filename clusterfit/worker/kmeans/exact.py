@@ -1,4 +1,4 @@
-"""The assignment that ends a clustering: bfloat16 finds the few that can be nearest, float32 decides.
+"""The assignment that ends a clustering: bfloat16 finds who can be nearest, float32 decides.
 
 A score's rounding error grows with |x||c|; by how much is measured on some rows before the first
 block. Rows whose best two scores lie further apart than twice that are decided; for the others
@@ -62,6 +62,28 @@ class ExactAssigner:
             self.findings["num_rechecked"] += len(unsure)
         self._audit(rows, assignments)
         return assignments, self._measure_distances(rows, assignments)
+
+    def list_nearest(
+        self, rows: torch.Tensor, assignments: torch.Tensor, num_nearest: int
+    ) -> torch.Tensor:
+        """Return (n, num_nearest) int64 nearest centroids, the assigned one first.
+
+        The others are ordered in float32 among twice as many that the rounded scores name, so only
+        the end of the list is a matter of rounding.
+        """
+        wanted = min(2 * num_nearest + 8, len(self._centroids))
+        nearest = torch.empty(len(rows), num_nearest, dtype=torch.int64, device=rows.device)
+        step = max(1, _PAIR_ELEMENTS // (wanted * rows.shape[1]))
+        for first, products in self._scorer.multiply(rows.to(self._arithmetic.dtype)):
+            named = (products.float() + self._scorer.bias).topk(wanted, 1).indices
+            for start in range(0, len(named), step):
+                mine = slice(first + start, first + min(start + step, len(named)))
+                columns = named[start : start + step]
+                distances = (rows[mine, None] - self._centroids[columns]).square_().sum(2)
+                distances[columns == assignments[mine, None]] = -1.0
+                order = distances.argsort(dim=1, stable=True)[:, :num_nearest]
+                nearest[mine] = columns.gather(1, order)
+        return nearest
 
     def _audit(self, rows: torch.Tensor, assignments: torch.Tensor) -> None:
         """Count on an even sample of the rows how often float64 would have chosen otherwise."""

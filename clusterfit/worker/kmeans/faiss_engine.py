@@ -67,7 +67,7 @@ class FaissEngine:
             report(fit)
         return fit
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> Assigned:
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
         """Search exactly; see `Engine.assign`."""
         faiss.omp_set_num_threads(self._num_threads)
         if self._indexed is not centroids:
@@ -76,9 +76,11 @@ class FaissEngine:
                 index = faiss.index_cpu_to_all_gpus(index)
             index.add(centroids)
             self._index, self._indexed = index, centroids
-        distances_sq, assignments = self._index.search(rows, 1)
+        distances_sq, nearest = self._index.search(rows, num_nearest)
         return Assigned(
-            assignments[:, 0].astype(np.int64), distances_sq[:, 0].astype(np.float32)
+            nearest[:, 0].astype(np.int64),
+            distances_sq[:, 0].astype(np.float32),
+            nearest.astype(np.int64) if num_nearest > 1 else None,
         )
 
     def describe(self) -> dict[str, Any]:

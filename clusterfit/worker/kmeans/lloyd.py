@@ -57,7 +57,7 @@ class Lloyd:
     def iterate(self, centroids: torch.Tensor, iteration: int) -> Step:
         """Assign each row to its nearest centroid and return the means."""
         scorer = Scorer(centroids, self._arithmetic)
-        totals = ClusterSums.empty(*centroids.shape, device=self._arithmetic.device)
+        totals = ClusterSums.empty(centroids, self._arithmetic.device)
         num_changed = torch.zeros(1, dtype=torch.float64, device=self._arithmetic.device)
         for offset, chunk in self._rows.chunks():
             mine = slice(offset, offset + len(chunk))
@@ -97,5 +97,5 @@ def split_empty_clusters(
         shift = (_SPLIT_FRACTION * radius / direction.norm() * direction).to(means.device)
         means[empty] = means[victim] + shift
         means[victim] -= shift
-        scatters[[victim, empty]] = scatters[victim] / 2
-        counts[[victim, empty]] = counts[victim] / 2
+        scatters[victim] = scatters[empty] = scatters[victim] / 2
+        counts[victim] = counts[empty] = counts[victim] / 2

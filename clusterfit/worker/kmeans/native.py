@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -97,14 +98,16 @@ class NativeKernel:
         bounds = [total * share // num_shares for share in range(num_shares + 1)]
         others = [
             self._threads.submit(work, start, stop)  # ctypes lets the others run meanwhile
-            for start, stop in zip(bounds[1:], bounds[2:], strict=False)
+            for start, stop in pairwise(bounds[1:])
         ]
         work(bounds[0], bounds[1])
         for other in others:
             other.result()
 
 
-def _load(library: ctypes.CDLL, name: str, signature: str) -> dict[torch.dtype, Callable[..., None]]:
+def _load(
+    library: ctypes.CDLL, name: str, signature: str
+) -> dict[torch.dtype, Callable[..., None]]:
     """Return a function for each dtype; `p` in the signature is a pointer, `n` a number."""
     kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
     functions: dict[torch.dtype, Callable[..., None]] = {}

@@ -26,8 +26,9 @@ class ClusterSums:
     """(K,) float64 sum of the rows' squared norms."""
 
     @classmethod
-    def empty(cls, num_clusters: int, dim: int, device: torch.device) -> ClusterSums:
-        """Return sums of no rows."""
+    def empty(cls, centroids: torch.Tensor, device: torch.device) -> ClusterSums:
+        """Return sums of no rows, for (K, d) centroids."""
+        num_clusters, dim = centroids.shape
         return cls(
             torch.zeros(num_clusters, dim, dtype=torch.float64, device=device),
             torch.zeros(num_clusters, dtype=torch.float64, device=device),

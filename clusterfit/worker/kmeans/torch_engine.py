@@ -165,7 +165,7 @@ class TorchEngine:
         self._ranks.take_rank_0s(excess)
         return float(excess)
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> Assigned:
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
         """Assign exactly; see `Engine.assign`."""
         if self._assigner is None or self._assigned_to is not centroids:
             self._mean = torch.from_numpy(centroids.mean(0, dtype=np.float64).astype(np.float32))
@@ -178,7 +178,10 @@ class TorchEngine:
         found, distances_sq = self._assigner.assign(centred)
         findings = dict(self._assigner.findings)
         self._assigner.findings.clear()
-        return Assigned(found.cpu().numpy(), distances_sq.cpu().numpy(), findings)
+        nearest = None
+        if num_nearest > 1:
+            nearest = self._assigner.list_nearest(centred, found, num_nearest).cpu().numpy()
+        return Assigned(found.cpu().numpy(), distances_sq.cpu().numpy(), nearest, findings)
 
     def describe(self) -> dict[str, Any]:
         """Return dtype, where the rows are kept, and why."""
@@ -198,4 +201,5 @@ def _normalize(means: torch.Tensor, frame: Frame) -> torch.Tensor:
     mean = frame.mean.to(means.device)
     raw = means.double() + mean.double()
     norms = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
-    return (raw / norms.clamp(min=1e-12) - mean.double()).float()
+    normalized: torch.Tensor = raw / norms.clamp(min=1e-12) - mean.double()
+    return normalized.float()

@@ -7,6 +7,7 @@ K. K: num_clusters, G: cells, d: dimensions.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,7 @@ ROWS_PER_CLUSTER: Final = 32
 """Of more rows than these only every second (third, ...) one takes part: an even sample."""
 
 _DRAWN_PER_CLUSTER: Final = 8
-"""Rows drawn for each cluster to start inside the cells from; few cells have fewer than they need."""
+"""Rows drawn for each cluster, to begin with inside the cells; most cells have more than enough."""
 
 
 def find_two_level_centroids(
@@ -108,10 +109,10 @@ def _iterate_inside(
     arithmetic: Arithmetic,
 ) -> ClusterSums:
     """Return this rank's sums after assigning each row to the nearest centroid of its cell."""
-    totals = ClusterSums.empty(*centroids.shape, device=arithmetic.device)
+    totals = ClusterSums.empty(centroids, arithmetic.device)
     scorers = {
         cell: Scorer(centroids[start:stop], arithmetic)
-        for cell, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for cell, (start, stop) in enumerate(pairwise(bounds))
         if stop > start
     }
     for offset, chunk in rows.chunks():

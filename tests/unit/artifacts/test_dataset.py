@@ -82,7 +82,7 @@ def test_edited_samples_and_labels_are_refused(tmp_path: Path) -> None:
         "gone": lambda: (tmp_path / "samples.txt").unlink(),
         "relabelled": lambda: write_array(tmp_path / "labels.npy", np.array([0, 1, 1])),
         "no labels": lambda: (tmp_path / "labels.npy").unlink(),
-        "wide labels": lambda: write_array(tmp_path / "labels.npy", np.array([[0], [0], [1]])),
+        "wide labels": lambda: write_array(tmp_path / "labels.npy", np.array([[0, 0, 1]])),
         "other labels": lambda: write_array(tmp_path / "labels.npy", np.array([0.0, 0.0, 1.0])),
         "no names": lambda: edit(tmp_path / "dataset.json", '"class_names": [', '"x": ['),
         "numbers for names": lambda: write_json(

@@ -54,6 +54,14 @@ def unschedulable(message: str) -> Any:
     return pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
 
+def event(reason: str, message: str, second: int = 0) -> Any:
+    return {
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-11-23T10:00:{second:02}Z",
+    }
+
+
 STARTING = JobState(Phase.STARTING)
 FAILED = JobState(Phase.FAILED, message="PyTorchJob run-extract failed")
 PULL = (
@@ -108,9 +116,7 @@ CASES = {
     "Pod Security": (
         evidence(
             STARTING,
-            job_events=[
-                {"reason": "FailedCreatePod", "message": 'x violates PodSecurity "restricted": y'}
-            ],
+            job_events=[event("FailedCreatePod", 'x violates PodSecurity "restricted": y')],
         ),
         'Pod Security refuses its pods: PodSecurity "restricted"',
         "extraVolumes",
@@ -120,8 +126,9 @@ CASES = {
             STARTING,
             pods=[unschedulable("0/1 nodes: 1 node(s) had untolerated taint")],
             job_events=[
-                {"reason": "SuccessfulCreatePod", "message": "Created pod: run-extract-worker-0"},
-                {"reason": "FailedCreatePod", "message": "forbidden: exceeded quota: q"},
+                event("FailedCreatePod", "forbidden: exceeded quota: q"),
+                event("SuccessfulCreatePod", "Created pod: run-extract-worker-0"),
+                event("Unschedulable", "Error pod run-extract-worker-0 condition message: ..."),
             ],
         ),
         "exceeded quota: q",
@@ -130,10 +137,22 @@ CASES = {
     "a quota": (
         evidence(
             STARTING,
-            job_events=[{"reason": "FailedCreatePod", "message": "forbidden: exceeded quota: q"}],
+            job_events=[event("FailedCreatePod", "forbidden: exceeded quota: q")],
         ),
         "exceeded quota: q",
         "ask for less",
+    ),
+    "a quota that has room again": (
+        evidence(
+            STARTING,
+            pods=[container(running={})],
+            job_events=[
+                event("FailedCreatePod", "forbidden: exceeded quota: q"),
+                event("SuccessfulCreatePod", "Created pod: run-extract-worker-1", second=1),
+            ],
+        ),
+        "1 of 2 pods run",
+        "",
     ),
     "a crash that starts again": (
         evidence(
