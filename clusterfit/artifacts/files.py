@@ -7,7 +7,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +32,17 @@ def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
         WriteError: when the folder cannot be written (disk full, permission, read-only). What
             stood at `path` before is untouched, and no partial file is left.
     """
+    _write_chunks(path, [content], len(content), guard)
+
+
+def _write_chunks(path: Path, chunks: Iterable[bytes], num_bytes: int, guard: Guard | None) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                for chunk in chunks:
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             if guard is not None:
@@ -48,7 +53,7 @@ def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise WriteError(
-            f"{path}: cannot write {len(content)} bytes: {error.strerror or error}; "
+            f"{path}: cannot write {num_bytes} bytes: {error.strerror or error}; "
             "make space or mend the permissions, then run the same command again"
         ) from error
 
@@ -65,6 +70,29 @@ def write_array(path: Path, array: np.ndarray, guard: Guard | None = None) -> No
     write_file(path, buffer.getvalue(), guard)
 
 
+def concatenate_arrays(path: Path, sources: list[Path], guard: Guard | None = None) -> None:
+    """Write the .npy arrays of `sources` one after another as one, without holding any of them."""
+    arrays = [read_array(source) for source in sources]
+    shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
+    header = io.BytesIO()
+    description = {
+        "descr": np.lib.format.dtype_to_descr(arrays[0].dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(header, description)
+    rows = max(1, _HASH_CHUNK_BYTES // max(1, arrays[0][:1].nbytes))
+
+    def chunks() -> Iterator[bytes]:
+        yield header.getvalue()
+        for array in arrays:
+            for start in range(0, len(array), rows):
+                yield array[start : start + rows].tobytes()
+
+    num_bytes = len(header.getvalue()) + sum(array.nbytes for array in arrays)
+    _write_chunks(path, chunks(), num_bytes, guard)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object of the run directory.
 
@@ -76,7 +104,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingInputError(f"{path}: not there") from None
-    except ValueError as error:
+    except IsADirectoryError:
+        raise InvalidDataError(f"{path}: a folder, want a JSON file") from None
+    except (ValueError, RecursionError) as error:
         raise InvalidDataError(f"{path}: not valid JSON ({error}); delete it") from error
     if not isinstance(value, dict):
         raise InvalidDataError(f"{path}: got {type(value).__name__}, want a JSON object; delete it")

@@ -84,7 +84,7 @@ def serve(volumes: Path, kubectl: Kubectl) -> None:
             for event in watch(kubectl, "persistentvolumeclaims"):
                 handle(event["type"], event["object"], volumes, kubectl)
             remove_orphans(volumes, kubectl)
-        except ClusterError as error:
+        except (ClusterError, OSError, ValueError) as error:  # also half a line of a dying server
             print(error, flush=True)
         time.sleep(0.5)  # the API server ended the watch, or is away
 

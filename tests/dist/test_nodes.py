@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from .door import Bench, Process
+from .door import Bench, Process, find_descendants, is_alive, wait_until
 
 SUBMISSION = "two-nodes"
 
@@ -66,6 +66,9 @@ def test_a_node_that_is_lost_brings_all_nodes_back(bench: Bench) -> None:
     endless = bench.changed({"pretext.epochs": 2000})
     nodes = [start_node(endless, rank, port) for rank in (0, 1)]
     nodes[0].wait_for_line("msg=epoch")
+    orphans = find_descendants(nodes[1].pid)  # what its rank was forked from, and its rank
+    assert len(orphans) == 2
     nodes[1].send(signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, orphans)), 10, "they end with their entry")
     assert nodes[0].wait().code >= 128, "another attempt is asked for"
     nodes[1].wait()

@@ -22,16 +22,10 @@ def exit_code(pod: Object) -> int:
     return code
 
 
-def check_failed(product: Product, stage: str, code: int, cause: str) -> list[Object]:
-    """See that a stage failed for good, and that everybody who asks is told so.
-
-    Returns:
-        The pods that are left: those that failed, for their logs.
-    """
+def check_failed(product: Product, stage: str, code: int, cause: str) -> None:
+    """See that a stage failed for good, holds nothing, and that everybody who asks is told so."""
     product.wait_for_failure(stage, BOUND_SECONDS)
-    pods = product.wait_for_pods(
-        stage, lambda pods: bool(pods) and all(phase(pod) == "Failed" for pod in pods)
-    )
+    pods = product.wait_for_pods(stage, lambda pods: {phase(pod) for pod in pods} == {"Failed"})
     assert code in map(exit_code, pods)
     status, stages = product.status()
     assert status == 1
@@ -40,7 +34,6 @@ def check_failed(product: Product, stage: str, code: int, cause: str) -> list[Ob
     said = product.succeed("logs", RUN, stage, "--all-ranks")
     assert cause in said.stdout
     product.type("wait", RUN).expect(1)
-    return pods
 
 
 def check_suspended(product: Product, stage: str, cause: str) -> None:
@@ -58,9 +51,13 @@ def check_suspended(product: Product, stage: str, cause: str) -> None:
 
 def test_worker_that_fails_for_good_frees_its_peers(product: Product) -> None:
     product.submit("pretext", {"data.train": "nowhere/train"})
-    pods = check_failed(product, "pretext", 66, "nowhere/train")
+    check_failed(product, "pretext", 66, "nowhere/train")
     # Node 1 waited for node 0 and would hold its GPUs for ever.
-    assert [pod["metadata"]["name"] for pod in pods] == [f"{RUN}-pretext-worker-0"]
+    product.wait_for_pods(
+        "pretext",
+        lambda pods: [pod["metadata"]["name"] for pod in pods] == [f"{RUN}-pretext-worker-0"],
+        timeout_seconds=30,
+    )
 
 
 def test_worker_that_crashes_again_and_again_gives_up(product: Product) -> None:

@@ -76,8 +76,13 @@ def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -
         raise ConfigError(
             f"PET_NODE_RANK: got {place.node_rank}, want 0..{place.num_nodes - 1} (PET_NNODES)"
         )
-    if num_nodes > 1 and not (place.master_port and environment.get("PET_RDZV_ID")):
-        raise ConfigError("PET_MASTER_PORT and PET_RDZV_ID: needed with PET_NNODES > 1")
+    needed = ("PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_RDZV_ID")
+    missing = [name for name in needed if environment.get(name, "") in {"", "0"}]
+    if num_nodes > 1 and missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: not set, but PET_NNODES is {num_nodes}; every node needs node "
+            "0's address and port, and one id for all"
+        )
     return place
 
 

@@ -6,13 +6,13 @@ N: rows, K: num_clusters, d: dimensions that k-means sees.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from clusterfit.config.tree import Cluster
-from clusterfit.worker.kmeans.rows import Rows
+from clusterfit.worker.kmeans.rows import RowSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,12 @@ class Fit:
 
     centroids: np.ndarray
     """(K, d) float32."""
-    objectives: tuple[float, ...]
+    objectives: tuple[float, ...] = ()
     """Sum of squared L2 distances before each iteration's update; their number is the iteration."""
+    previous: np.ndarray | None = None
+    """(K, d) float32: the centroids before the last iteration, from which follows what changed."""
+    is_settled: bool = False
+    """Whether the engine would go no further, by the stopping rules."""
 
     @property
     def num_iterations(self) -> int:
@@ -30,18 +34,43 @@ class Fit:
         return len(self.objectives)
 
 
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The nearest centroids of some rows."""
+
+    assignments: np.ndarray
+    """(n,) int64."""
+    distances_sq: np.ndarray
+    """(n,) float32 squared L2 distance."""
+    nearest: np.ndarray | None = None
+    """(n, num_nearest) int64, the nearest first, where more than one is asked for."""
+    findings: dict[str, int] = field(default_factory=dict)
+    """What was counted on the way, for the manifest; counts of all chunks are added up."""
+
+
 class Engine(Protocol):
     """One way to do k-means."""
 
     name: str
+    uses_all_ranks: bool
+    """Whether `fit` is called on every rank, or on rank 0 alone."""
 
     def fit(
-        self, rows: Rows, config: Cluster, seed: int, start: Fit, report: Callable[[Fit], None]
+        self,
+        rows: RowSource,
+        config: Cluster,
+        seed: int,
+        start: Fit | None,
+        report: Callable[[Fit], None],
     ) -> Fit:
         """Return the fit after `config.num_iterations`, going on from `start`.
 
-        `report` is called after each iteration; what it raises (TerminatedError) ends the fit.
+        Without a start the engine finds initial centroids. `report` is called with them (where
+        they are new) and after each iteration; what it raises (TerminatedError) ends the fit.
         """
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each row's nearest centroid (n,) int64 and squared L2 distance (n,) float32."""
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
+        """Return the nearest centroid, or so many of them, of each of the (n, d) float32 rows."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decided how it worked, for the log and the manifest."""

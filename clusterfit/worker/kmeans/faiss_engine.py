@@ -10,8 +10,8 @@ import numpy as np
 
 from clusterfit.config.tree import Cluster
 from clusterfit.worker.cores import count_cores
-from clusterfit.worker.kmeans.engine import Fit
-from clusterfit.worker.kmeans.rows import Rows
+from clusterfit.worker.kmeans.engine import Assigned, Fit
+from clusterfit.worker.kmeans.rows import RowSource, SampledRows, read_all
 
 _ALL_POINTS = 2**31 - 1
 
@@ -24,20 +24,30 @@ class FaissEngine:
     """
 
     name = "faiss"
+    uses_all_ranks = False
 
     def __init__(self, num_threads: int | None = None) -> None:
-        """Use this many threads, or all cores."""
+        """Fit on all cores; assign on so many threads, or all cores."""
         self._num_gpus: int = faiss.get_num_gpus()
-        faiss.omp_set_num_threads(num_threads or count_cores())
+        self._num_threads = num_threads or count_cores()
         self._index: Any = None
         self._indexed: np.ndarray | None = None
 
     def fit(
-        self, rows: Rows, config: Cluster, seed: int, start: Fit, report: Callable[[Fit], None]
+        self,
+        rows: RowSource,
+        config: Cluster,
+        seed: int,
+        start: Fit | None,
+        report: Callable[[Fit], None],
     ) -> Fit:
         """Run Lloyd's iterations with faiss' splitting of empty clusters; see `Engine.fit`."""
-        points = self._select(rows, config, seed)
+        faiss.omp_set_num_threads(count_cores())
+        points = read_all(rows)
         fit = start
+        if fit is None:
+            fit = Fit(draw_centroids(rows, config.num_clusters, seed))
+            report(fit)
         while fit.num_iterations < config.num_iterations:
             kmeans = faiss.Kmeans(
                 rows.dim,
@@ -57,21 +67,29 @@ class FaissEngine:
             report(fit)
         return fit
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
         """Search exactly; see `Engine.assign`."""
+        faiss.omp_set_num_threads(self._num_threads)
         if self._indexed is not centroids:
             index: Any = faiss.IndexFlatL2(centroids.shape[1])
             if self._num_gpus:
                 index = faiss.index_cpu_to_all_gpus(index)
             index.add(centroids)
             self._index, self._indexed = index, centroids
-        distances_sq, assignments = self._index.search(rows, 1)
-        return assignments[:, 0].astype(np.int64), distances_sq[:, 0].astype(np.float32)
+        distances_sq, nearest = self._index.search(rows, num_nearest)
+        return Assigned(
+            nearest[:, 0].astype(np.int64),
+            distances_sq[:, 0].astype(np.float32),
+            nearest.astype(np.int64) if num_nearest > 1 else None,
+        )
 
-    @staticmethod
-    def _select(rows: Rows, config: Cluster, seed: int) -> np.ndarray:
-        wanted = config.max_points_per_centroid * config.num_clusters
-        if not wanted or wanted >= rows.num_rows:
-            return rows.read_all()
-        drawn = np.random.default_rng(seed).choice(rows.num_rows, wanted, replace=False)
-        return rows.take(np.sort(drawn))
+    def describe(self) -> dict[str, Any]:
+        """Return its name and the GPUs that it uses."""
+        return {"engine": self.name, "faiss_gpus": self._num_gpus}
+
+
+def draw_centroids(rows: RowSource, num_clusters: int, seed: int) -> np.ndarray:
+    """Return (K, d) float32 distinct rows, drawn by the seed."""
+    drawn = np.random.default_rng([seed, 1]).choice(rows.num_rows, num_clusters, replace=False)
+    sampled = SampledRows(rows, np.sort(drawn))
+    return sampled.read(0, num_clusters)

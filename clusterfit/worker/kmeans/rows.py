@@ -5,15 +5,16 @@ N: rows, D: dimensions as extracted, d: dimensions that k-means sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+import torch
 
 from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.config.tree import Cluster
 from clusterfit.errors import InvalidDataError
+from clusterfit.worker.kmeans.ranks import Ranks
 
 CHUNK_ROWS: Final = 16384
 
@@ -35,15 +36,19 @@ class Projection:
         return projected
 
 
-def fit_projection(table: FeatureTable, pca_dim: int, whiten: bool) -> Projection:
+def fit_projection(
+    table: FeatureTable, pca_dim: int, whiten: bool, ranks: Ranks | None = None
+) -> Projection:
     """Return the leading principal components of a table, computed in float64.
 
-    The covariance is of the rows minus their mean, once: centring again after projecting, as
-    VISSL's step did, is without effect at best and wrong on other partitions.
+    Each rank reads its share of the rows; what they add up is (D,) and (D, D). The covariance is of
+    the rows minus their mean, once: centring again after projecting, as VISSL's step did, is
+    without effect at best and wrong on other partitions.
 
     Raises:
         InvalidDataError: when there are fewer dimensions, or fewer rows, than components.
     """
+    ranks = ranks or Ranks()
     most = min(table.feature_dim, table.num_rows - 1)
     if pca_dim > most:
         raise InvalidDataError(
@@ -52,12 +57,20 @@ def fit_projection(table: FeatureTable, pca_dim: int, whiten: bool) -> Projectio
         )
     total = np.zeros(table.feature_dim)
     products = np.zeros((table.feature_dim, table.feature_dim))
-    for _, chunk in table.chunks(0, table.num_rows, CHUNK_ROWS):
+    for _, chunk in table.chunks(*ranks.share(table.num_rows), CHUNK_ROWS):
         rows = chunk.astype(np.float64)
         total += rows.sum(0)
         products += rows.T @ rows
-    mean = total / table.num_rows
-    covariance = products / table.num_rows - np.outer(mean, mean)  # (D, D)
+    ranks.add(torch.from_numpy(total), torch.from_numpy(products))
+    projection = _decompose(total / table.num_rows, products / table.num_rows, pca_dim, whiten)
+    # Machines of different kinds round differently, and all ranks must project alike.
+    ranks.take_rank_0s(torch.from_numpy(projection.mean), torch.from_numpy(projection.components))
+    return projection
+
+
+def _decompose(mean: np.ndarray, products: np.ndarray, pca_dim: int, whiten: bool) -> Projection:
+    """Return the components of rows with this mean (D,) and mean outer product (D, D)."""
+    covariance = products - np.outer(mean, mean)  # (D, D)
     variances, vectors = np.linalg.eigh(covariance)
     variances, vectors = variances[::-1][:pca_dim], vectors[:, ::-1][:, :pca_dim]
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
@@ -71,7 +84,31 @@ def fit_projection(table: FeatureTable, pca_dim: int, whiten: bool) -> Projectio
                 f"whiten at most {rank}"
             )
         vectors = vectors / np.sqrt(variances)
-    return Projection(mean.astype(np.float32), vectors.astype(np.float32))
+    components = np.ascontiguousarray(vectors, np.float32)
+    return Projection(mean.astype(np.float32), components)
+
+
+class RowSource(Protocol):
+    """Rows that are read when they are needed: all that an engine sees of them."""
+
+    num_rows: int
+    dim: int
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1 as (n, d) float32, C-contiguous."""
+
+
+class ArrayRows:
+    """Rows that are in memory already."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        """Take (N, d) float32."""
+        self._array = array
+        self.num_rows, self.dim = array.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1; see `RowSource.read`."""
+        return np.ascontiguousarray(self._array[start:stop], np.float32)
 
 
 class Rows:
@@ -95,22 +132,43 @@ class Rows:
             rows = rows / np.maximum(norms, _MIN_NORM)  # a row of zeros stays one
         return np.ascontiguousarray(rows, np.float32)
 
-    def chunks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first row, (n, d) float32) over rows start..stop-1."""
-        for first in range(start, stop, CHUNK_ROWS):
-            yield first, self.read(first, min(first + CHUNK_ROWS, stop))
 
-    def read_all(self) -> np.ndarray:
-        """Return all (N, d) float32 rows in memory."""
-        rows = np.empty((self.num_rows, self.dim), np.float32)
-        for first, chunk in self.chunks(0, self.num_rows):
-            rows[first : first + len(chunk)] = chunk
-        return rows
+class SampledRows:
+    """Some rows of a source, by number."""
 
-    def take(self, row_numbers: np.ndarray) -> np.ndarray:
-        """Return the rows with these numbers, rising, as (n, d) float32."""
-        taken = np.empty((len(row_numbers), self.dim), np.float32)
-        for first, chunk in self.chunks(0, self.num_rows):
-            low, high = np.searchsorted(row_numbers, [first, first + len(chunk)])
-            taken[low:high] = chunk[row_numbers[low:high] - first]
+    def __init__(self, source: RowSource, row_numbers: np.ndarray) -> None:
+        """Take the rows with these numbers, rising."""
+        self._source = source
+        self._row_numbers = row_numbers
+        self.num_rows = len(row_numbers)
+        self.dim = source.dim
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start..stop-1 of the sample; see `RowSource.read`."""
+        wanted = self._row_numbers[start:stop]
+        taken = np.empty((len(wanted), self.dim), np.float32)
+        if not len(wanted):
+            return taken
+        for first in range(int(wanted[0]), int(wanted[-1]) + 1, CHUNK_ROWS):
+            end = min(first + CHUNK_ROWS, int(wanted[-1]) + 1)
+            low, high = np.searchsorted(wanted, [first, end])
+            if low < high:
+                taken[low:high] = self._source.read(first, end)[wanted[low:high] - first]
         return taken
+
+
+def read_all(source: RowSource) -> np.ndarray:
+    """Return all (N, d) float32 rows in memory."""
+    rows = np.empty((source.num_rows, source.dim), np.float32)
+    for first in range(0, source.num_rows, CHUNK_ROWS):
+        end = min(first + CHUNK_ROWS, source.num_rows)
+        rows[first:end] = source.read(first, end)
+    return rows
+
+
+def sample(source: RowSource, num_wanted: int, seed: int) -> RowSource:
+    """Return rows drawn by the seed, or the source where it has no more than are wanted."""
+    if num_wanted >= source.num_rows:
+        return source
+    drawn = np.random.default_rng(seed).choice(source.num_rows, num_wanted, replace=False)
+    return SampledRows(source, np.sort(drawn))

@@ -1,38 +1,43 @@
-"""Cluster (step 1b): k-means on the train partition's features, then every row's nearest centroid.
+"""Cluster (step 1b): k-means on the features of the train partition, then each image's nearest.
 
 N: images of a partition, n: rows (images that could be read), K: num_clusters, d: dimensions.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import torch.distributed as dist
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from clusterfit.artifacts.files import read_array, remove_files, write_array, write_file
+from clusterfit.artifacts.files import read_array, write_array
 from clusterfit.artifacts.layout import TRAIN
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.artifacts.parts import FeatureTable
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import find_features, list_partitions, list_targets
+from clusterfit.worker.kmeans.checkpoint import FitCheckpoint
+from clusterfit.worker.kmeans.choice import choose_engine
 from clusterfit.worker.kmeans.engine import Engine, Fit
-from clusterfit.worker.kmeans.faiss_engine import FaissEngine
-from clusterfit.worker.kmeans.rows import Projection, Rows, fit_projection
+from clusterfit.worker.kmeans.ranks import Ranks
+from clusterfit.worker.kmeans.results import Share, describe, join_shares, write_share
+from clusterfit.worker.kmeans.rows import (
+    CHUNK_ROWS,
+    Projection,
+    Rows,
+    RowSource,
+    fit_projection,
+    sample,
+)
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.versions import read_versions
 
-CHECKPOINT_SECONDS: Final = 30.0
-
 
 def run(context: Context) -> None:
-    """Fit on rank 0, assign on all ranks, write on rank 0."""
+    """Fit, assign each rank's share of every partition, put the shares together on rank 0."""
     config, env = context.config, context.env
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     tables = {
@@ -44,16 +49,19 @@ def run(context: Context) -> None:
             f"cluster.numClusters: got {config.cluster.num_clusters}, want at most the "
             f"{tables[TRAIN].num_rows} images of the train partition"
         )
-    fitted = _fit(context, tables[TRAIN], identity) if env.is_main_rank else None
-    model = env.wait_for_object("fitted", fitted)
-    # While one rank fits, faiss has all cores; when all assign, each has its share.
-    engine: Engine = FaissEngine(num_threads=env.threads_per_rank)
-    assigned = {}
-    for partition, table in tables.items():
-        rows = Rows(table, config.cluster, model.projection)
-        assigned[partition] = _assign(context, engine, rows, model.fit.centroids)
+    ranks = Ranks(env.rank, env.world_size)
+    engine, reason = choose_engine(config.cluster, env)
     if env.is_main_rank:
-        _write(context, folder, identity, model, tables, assigned)
+        context.log.info("engine", engine=engine.name, reason=reason)
+    model = _fit(context, engine, tables[TRAIN], identity, ranks)
+    partitions = {}
+    for partition, table in tables.items():
+        share = _assign(context, engine, table, model, ranks)
+        write_share(folder / partition, share, env.rank, context.guard)
+        partitions[partition] = describe(share, table, ranks)
+    env.barrier()
+    if env.is_main_rank:
+        _write(context, folder, identity, engine, model, partitions, list(share.arrays))
     env.barrier()
 
 
@@ -66,42 +74,100 @@ class _Model:
     fit: Fit
 
 
-def _fit(context: Context, table: FeatureTable, identity: Identity) -> _Model:
-    config, log = context.config.cluster, context.log
+def _fit(
+    context: Context, engine: Engine, table: FeatureTable, identity: Identity, ranks: Ranks
+) -> _Model:
+    """Return the model; on every rank the same."""
+    config, env = context.config.cluster, context.env
     projection = None
     if config.pca_dim:
-        projection = fit_projection(table, config.pca_dim, config.pca_whiten)
-    rows = Rows(table, config, projection)
-    initial = _choose_initial_centroids(context, rows)
-    checkpoint = _Checkpoint(context, identity)
-    start = checkpoint.read() or Fit(initial, ())
-    log.info(
-        "clustering",
-        engine=FaissEngine.name,
-        num_rows=rows.num_rows,
-        dim=rows.dim,
-        num_clusters=config.num_clusters,
-    )
-    if start.num_iterations:
-        log.info("resumed", iteration=start.num_iterations)
-    progress = ProgressReporter(log, config.num_iterations, "iterations", start.num_iterations)
-
-    def report(fit: Fit) -> None:
-        progress.update(fit.num_iterations, objective=fit.objectives[-1])
-        checkpoint.write_when_due(fit, is_stopping=context.env.stop.is_set)
-        context.env.stop.check()
-
-    fit = FaissEngine().fit(rows, config, context.config.seed, start, report)
+        projection = fit_projection(table, config.pca_dim, config.pca_whiten, ranks)
+    rows: RowSource = Rows(table, config, projection)
+    if config.max_points_per_centroid:
+        wanted = config.max_points_per_centroid * config.num_clusters
+        rows = sample(rows, wanted, context.config.seed)
+    if engine.uses_all_ranks:
+        initial, fit = _iterate(context, engine, rows, identity)
+        return _Model(projection, initial, fit)
+    fitted = _iterate(context, engine, rows, identity) if env.is_main_rank else None
+    initial, fit = env.wait_for_object("fitted", fitted)
     return _Model(projection, initial, fit)
 
 
-def _choose_initial_centroids(context: Context, rows: Rows) -> np.ndarray:
-    """Return (K, d) float32: a file's, or K rows drawn by the seed."""
+def _iterate(
+    context: Context, engine: Engine, rows: RowSource, identity: Identity
+) -> tuple[np.ndarray, Fit]:
+    """Return initial centroids and the fit, going on from a checkpoint where there is one."""
+    config, env, log = context.config.cluster, context.env, context.log
+    checkpoint = _open_checkpoint(context, identity)
+    resumed = checkpoint.read() if env.is_main_rank else None
+    if engine.uses_all_ranks:
+        resumed = env.broadcast_object(resumed)
+    initial: np.ndarray | None = None
+    start: Fit | None = None
+    if resumed is not None:
+        start, initial = resumed
+    elif config.init == "given":
+        initial = _read_initial_centroids(context, rows)
+        start = Fit(initial)
+    if env.is_main_rank:
+        log.info(
+            "clustering",
+            num_rows=rows.num_rows,
+            dim=rows.dim,
+            num_clusters=config.num_clusters,
+            num_iterations=config.num_iterations,
+        )
+        if resumed is not None:
+            log.info("resumed", iteration=resumed[0].num_iterations)
+    progress = _build_progress(context, start.num_iterations if start else 0)
+    is_told = False
+
+    def report(fit: Fit) -> None:
+        nonlocal initial, is_told
+        if initial is None:
+            initial = fit.centroids
+        if env.is_main_rank and not is_told:
+            is_told = True
+            log.info("arithmetic", **engine.describe())
+        progress(fit)
+        stops = env.agree_to_stop() if engine.uses_all_ranks else env.stop.is_set
+        if env.is_main_rank:
+            checkpoint.write_when_due(fit, initial, is_stopping=stops)
+        if stops:
+            raise TerminatedError(
+                f"stopped by SIGTERM after iteration {fit.num_iterations}; the next attempt goes on"
+            )
+
+    fit = engine.fit(rows, config, context.config.seed, start, report)
+    assert initial is not None, "given, resumed or reported"
+    return initial, fit
+
+
+def _open_checkpoint(context: Context, identity: Identity) -> FitCheckpoint:
+    path = context.run.stage("cluster") / "checkpoint.safetensors"
+    return FitCheckpoint(path, identity.fingerprint, context.guard)
+
+
+def _build_progress(context: Context, done: int) -> Callable[[Fit], None]:
+    """Return what tells of each iteration, on rank 0."""
+    if not context.env.is_main_rank:
+        return lambda _fit: None
+    total = context.config.cluster.num_iterations
+    reporter = ProgressReporter(context.log, total, "iterations", done)
+
+    def tell(fit: Fit) -> None:
+        if fit.objectives:
+            reporter.update(fit.num_iterations, objective=fit.objectives[-1])
+        if fit.is_settled and fit.num_iterations < total:
+            context.log.info("settled", iteration=fit.num_iterations)
+
+    return tell
+
+
+def _read_initial_centroids(context: Context, rows: RowSource) -> np.ndarray:
+    """Return the (K, d) float32 centroids of cluster.initialCentroids."""
     config = context.config.cluster
-    if not config.initial_centroids:
-        generator = np.random.default_rng([context.config.seed, 1])
-        drawn = generator.choice(rows.num_rows, config.num_clusters, replace=False)
-        return rows.take(np.sort(drawn))
     path = context.run.storage_root / config.initial_centroids
     centroids = read_array(path)
     if centroids.shape != (config.num_clusters, rows.dim):
@@ -114,79 +180,34 @@ def _choose_initial_centroids(context: Context, rows: Rows) -> np.ndarray:
     return np.array(centroids, np.float32)
 
 
-class _Checkpoint:
-    """Centroids and objectives so far, in one file that is replaced from time to time."""
-
-    def __init__(self, context: Context, identity: Identity) -> None:
-        self._path = context.run.stage("cluster") / "checkpoint.safetensors"
-        self._fingerprint = identity.fingerprint
-        self._guard = context.guard
-        self._last = time.monotonic()
-
-    def read(self) -> Fit | None:
-        """Return the last checkpoint of this very clustering, if there is one."""
-        try:
-            tensors = load_file(self._path)
-        except (OSError, SafetensorError):
-            return None
-        if tensors["fingerprint"].tobytes().decode() != self._fingerprint:
-            return None
-        return Fit(tensors["centroids"], tuple(tensors["objectives"].tolist()))
-
-    def write_when_due(self, fit: Fit, is_stopping: bool) -> None:
-        """Write where the last one is old, or where there will be no later one."""
-        if not is_stopping and time.monotonic() - self._last < CHECKPOINT_SECONDS:
-            return
-        tensors = {
-            "centroids": fit.centroids,
-            "objectives": np.array(fit.objectives, np.float64),
-            "fingerprint": np.frombuffer(self._fingerprint.encode(), np.uint8),
-        }
-        write_file(self._path, save(tensors), self._guard)
-        self._last = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove it: the clustering has finished."""
-        remove_files([self._path])
-
-
 def _assign(
-    context: Context, engine: Engine, rows: Rows, centroids: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (n,) int64 assignments and (n,) float32 distances on rank 0, None elsewhere.
-
-    Each rank assigns its contiguous share; the nearest centroid does not depend on who looks.
-    """
-    env = context.env
-    start = rows.num_rows * env.rank // env.world_size
-    stop = rows.num_rows * (env.rank + 1) // env.world_size
-    assignments = np.empty(stop - start, np.int64)
-    distances_sq = np.empty(stop - start, np.float32)
-    for first, chunk in rows.chunks(start, stop):
-        env.stop.check()
-        end = first - start + len(chunk)
-        assignments[first - start : end], distances_sq[first - start : end] = engine.assign(
-            chunk, centroids
-        )
-    shares: list[Any] | None = [None] * env.world_size if env.is_main_rank else None
-    dist.gather_object((assignments, distances_sq), shares, dst=0, group=env.control)
-    if shares is None:
-        return None
-    return (
-        np.concatenate([share[0] for share in shares]),
-        np.concatenate([share[1] for share in shares]),
-    )
+    context: Context, engine: Engine, table: FeatureTable, model: _Model, ranks: Ranks
+) -> Share:
+    """Return the clusters of this rank's share of a partition's images."""
+    config = context.config.cluster
+    rows = Rows(table, config, model.projection)
+    first_image, last_image = ranks.share(table.num_samples)
+    start, stop = np.searchsorted(table.sample_indices, [first_image, last_image])
+    share = Share.empty(last_image - first_image, config.num_clusters, config.num_nearest)
+    for first in range(int(start), int(stop), CHUNK_ROWS):
+        context.env.stop.check()
+        chunk = rows.read(first, min(first + CHUNK_ROWS, int(stop)))
+        places = table.sample_indices[first : first + len(chunk)] - first_image
+        found = engine.assign(chunk, model.fit.centroids, config.num_nearest)
+        share.include(places, found)
+    return share
 
 
 def _write(
     context: Context,
     folder: Path,
     identity: Identity,
+    engine: Engine,
     model: _Model,
-    tables: dict[str, FeatureTable],
-    assigned: dict[str, tuple[np.ndarray, np.ndarray] | None],
+    partitions: dict[str, Any],
+    names: list[str],
 ) -> None:
-    guard, num_clusters = context.guard, context.config.cluster.num_clusters
+    guard = context.guard
     arrays = {
         "initial_centroids.npy": model.initial_centroids,
         "centroids.npy": model.fit.centroids,
@@ -194,31 +215,30 @@ def _write(
     if model.projection is not None:
         arrays["pca_mean.npy"] = model.projection.mean
         arrays["pca_components.npy"] = model.projection.components
-    partitions: dict[str, Any] = {}
-    for partition, table in tables.items():
-        result = assigned[partition]
-        assert result is not None, "rank 0 gathers"
-        assignments = np.full(table.num_samples, -1, np.int64)  # (N,)
-        assignments[table.sample_indices] = result[0]
-        distances_sq = np.full(table.num_samples, np.nan, np.float32)  # (N,)
-        distances_sq[table.sample_indices] = result[1]
-        arrays[f"{partition}/assignments.npy"] = assignments
-        arrays[f"{partition}/distances_sq.npy"] = distances_sq
-        partitions[partition] = _describe(result[0], result[1], table, num_clusters)
+    files = list(arrays)
     for name, array in arrays.items():
         write_array(folder / name, array, guard)
+    for partition in partitions:
+        joined = join_shares(folder / partition, names, context.env.world_size, guard)
+        files += [f"{partition}/{name}" for name in joined]
     results = {
-        "engine": FaissEngine.name,
+        **engine.describe(),
         "seed": context.config.seed,
-        "num_clusters": num_clusters,
+        "num_clusters": context.config.cluster.num_clusters,
         "dim": model.fit.centroids.shape[1],
         "num_iterations": model.fit.num_iterations,
         "objectives": list(model.fit.objectives),
         "partitions": partitions,
     }
-    write_manifest(folder, identity, list(arrays), results, read_versions(), guard)
-    _Checkpoint(context, identity).remove()
+    write_manifest(folder, identity, files, results, read_versions(), guard)
+    _open_checkpoint(context, identity).remove()
     train = partitions[TRAIN]
+    if train["num_empty"]:
+        context.log.warning(
+            "empty clusters",
+            num_empty=train["num_empty"],
+            why="fewer distinct rows than clusters, or several centroids in one place",
+        )
     context.log.info(
         "finished",
         folder=folder,
@@ -226,20 +246,3 @@ def _write(
         num_empty=train["num_empty"],
         imbalance=train["imbalance"],
     )
-
-
-def _describe(
-    assignments: np.ndarray, distances_sq: np.ndarray, table: FeatureTable, num_clusters: int
-) -> dict[str, Any]:
-    """Return what is worth knowing of one partition's assignments."""
-    sizes = np.bincount(assignments, minlength=num_clusters)  # (K,)
-    imbalance = float(num_clusters * (sizes.astype(np.float64) ** 2).sum() / sizes.sum() ** 2)
-    return {
-        "data_fingerprint": table.data_fingerprint,
-        "num_samples": table.num_samples,
-        "num_assigned": len(assignments),
-        "objective": float(distances_sq.sum(dtype=np.float64)),
-        "num_empty": int((sizes == 0).sum()),
-        "imbalance": round(imbalance, 4),  # 1: all clusters of one size; as faiss defines it
-        "sizes": sizes.tolist(),
-    }

@@ -18,7 +18,17 @@ from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import rows as rows_module
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.faiss_engine import FaissEngine
-from clusterfit.worker.kmeans.rows import Rows, fit_projection
+from clusterfit.worker.kmeans.rows import (
+    Rows,
+    RowSource,
+    SampledRows,
+    fit_projection,
+    read_all,
+    sample,
+)
+
+from .conftest import draw
+from .conftest import settings as torch_settings
 
 OpenTable = Callable[[np.ndarray], FeatureTable]
 
@@ -42,24 +52,14 @@ def open_table(tmp_path: Path) -> OpenTable:
     return open_
 
 
-def draw(num_rows: int = 700, dim: int = 12, seed: int = 0) -> np.ndarray:
-    """Return (num_rows, dim) float32 with ten loose groups."""
-    random = np.random.default_rng(seed)
-    means = random.normal(size=(10, dim)) * 2
-    return (means[random.integers(10, size=num_rows)] + random.normal(size=(num_rows, dim))).astype(
-        np.float32
-    )
-
-
-def fit(rows: Rows, config: Cluster, initial: np.ndarray) -> Fit:
+def fit(rows: RowSource, config: Cluster, initial: np.ndarray) -> Fit:
     return FaissEngine(2).fit(rows, config, 0, Fit(initial, ()), lambda _fit: None)
 
 
 def settings(num_clusters: int = 10, num_iterations: int = 15, **others: object) -> Cluster:
-    return Cluster.model_validate(
-        {"normalize": False, "num_clusters": num_clusters, "num_iterations": num_iterations}
-        | others
-    )
+    """Return the settings of faiss, over rows as they are."""
+    faisss = {"engine": "faiss", "init": "random", "stop_improvement": 1e-4}
+    return torch_settings(num_clusters, num_iterations, **(faisss | others))
 
 
 def test_the_objective_is_scikit_learns_and_never_rises(open_table: OpenTable) -> None:
@@ -69,7 +69,7 @@ def test_the_objective_is_scikit_learns_and_never_rises(open_table: OpenTable) -
     found = fit(Rows(open_table(features), config, None), config, initial)
     reference = KMeans(10, init=initial, n_init=1, algorithm="lloyd", max_iter=30, tol=0)
     reference.fit(features)
-    _, distances_sq = FaissEngine(2).assign(features, found.centroids)
+    distances_sq = FaissEngine(2).assign(features, found.centroids).distances_sq
     objective = float(distances_sq.sum(dtype=np.float64))
     assert objective == pytest.approx(float(reference.inertia_), rel=1e-3)
     assert found.num_iterations == len(found.objectives) == 30
@@ -131,26 +131,28 @@ def test_permuting_the_rows_permutes_the_assignments(open_table: OpenTable) -> N
     assigned = []
     for part in (features, features[order]):
         found = fit(Rows(open_table(part), config, None), config, initial)
-        assigned.append(FaissEngine(2).assign(part, found.centroids)[0])
+        assigned.append(FaissEngine(2).assign(part, found.centroids).assignments)
     assert (assigned[0][order] == assigned[1]).mean() > 0.995
 
 
 def test_each_row_gets_its_nearest_centroid(open_table: OpenTable) -> None:
     features, centroids = draw(300), draw(20, seed=1)
-    assignments, distances_sq = FaissEngine(2).assign(features, centroids)
+    found = FaissEngine(2).assign(features, centroids, num_nearest=3)
     distances = ((features[:, None].astype(np.float64) - centroids[None]) ** 2).sum(-1)
-    np.testing.assert_array_equal(assignments, distances.argmin(1))
-    np.testing.assert_allclose(distances_sq, distances.min(1), rtol=1e-4)
-    assert assignments.dtype == np.int64
-    assert distances_sq.dtype == np.float32
+    np.testing.assert_array_equal(found.assignments, distances.argmin(1))
+    np.testing.assert_allclose(found.distances_sq, distances.min(1), rtol=1e-4)
+    assert found.assignments.dtype == np.int64
+    assert found.distances_sq.dtype == np.float32
+    assert found.nearest is not None
+    np.testing.assert_array_equal(found.nearest, distances.argsort(1)[:, :3])
 
 
 def test_an_engine_notices_other_centroids() -> None:
     engine, features = FaissEngine(2), draw(50)
     engine.assign(features, draw(20, seed=1))
     other = draw(20, seed=2)
-    expected = FaissEngine(2).assign(features, other)[0]
-    np.testing.assert_array_equal(engine.assign(features, other)[0], expected)
+    expected = FaissEngine(2).assign(features, other).assignments
+    np.testing.assert_array_equal(engine.assign(features, other).assignments, expected)
 
 
 def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
@@ -159,7 +161,8 @@ def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
     features = np.repeat(draw(3), 20, axis=0)
     config = settings(num_clusters=8)
     found = fit(Rows(open_table(features), config, None), config, features[:8].copy())
-    assignments, distances_sq = FaissEngine(2).assign(features, found.centroids)
+    assigned = FaissEngine(2).assign(features, found.centroids)
+    assignments, distances_sq = assigned.assignments, assigned.distances_sq
     assert np.isfinite(found.centroids).all()
     assert np.isfinite(found.objectives).all()
     assert np.isfinite(distances_sq).all()
@@ -167,21 +170,23 @@ def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
         assert len(set(assignments[row : row + 20])) == 1, "equal rows share a cluster"
 
 
-def test_at_most_so_many_points_per_centroid_are_trained_on(open_table: OpenTable) -> None:
-    config = settings(max_points_per_centroid=5)
-    rows = Rows(open_table(draw()), config, None)
-    first = FaissEngine._select(rows, config, 0)
+def test_a_sample_is_drawn_by_the_seed_and_read_in_any_pieces(open_table: OpenTable) -> None:
+    rows = Rows(open_table(draw()), settings(), None)
+    drawn = sample(rows, 50, seed=0)
+    first = read_all(drawn)
     assert first.shape == (50, 12)
     assert len(np.unique(first, axis=0)) == 50
-    np.testing.assert_array_equal(FaissEngine._select(rows, config, 0), first)
-    assert not np.array_equal(FaissEngine._select(rows, config, 1), first)
-    assert len(FaissEngine._select(rows, settings(max_points_per_centroid=70), 0)) == 700
+    pieces = [drawn.read(0, 7), drawn.read(7, 7), drawn.read(7, 50)]
+    np.testing.assert_array_equal(np.concatenate(pieces), first)
+    np.testing.assert_array_equal(read_all(sample(rows, 50, seed=0)), first)
+    assert not np.array_equal(read_all(sample(rows, 50, seed=1)), first)
+    assert sample(rows, 700, seed=0) is rows
 
 
 def test_rows_are_divided_by_their_norm_and_zeros_stay_zeros(open_table: OpenTable) -> None:
     features = draw(50)
     features[7] = 0
-    rows = Rows(open_table(features), settings(normalize=True), None).read_all()
+    rows = read_all(Rows(open_table(features), settings(normalize=True), None))
     norms = np.linalg.norm(rows, axis=1)
     assert norms[7] == 0
     np.testing.assert_allclose(np.delete(norms, 7), 1, rtol=1e-6)
@@ -195,8 +200,9 @@ def test_rows_taken_by_number_are_those_rows_across_chunks(
     features = draw(300)
     rows = Rows(open_table(features), settings(), None)
     numbers = np.array([0, 63, 64, 65, 200, 299])
-    np.testing.assert_array_equal(rows.take(numbers), features[numbers])
-    np.testing.assert_array_equal(rows.read_all(), features)
+    taken = SampledRows(rows, numbers).read(0, len(numbers))
+    np.testing.assert_array_equal(taken, features[numbers])
+    np.testing.assert_array_equal(read_all(rows), features)
 
 
 @pytest.mark.parametrize("whiten", [False, True])

@@ -1,0 +1,60 @@
+"""Where a clustering has got to, in one file that is replaced from time to time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from clusterfit.artifacts.files import Guard, remove_files, write_file
+from clusterfit.worker.kmeans.engine import Fit
+
+CHECKPOINT_SECONDS: Final = 30.0
+
+
+class FitCheckpoint:
+    """Centroids, the ones before them, the first ones, and the objectives so far."""
+
+    def __init__(self, path: Path, fingerprint: str, guard: Guard) -> None:
+        """Keep the checkpoint of the clustering with this fingerprint at `path`."""
+        self._path = path
+        self._fingerprint = fingerprint
+        self._guard = guard
+        self._last = time.monotonic()
+
+    def read(self) -> tuple[Fit, np.ndarray] | None:
+        """Return the last fit of this very clustering and its initial centroids."""
+        try:
+            tensors = load_file(self._path)
+        except (OSError, SafetensorError):
+            return None
+        if tensors["fingerprint"].tobytes().decode() != self._fingerprint:
+            return None
+        objectives = tuple(tensors["objectives"].tolist())
+        is_settled = bool(tensors["is_settled"][0])
+        fit = Fit(tensors["centroids"], objectives, tensors.get("previous"), is_settled)
+        return fit, tensors["initial"]
+
+    def write_when_due(self, fit: Fit, initial: np.ndarray, is_stopping: bool) -> None:
+        """Write where the last one is old, or where there will be no later one."""
+        if not is_stopping and time.monotonic() - self._last < CHECKPOINT_SECONDS:
+            return
+        tensors = {
+            "centroids": fit.centroids,
+            "initial": initial,
+            "objectives": np.array(fit.objectives, np.float64),
+            "is_settled": np.array([fit.is_settled]),
+            "fingerprint": np.frombuffer(self._fingerprint.encode(), np.uint8),
+        }
+        if fit.previous is not None:
+            tensors["previous"] = fit.previous
+        write_file(self._path, save(tensors), self._guard)
+        self._last = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove it: the clustering has finished."""
+        remove_files([self._path])

@@ -1,0 +1,33 @@
+"""Which engine does a clustering, and why."""
+
+from __future__ import annotations
+
+from clusterfit.config.tree import Cluster
+from clusterfit.worker.distenv import DistEnv
+from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.engine import Engine
+from clusterfit.worker.kmeans.faiss_engine import FaissEngine
+from clusterfit.worker.kmeans.ranks import Ranks
+from clusterfit.worker.kmeans.torch_engine import TorchEngine
+
+
+def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
+    """Return the engine that the run file names, or the better one, and the reason."""
+    torch_engine = TorchEngine(env.device, Ranks(env.rank, env.world_size))
+    if config.engine == "torch":
+        return torch_engine, "cluster.engine: torch"
+    if config.engine == "faiss":
+        return FaissEngine(env.threads_per_rank), "cluster.engine: faiss"
+    if config.init == "two_level":
+        return torch_engine, "auto: init: two_level saves most iterations"
+    if config.spherical:
+        return torch_engine, "auto: spherical is only there"
+    if env.world_size > 1:
+        return torch_engine, f"auto: shares the rows out over {env.world_size} ranks"
+    if env.device.type == "cuda":
+        return torch_engine, "auto: keeps the rows on the GPU"
+    if has_fast_bf16():
+        return torch_engine, "auto: this CPU is fast at bfloat16"
+    return FaissEngine(env.threads_per_rank), (
+        "auto: plain Lloyd by one process on a CPU without fast bfloat16"
+    )

@@ -1,0 +1,56 @@
+"""How much memory this rank may still take: whether its rows fit is decided from that."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def find_available_bytes(device: torch.device) -> tuple[int, str]:
+    """Return the bytes that this rank may take, and what bounds them.
+
+    The ranks of a node share its memory and its cgroup's; a GPU and a ulimit are a rank's own.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free), "free memory of the GPU"
+    ranks_here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    bounds = [(available, "available memory") for available in _read_meminfo()]
+    bounds += [(room, "limit of the cgroup") for room in _read_cgroup()]
+    bounds = [(room // ranks_here, what) for room, what in bounds]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        bounds.append((limit - taken * resource.getpagesize(), "ulimit -v"))
+    room, what = min(bounds)
+    return max(0, room), what
+
+
+def _read_meminfo() -> list[int]:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+
+
+def _read_cgroup() -> list[int]:
+    """Return the room below the cgroup's limit (v2 or v1); what it caches of files is room too."""
+    for limit_name, usage_name, stat_name, cache_key in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+         "total_inactive_file"),
+    ):  # fmt: skip
+        try:
+            limit = (_CGROUP / limit_name).read_text(encoding="ascii").strip()
+            usage = int((_CGROUP / usage_name).read_text(encoding="ascii"))
+            stat = (_CGROUP / stat_name).read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        if limit == "max" or int(limit) >= 1 << 60:
+            return []
+        cached = sum(int(line.split()[1]) for line in stat if line.split()[0] == cache_key)
+        return [int(limit) - usage + cached]
+    return []

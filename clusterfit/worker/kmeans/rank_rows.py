@@ -1,0 +1,159 @@
+"""The rows of one rank as k-means multiplies them: centred, rounded, in memory or read in chunks.
+
+N: rows of all ranks, n: rows of a chunk, d: dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from clusterfit.errors import InvalidDataError
+from clusterfit.worker.kmeans.arithmetic import Arithmetic
+from clusterfit.worker.kmeans.ranks import Ranks
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, RowSource
+
+_BLOCK_ROWS: Final = 1024
+
+_GRID_BITS: Final = 22
+"""Rows are rounded to the largest number / 2^22: finer than float32's products, and coarse enough
+that float64 adds 2^30 of them exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How raw rows become k-means' rows and centroids become raw again; the same on all ranks."""
+
+    mean: torch.Tensor
+    """(d,) float32. Distances do not change by it, and what is rounded becomes small."""
+    rounder: float
+    """Adding and subtracting it in float32 rounds to the grid."""
+
+    def enter(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return raw (n, d) float32 rows centred and on the grid, as float32."""
+        return (raw - self.mean).add_(self.rounder).sub_(self.rounder)
+
+    def leave(self, centroids: torch.Tensor) -> torch.Tensor:
+        """Return centroids (K, d) float32 in raw coordinates."""
+        return (centroids.double() + self.mean.double()).float()
+
+
+def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks) -> Frame:
+    """Return the frame of all ranks' rows, of which this one reads start..stop-1.
+
+    Raises:
+        InvalidDataError: when a number is not finite.
+    """
+    total = torch.zeros(source.dim, dtype=torch.float64)
+    largest = 0.0
+    for first in range(start, stop, CHUNK_ROWS):
+        chunk = torch.from_numpy(source.read(first, min(first + CHUNK_ROWS, stop)))
+        total += chunk.sum(0, dtype=torch.float32).double()
+        low, high = torch.aminmax(chunk)
+        largest = max(largest, -float(low), float(high)) if bool(low <= high) else math.nan
+        if not math.isfinite(largest):
+            break
+    largest = ranks.find_maximum(largest if math.isfinite(largest) else math.inf)
+    if not math.isfinite(largest):
+        raise InvalidDataError("features: got numbers that are not finite; run extract again")
+    ranks.add(total)
+    exponent = math.frexp(2 * largest)[1] if largest else 0  # |row - mean| < 2^exponent
+    # Only rounded to 8 bits: it need not be exact, and so it does not depend on who added what.
+    coarse = 2.0 ** (exponent - 8)
+    mean = (total / source.num_rows / coarse).round() * coarse
+    return Frame(mean.float(), 1.5 * 2.0 ** (23 + exponent - _GRID_BITS))
+
+
+class RankRows:
+    """This rank's contiguous rows, in memory where they fit."""
+
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        dim: int,
+        prepare: Callable[[int, int], torch.Tensor],
+        kept: torch.Tensor | None,
+        norms_sq: torch.Tensor,
+    ) -> None:
+        """Use `prepare_rows` or `thin`."""
+        self.start = start
+        self.stop = stop
+        self.num_rows = stop - start
+        self.dim = dim
+        self.norms_sq = norms_sq
+        """(n,) float32, of the rounded rows: objectives are then those of rows that exist."""
+        self._prepare = prepare
+        self._kept = kept
+
+    def chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield (offset in this rank's rows, (n, d) rows), in order."""
+        for offset in range(0, self.num_rows, CHUNK_ROWS):
+            end = min(offset + CHUNK_ROWS, self.num_rows)
+            if self._kept is not None:
+                yield offset, self._kept[offset:end]
+            else:
+                yield offset, self._prepare(self.start + offset, self.start + end)
+
+    def thin(self, step: int) -> RankRows:
+        """Return every step-th row (by its number among all ranks' rows), kept in memory."""
+        if step == 1 and self._kept is not None:
+            return self
+        first = -self.start % step
+        kept = [chunk[(first - offset) % step :: step] for offset, chunk in self.chunks()]
+        start = -(-self.start // step)
+        rows = torch.cat(kept) if kept else self._prepare(self.start, self.start)
+        norms_sq = self.norms_sq[first::step]
+        return RankRows(start, start + len(rows), self.dim, self._prepare, rows, norms_sq)
+
+    def take(self, row_numbers: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+        """Return the rows with these numbers, of whatever rank, as (m, d) float32 on every rank."""
+        taken = torch.zeros(len(row_numbers), self.dim, device=self.norms_sq.device)
+        ours = (row_numbers >= self.start) & (row_numbers < self.stop)
+        places = ours.nonzero()[:, 0]
+        numbers = row_numbers[places]
+        if self._kept is not None:
+            taken[places] = self._kept[numbers - self.start].float()
+        else:
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                taken[place] = self._prepare(number, number + 1)[0]
+        ranks.add(taken)
+        return taken
+
+
+def prepare_rows(
+    source: RowSource,
+    frame: Frame,
+    arithmetic: Arithmetic,
+    start: int,
+    stop: int,
+    is_resident: bool,
+) -> RankRows:
+    """Return this rank's rows start..stop-1; where resident, they are read now and kept."""
+
+    def prepare(first: int, end: int) -> torch.Tensor:
+        prepared = torch.empty(
+            end - first, source.dim, dtype=arithmetic.dtype, device=arithmetic.device
+        )
+        for block in range(first, end, _BLOCK_ROWS):  # what fits a cache is worked on there
+            raw = torch.from_numpy(source.read(block, min(block + _BLOCK_ROWS, end)))
+            prepared[block - first : block - first + len(raw)] = frame.enter(raw)
+        return prepared
+
+    kept = None
+    if is_resident:
+        kept = torch.empty(
+            stop - start, source.dim, dtype=arithmetic.dtype, device=arithmetic.device
+        )
+    norms_sq = torch.empty(stop - start, device=arithmetic.device)
+    for first in range(start, stop, _BLOCK_ROWS):
+        rows = prepare(first, min(first + _BLOCK_ROWS, stop))
+        mine = slice(first - start, first - start + len(rows))
+        norms_sq[mine] = rows.float().square().sum(1)
+        if kept is not None:
+            kept[mine] = rows
+    return RankRows(start, stop, source.dim, prepare, kept, norms_sq)

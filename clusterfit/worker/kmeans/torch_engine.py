@@ -1,0 +1,205 @@
+"""torch as an engine: rows shared out over ranks, rounded products, exact at the end.
+
+N: rows of all ranks, K: num_clusters, d: dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from clusterfit.config.tree import Cluster
+from clusterfit.worker.kmeans.arithmetic import Arithmetic, choose_arithmetic
+from clusterfit.worker.kmeans.assignment import Scorer
+from clusterfit.worker.kmeans.engine import Assigned, Fit
+from clusterfit.worker.kmeans.exact import ExactAssigner
+from clusterfit.worker.kmeans.faiss_engine import draw_centroids
+from clusterfit.worker.kmeans.lloyd import Lloyd
+from clusterfit.worker.kmeans.memory import find_available_bytes
+from clusterfit.worker.kmeans.rank_rows import Frame, RankRows, find_frame, prepare_rows
+from clusterfit.worker.kmeans.ranks import Ranks
+from clusterfit.worker.kmeans.rows import RowSource
+from clusterfit.worker.kmeans.two_level import find_two_level_centroids
+
+MAX_ROUNDING_EXCESS: Final = 1e-3
+"""Of the objective: bfloat16 products are given up where wrong choices would add more than this."""
+
+_PROBE_ROWS: Final = 512
+_RESIDENT_FRACTION: Final = 0.6
+"""Of the memory that is there: so much of it may be rows, the rest is for products and sums."""
+
+
+class TorchEngine:
+    """Lloyd's iterations on as many ranks as there are, each with its own rows."""
+
+    name = "torch"
+    uses_all_ranks = True
+
+    def __init__(self, device: torch.device | None = None, ranks: Ranks | None = None) -> None:
+        """Work on a device, with peers; by default alone and on the CPU."""
+        self._device = device or torch.device("cpu")
+        self._ranks = ranks or Ranks()
+        self._said: dict[str, Any] = {"engine": self.name}
+        self._assigner: ExactAssigner | None = None
+        self._assigned_to: np.ndarray | None = None
+        self._mean = torch.empty(0)
+
+    def fit(
+        self,
+        rows: RowSource,
+        config: Cluster,
+        seed: int,
+        start: Fit | None,
+        report: Callable[[Fit], None],
+    ) -> Fit:
+        """Iterate until `config.num_iterations` or a stopping rule; see `Engine.fit`."""
+        first, last = self._ranks.share(rows.num_rows)
+        frame = find_frame(rows, first, last, self._ranks)
+        arithmetic = choose_arithmetic(self._device, rows.dim)
+        mine = self._prepare(rows, frame, arithmetic)
+        centroids = self._start(mine, frame, arithmetic, rows, config, seed, start)
+        if arithmetic.dtype == torch.bfloat16:
+            excess = self._measure_excess(mine, rows.num_rows, centroids, arithmetic)
+            if excess > MAX_ROUNDING_EXCESS:
+                arithmetic = replace(
+                    arithmetic,
+                    dtype=torch.float32,
+                    reason=f"float32: bfloat16 would add {excess:.2g} of the objective",
+                )
+                del mine
+                mine = self._prepare(rows, frame, arithmetic)
+                centroids = self._start(mine, frame, arithmetic, rows, config, seed, start)
+        self._said |= {"dtype": str(arithmetic.dtype).removeprefix("torch."),
+                       "reason": arithmetic.reason}  # fmt: skip
+        fit = start
+        if fit is None:
+            fit = Fit(frame.leave(centroids).cpu().numpy())
+            report(fit)
+        return self._iterate(mine, frame, arithmetic, config, rows.num_rows, seed, fit, report)
+
+    def _iterate(
+        self,
+        mine: RankRows,
+        frame: Frame,
+        arithmetic: Arithmetic,
+        config: Cluster,
+        num_rows: int,
+        seed: int,
+        fit: Fit,
+        report: Callable[[Fit], None],
+    ) -> Fit:
+        lloyd = Lloyd(mine, arithmetic, self._ranks, seed)
+        if fit.previous is not None and not fit.is_settled:
+            lloyd.recall(self._enter(fit.previous, frame))
+        while fit.num_iterations < config.num_iterations and not fit.is_settled:
+            # From what a checkpoint holds, bit for bit, so that a resumed fit sees the same.
+            centroids = self._enter(fit.centroids, frame)
+            step = lloyd.iterate(centroids, fit.num_iterations)
+            means = step.centroids
+            if config.spherical:
+                means = _normalize(means, frame)
+            objectives = (*fit.objectives, step.objective)
+            fit = Fit(
+                frame.leave(means).cpu().numpy(),
+                objectives,
+                previous=fit.centroids,
+                is_settled=step.num_changed <= config.stop_churn * num_rows
+                or _is_flat(objectives, config.stop_improvement),
+            )
+            report(fit)
+        return fit
+
+    def _prepare(self, rows: RowSource, frame: Frame, arithmetic: Arithmetic) -> RankRows:
+        first, last = self._ranks.share(rows.num_rows)
+        needed = (last - first) * rows.dim * arithmetic.dtype.itemsize
+        room, bound = find_available_bytes(self._device)
+        fits = needed <= _RESIDENT_FRACTION * room
+        # All ranks or none: a rank that reads its rows anew each time would hold the others up.
+        is_resident = self._ranks.find_maximum(0.0 if fits else 1.0) == 0
+        self._said |= {
+            "rows": "in memory" if is_resident else "streamed",
+            "row_bytes": needed,
+            "room_bytes": room,
+            "bound": bound,
+        }
+        return prepare_rows(rows, frame, arithmetic, first, last, is_resident)
+
+    def _start(
+        self,
+        mine: RankRows,
+        frame: Frame,
+        arithmetic: Arithmetic,
+        rows: RowSource,
+        config: Cluster,
+        seed: int,
+        start: Fit | None,
+    ) -> torch.Tensor:
+        """Return (K, d) centroids in the rows' frame: the start's, or initial ones."""
+        if start is not None:
+            return self._enter(start.centroids, frame)
+        if config.init == "random":
+            return self._enter(draw_centroids(rows, config.num_clusters, seed), frame)
+        return find_two_level_centroids(
+            mine, rows.num_rows, config.num_clusters, arithmetic, self._ranks, seed
+        )
+
+    def _enter(self, centroids: np.ndarray, frame: Frame) -> torch.Tensor:
+        return (torch.from_numpy(centroids) - frame.mean).to(self._device)
+
+    def _measure_excess(
+        self, mine: RankRows, num_rows: int, centroids: torch.Tensor, arithmetic: Arithmetic
+    ) -> float:
+        """Return by what fraction wrong choices raise the objective of some rows."""
+        step = max(1, num_rows // _PROBE_ROWS)
+        probe = mine.take(torch.arange(0, num_rows, step), self._ranks)
+        chosen = Scorer(centroids, arithmetic).assign(probe.to(arithmetic.dtype))
+        wide = centroids.double()
+        distances = torch.cdist(probe.double(), wide).square_()
+        least = distances.amin(1).sum()
+        spent = distances.gather(1, chosen[:, None]).sum()
+        excess = (spent - least) / least.clamp(min=1e-300)
+        self._ranks.take_rank_0s(excess)
+        return float(excess)
+
+    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
+        """Assign exactly; see `Engine.assign`."""
+        if self._assigner is None or self._assigned_to is not centroids:
+            self._mean = torch.from_numpy(centroids.mean(0, dtype=np.float64).astype(np.float32))
+            self._assigner = ExactAssigner(
+                (torch.from_numpy(centroids) - self._mean).to(self._device),
+                choose_arithmetic(self._device, centroids.shape[1]),
+            )
+            self._assigned_to = centroids
+        centred = (torch.from_numpy(rows) - self._mean).to(self._device)
+        found, distances_sq = self._assigner.assign(centred)
+        findings = dict(self._assigner.findings)
+        self._assigner.findings.clear()
+        nearest = None
+        if num_nearest > 1:
+            nearest = self._assigner.list_nearest(centred, found, num_nearest).cpu().numpy()
+        return Assigned(found.cpu().numpy(), distances_sq.cpu().numpy(), nearest, findings)
+
+    def describe(self) -> dict[str, Any]:
+        """Return dtype, where the rows are kept, and why."""
+        return dict(self._said)
+
+
+def _is_flat(objectives: tuple[float, ...], least: float) -> bool:
+    """Tell whether the last iteration began less than this fraction below the one before."""
+    if len(objectives) < 2 or not least:
+        return False
+    before, now = objectives[-2:]
+    return before - now < least * before
+
+
+def _normalize(means: torch.Tensor, frame: Frame) -> torch.Tensor:
+    """Return the centroids whose raw coordinates have norm 1."""
+    mean = frame.mean.to(means.device)
+    raw = means.double() + mean.double()
+    norms = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
+    normalized: torch.Tensor = raw / norms.clamp(min=1e-12) - mean.double()
+    return normalized.float()
