@@ -153,7 +153,7 @@ def prepare_rows(
     for first in range(start, stop, _BLOCK_ROWS):
         rows = prepare(first, min(first + _BLOCK_ROWS, stop))
         mine = slice(first - start, first - start + len(rows))
-        norms_sq[mine] = rows.float().square_().sum(1)
+        norms_sq[mine] = rows.float().square().sum(1)
         if kept is not None:
             kept[mine] = rows
     return RankRows(start, stop, source.dim, prepare, kept, norms_sq)
