@@ -1,4 +1,4 @@
-"""The harness: processes, rounds that go on, verdicts, and a report that is what the results say."""
+"""The harness: processes, rounds that go on, verdicts, and a report of what the results say."""
 
 from __future__ import annotations
 
@@ -153,7 +153,10 @@ def test_the_best_setting_is_that_with_the_least_median(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(distributed.find_obstacle()), reason=distributed.find_obstacle())
-@pytest.mark.parametrize("program", ["clusterfit", "demo", "gather"])
+@pytest.mark.parametrize(
+    "program",
+    ["clusterfit", *(pytest.param(p, marks=pytest.mark.campaign) for p in ("demo", "gather"))],
+)
 def test_ranks_tell_what_they_send(program: str, toy_folders: Path) -> None:
     case = Case("distributed", "fit", TOY, 20, ())
     record = distributed._run(case, program, 2, 0)
@@ -233,6 +236,7 @@ def test_a_page_that_was_changed_by_hand_is_found(
     report.write()
     assert report.find_stale() == []
     report.PAGE.write_text(report.PAGE.read_text().replace("x 2,048", "x 2,047", 1))
+    report.IMAGES.mkdir(exist_ok=True)
     (report.IMAGES / "benchmarks-old.svg").write_text("<svg/>")
     assert report.find_stale() == ["docs/benchmarks.md", "docs/images/benchmarks-old.svg"]
 
