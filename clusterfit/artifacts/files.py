@@ -32,18 +32,16 @@ def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
         WriteError: when the folder cannot be written (disk full, permission, read-only). What
             stood at `path` before is untouched, and no partial file is left.
     """
-    _write_chunks(path, [content], guard)
+    _write_chunks(path, [content], len(content), guard)
 
 
-def _write_chunks(path: Path, chunks: Iterable[bytes], guard: Guard | None) -> None:
+def _write_chunks(path: Path, chunks: Iterable[bytes], num_bytes: int, guard: Guard | None) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
-    num_bytes = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
                 for chunk in chunks:
-                    num_bytes += len(chunk)
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,7 +89,8 @@ def concatenate_arrays(path: Path, sources: list[Path], guard: Guard | None = No
             for start in range(0, len(array), rows):
                 yield array[start : start + rows].tobytes()
 
-    _write_chunks(path, chunks(), guard)
+    num_bytes = len(header.getvalue()) + sum(array.nbytes for array in arrays)
+    _write_chunks(path, chunks(), num_bytes, guard)
 
 
 def read_json(path: Path) -> dict[str, Any]:

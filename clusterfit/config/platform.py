@@ -275,16 +275,16 @@ class Resources(Section):
     nodes_without_gpus: PositiveInt = 1
     """Pods of a stage where gpus is 0."""
     processes_per_node: NonNegativeInt = 0
-    """Processes in each pod; 0: one per GPU, or one where there are none. The cluster stage has one
-    unless platform.stages.cluster says otherwise: faiss drives a node's GPUs from one process."""
+    """Processes in each pod; 0: one per GPU, or one where there are none. cluster.engine: faiss
+    wants 1 in platform.stages.cluster: it drives a node's GPUs from one process."""
     cpus_per_node: Annotated[float, Gt(0)] = 64.0
     """CPU cores requested for a pod with a whole node's GPUs, or without GPUs; a pod with a part of
     the GPUs requests that part. Spare cores of the node are used too. Decoding images takes about
     one per 860 a second."""
     memory_gib_per_node: Annotated[float, Gt(0)] = 256.0
     """Memory of such a pod, request and limit, in GiB; divided likewise. shmGibPerNode is part of
-    it. The cluster stage keeps all features in it, 4 bytes a number: 10.5 GB for ImageNet at
-    2048."""
+    it. The cluster stage keeps its features in it, on CPUs, where they fit: 2 bytes a number with
+    bfloat16, 5.2 GB for ImageNet at 2048; with faiss all of them, 4 bytes a number."""
     shm_gib_per_node: Annotated[float, Gt(0)] = 64.0
     """Shared memory of such a pod in GiB; divided likewise. Loaders and NCCL pass data in it."""
     extra_resources: dict[QualifiedName, Quantity] = {}
@@ -353,7 +353,8 @@ class Platform(Resources):
 
     stages: dict[StageName, StageOverride] = {}
     """Resources of single stages by their names, where they differ: `{cluster: {gpus: 1}}`. The
-    cluster stage otherwise takes the GPUs of one node."""
+    cluster stage otherwise takes the GPUs of one node; on more it becomes a PyTorchJob, like the
+    others."""
     image: Image = Image()
     """The container image."""
     storage: StorageVolume = StorageVolume()
@@ -437,7 +438,8 @@ class Platform(Resources):
     def for_stage(self, stage: StageName) -> Resources:
         """Return what one stage asks for: its override, else the platform's.
 
-        The cluster stage keeps to one node and one process, which is all that faiss can use.
+        The cluster stage keeps to one node unless its own settings say otherwise: k-means on the
+        GPUs of one takes minutes where extract took hours.
         """
         override = self.stages.get(stage, StageOverride())
         settings = {name: getattr(self, name) for name in Resources.model_fields}
@@ -445,5 +447,4 @@ class Platform(Resources):
         if stage == "cluster":
             settings["gpus"] = min(self.gpus, {**settings, **given}["gpus_per_node"])
             settings["nodes_without_gpus"] = 1
-            settings["processes_per_node"] = 1
         return Resources.model_construct(**{**settings, **given})

@@ -267,8 +267,8 @@ class Cluster(Section):
     """K. Must not exceed the number of images."""
     init: Literal["two_level", "random", "given"] = "two_level"
     """`two_level`: the square root of K coarse cells, then each cell's share of K inside it; about
-    the cost of one or two iterations, and worth more than ten. `random`: K distinct rows, drawn by
-    the seed. `given`: initialCentroids. faiss takes the last two."""
+    the cost of two iterations. `random`: K distinct rows, drawn by the seed. `given`:
+    initialCentroids. faiss takes the last two."""
     initial_centroids: RelativePath = ""
     """With init: given: a (K, D) .npy below the storage root to start from."""
     num_iterations: PositiveInt = 50

@@ -88,7 +88,7 @@ def check_for_cluster(run: RunFile) -> None:
             if resources.processes > 1:
                 faults.append(
                     "platform.stages.cluster.processesPerNode: engine: faiss drives all GPUs of "
-                    "its node from one process; leave it out"
+                    f"its node from one process; got {resources.processes}, want 1"
                 )
     if faults:
         raise ConfigError(*faults)

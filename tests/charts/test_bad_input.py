@@ -161,15 +161,21 @@ def test_helms_words_about_itself_are_left_out(values: Values, render: Render) -
     )
 
 
+FAISS = {"engine": "faiss", "init": "random"}
+
+
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
         ({"platform": {"gpus": 0}}, "ask for GPUs (--gpus N), or set device: cpu"),
         ({"platform": {"gpus": 2, "processesPerNode": 4}}, "want at most one process per GPU"),
-        ({"platform": {"stages": {"cluster": {"gpus": 16}}}}, "engine: faiss works on one"),
         (
-            {"platform": {"stages": {"cluster": {"processesPerNode": 2}}}},
-            "from one process; leave it out",
+            {"cluster": FAISS, "platform": {"stages": {"cluster": {"gpus": 16}}}},
+            "engine: faiss works on one",
+        ),
+        (
+            {"cluster": FAISS, "platform": {"stages": {"cluster": {"processesPerNode": 2}}}},
+            "from one process; got 2, want 1",
         ),
     ],
 )
@@ -177,6 +183,11 @@ def test_platform_must_fit_the_algorithm(changes: Values, wanted: str, values: V
     with pytest.raises(ConfigError) as refusal:
         check_for_cluster(load(deep_merge(values, changes)))
     assert any(wanted in fault for fault in refusal.value.faults)
+
+
+def test_faiss_is_content_with_one_process_on_one_node(values: Values) -> None:
+    one = {"cluster": FAISS, "platform": {"stages": {"cluster": {"processesPerNode": 1}}}}
+    check_for_cluster(load(deep_merge(values, one)))
 
 
 def test_clustering_on_cpus_is_asked_for_by_gpus_0_alone(values: Values) -> None:

@@ -99,6 +99,34 @@ def test_pods_are_named_as_the_operator_names_them(values: Values, render: Rende
     assert container["command"][:4] == ["python", "-m", "clusterfit.worker", "extract"]
 
 
+def test_clustering_on_several_nodes_is_a_pytorchjob_like_any_other(
+    values: Values, render: Render
+) -> None:
+    changes = {"platform": {"stages": {"cluster": {"gpus": 16}}}}
+    manifests = render(deep_merge(copy.deepcopy(values), changes))
+    assert "digits-cluster" not in [m["metadata"]["name"] for m in manifests if m["kind"] == "Job"]
+    job = find(manifests, "PyTorchJob", "digits-cluster")
+    extract = find(manifests, "PyTorchJob", "digits-extract")
+    as_extract = json.loads(json.dumps(job).replace("digits-cluster", "digits-extract"))
+    as_extract = json.loads(json.dumps(as_extract).replace('"cluster"', '"extract"'))
+    assert as_extract == extract
+    assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 2
+    assert job["spec"]["nprocPerNode"] == "8"
+    cluster = next(s for s in read_plan(manifests)["stages"] if s["stage"] == "cluster")
+    assert cluster["kind"] == "PyTorchJob"
+    assert cluster["pods"] == ["digits-cluster-worker-0", "digits-cluster-worker-1"]
+
+
+def test_clustering_on_one_node_is_a_job_with_a_process_for_each_gpu(
+    values: Values, render: Render
+) -> None:
+    job = find(render(values), "Job", "digits-cluster")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert env["PET_NNODES"] == "1"
+    assert env["PET_NPROC_PER_NODE"] == container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+
+
 def test_platform_never_enters_a_container(values: Values, render: Render) -> None:
     config = find(render(values), "ConfigMap", "release-config")["data"]["config.json"]
     assert json.loads(config) == load(values).algorithm().dump()

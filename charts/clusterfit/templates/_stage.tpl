@@ -1,7 +1,7 @@
 {{/*
 What one stage asks for, as JSON: its override of platform, else platform's own, and what follows.
 Usage: include "clusterfit.stage" (dict "root" $ "stage" "extract") | fromJson
-The cluster stage keeps to one node and one process, which is all that faiss can use.
+The cluster stage keeps to one node, as a Job, unless its own settings ask for more: then a PyTorchJob.
 The same rules are in clusterfit.config.platform; tests hold the two together.
 */}}
 {{- define "clusterfit.stage" -}}
@@ -16,7 +16,6 @@ The same rules are in clusterfit.config.platform; tests hold the two together.
 {{- if eq .stage "cluster" -}}
 {{- if not (hasKey $own "gpus") }}{{ $_ := set $settings "gpus" (min (int64 $settings.gpus) (int64 $settings.gpusPerNode)) }}{{ end -}}
 {{- if not (hasKey $own "nodesWithoutGpus") }}{{ $_ := set $settings "nodesWithoutGpus" 1 }}{{ end -}}
-{{- if not (hasKey $own "processesPerNode") }}{{ $_ := set $settings "processesPerNode" 1 }}{{ end -}}
 {{- end -}}
 {{- include "clusterfit.checkSettings" (dict "stage" .stage "settings" $settings) -}}
 {{- $gpus := int64 $settings.gpus -}}

@@ -39,7 +39,7 @@ class Arithmetic:
         """Return the two best columns of `products + bias`; the lower column wins a tie."""
         if self.kernel is not None:
             return self.kernel.find_best_two(products, bias)
-        scores = products.float().add_(bias)
+        scores = products.float() + bias
         if scores.shape[1] == 1:
             best = scores[:, 0]
             return torch.zeros_like(best, dtype=torch.int64), best, best - torch.inf

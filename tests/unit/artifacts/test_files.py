@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from clusterfit.artifacts.files import (
     compute_sha256,
+    concatenate_arrays,
     find_visible_files,
     read_array,
     read_json,
@@ -192,3 +193,14 @@ def test_a_large_file_is_hashed_in_chunks(tmp_path: Path) -> None:
     content = bytes(range(256)) * (5 * MIB // 256) + b"an odd end"
     (tmp_path / "large").write_bytes(content)
     assert compute_sha256(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+def test_arrays_become_one_without_being_held(tmp_path: Path) -> None:
+    parts = [np.arange(12).reshape(4, 3), np.empty((0, 3), int), np.arange(3).reshape(1, 3)]
+    sources = [tmp_path / f"{number}.npy" for number in range(3)]
+    for source, part in zip(sources, parts, strict=True):
+        write_array(source, part)
+    concatenate_arrays(tmp_path / "whole.npy", sources)
+    np.testing.assert_array_equal(np.load(tmp_path / "whole.npy"), np.concatenate(parts))
+    write_array(tmp_path / "expected.npy", np.concatenate(parts))
+    assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()

@@ -27,6 +27,9 @@ from clusterfit.worker.kmeans.rows import (
     sample,
 )
 
+from .conftest import draw
+from .conftest import settings as torch_settings
+
 OpenTable = Callable[[np.ndarray], FeatureTable]
 
 
@@ -49,30 +52,14 @@ def open_table(tmp_path: Path) -> OpenTable:
     return open_
 
 
-def draw(num_rows: int = 700, dim: int = 12, seed: int = 0) -> np.ndarray:
-    """Return (num_rows, dim) float32 with ten loose groups."""
-    random = np.random.default_rng(seed)
-    means = random.normal(size=(10, dim)) * 2
-    return (means[random.integers(10, size=num_rows)] + random.normal(size=(num_rows, dim))).astype(
-        np.float32
-    )
-
-
 def fit(rows: RowSource, config: Cluster, initial: np.ndarray) -> Fit:
     return FaissEngine(2).fit(rows, config, 0, Fit(initial, ()), lambda _fit: None)
 
 
 def settings(num_clusters: int = 10, num_iterations: int = 15, **others: object) -> Cluster:
-    return Cluster.model_validate(
-        {
-            "engine": "faiss",
-            "init": "random",
-            "normalize": False,
-            "num_clusters": num_clusters,
-            "num_iterations": num_iterations,
-        }
-        | others
-    )
+    """Return the settings of faiss, over rows as they are."""
+    faisss = {"engine": "faiss", "init": "random", "stop_improvement": 1e-4}
+    return torch_settings(num_clusters, num_iterations, **(faisss | others))
 
 
 def test_the_objective_is_scikit_learns_and_never_rises(open_table: OpenTable) -> None:

@@ -1,0 +1,96 @@
+"""The compiled loops against torch's own operations, on every shape that takes another path."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from clusterfit.worker.kmeans.arithmetic import Arithmetic
+from clusterfit.worker.kmeans.native import NativeKernel, load_native_kernel
+
+SHAPES = [(1, 1), (5, 3), (37, 16), (37, 53), (3, 4097), (600, 1000)]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> NativeKernel:
+    loaded, reason = load_native_kernel()
+    assert loaded is not None, reason
+    return loaded
+
+
+@pytest.fixture(params=["native", "torch"])
+def arithmetic(request: pytest.FixtureRequest, kernel: NativeKernel) -> Arithmetic:
+    used = kernel if request.param == "native" else None
+    return Arithmetic(torch.device("cpu"), torch.float32, used, "")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_best_two_are_those_of_a_sort(
+    arithmetic: Arithmetic, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(shape[0], shape[1] + 7, generator=generator).to(dtype)
+    products, bias = wide[:, : shape[1]], torch.randn(shape[1], generator=generator)
+    columns, best, second = arithmetic.find_best_two(products, bias)
+    scores = products.float() + bias
+    expected = scores.sort(1, descending=True).values
+    torch.testing.assert_close(best, expected[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(scores.gather(1, columns[:, None])[:, 0], best, rtol=0, atol=0)
+    if shape[1] > 1:
+        torch.testing.assert_close(second, expected[:, 1], rtol=0, atol=0)
+    else:
+        assert (second == -torch.inf).all()
+
+
+def test_the_lower_column_wins_a_tie_wherever_it_stands(kernel: NativeKernel) -> None:
+    for first, other in [(0, 1), (3, 19), (15, 16), (17, 34), (20, 35)]:
+        products = torch.zeros(1, 36)
+        products[0, [first, other]] = 1
+        columns, best, second = kernel.find_best_two(products, torch.zeros(36))
+        assert (columns.item(), best.item(), second.item()) == (first, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dim", [1, 17, 1000])
+def test_sums_are_exact(arithmetic: Arithmetic, dim: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = (torch.randint(-(2**21), 2**21, (300, dim), generator=generator) / 2**10).to(dtype)
+    clusters = torch.randint(7, (300,), generator=generator)
+    sums = torch.zeros(9, dim, dtype=torch.float64)
+    arithmetic.add_rows(sums, rows, clusters)
+    expected = torch.zeros(9, dim, dtype=torch.float64)
+    for row, cluster in zip(rows.double(), clusters.tolist(), strict=True):
+        expected[cluster] += row
+    assert torch.equal(sums, expected)
+
+
+def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert load_native_kernel() == (None, "no C++ compiler (g++, clang++, c++) on PATH")
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\necho 'error: no headers' >&2\nexit 1\n", encoding="utf-8")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loaded, reason = load_native_kernel()
+    assert loaded is None
+    assert reason.endswith("failed: error: no headers")
+
+
+def test_only_the_first_process_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert load_native_kernel()[0] is not None
+    assert len(list((tmp_path / "clusterfit").glob("kmeans-*.so"))) == 1
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert load_native_kernel()[0] is not None

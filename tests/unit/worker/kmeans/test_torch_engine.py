@@ -1,0 +1,298 @@
+"""The torch engine against definitions, an independent float64 program, and faiss."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from clusterfit.config.tree import Cluster
+from clusterfit.errors import InvalidDataError, TerminatedError
+from clusterfit.worker.kmeans import torch_engine
+from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.rank_rows import RankRows
+from clusterfit.worker.kmeans.rows import ArrayRows
+from clusterfit.worker.kmeans.torch_engine import TorchEngine
+from clusterfit.worker.kmeans.two_level import allot
+
+from .conftest import compute_distances, draw, iterate_lloyd, settings
+
+WIDE = 96  # dimensions from which rows are bfloat16 where the machine is fast at it
+
+
+def fit(rows: np.ndarray, config: Cluster, initial: np.ndarray | None = None, seed: int = 0) -> Fit:
+    start = None if initial is None else Fit(initial)
+    return TorchEngine().fit(ArrayRows(rows), config, seed, start, lambda _fit: None)
+
+
+def compute_objective(rows: np.ndarray, centroids: np.ndarray) -> float:
+    return float(compute_distances(rows, centroids).min(1).sum())
+
+
+@pytest.mark.parametrize("dim", [1, 12, WIDE])
+def test_lloyd_from_the_same_start_is_an_independent_programs(dim: int) -> None:
+    rows = draw(900, dim)
+    initial = rows[:8].copy()
+    centroids, objectives = iterate_lloyd(rows, initial, 6)
+    found = fit(rows, settings(8, 6), initial)
+    tolerance = 5e-3 if dim == WIDE else 1e-5  # rounded products may decide near ties otherwise
+    done = found.num_iterations  # it ends where no row changes any more
+    np.testing.assert_allclose(found.objectives, objectives[:done], rtol=tolerance)
+    ours, theirs = (compute_objective(rows, each) for each in (found.centroids, centroids))
+    assert ours == pytest.approx(theirs, rel=tolerance)
+
+
+def test_lloyd_from_the_same_start_is_faisss() -> None:
+    rows = draw(4000, WIDE, num_groups=60)
+    initial = rows[:40].copy()
+    reference = faiss.Kmeans(WIDE, 40, niter=10, max_points_per_centroid=10**6)
+    reference.train(rows, init_centroids=initial)
+    assert reference.obj is not None
+    found = fit(rows, settings(40, 10), initial)
+    done = found.num_iterations
+    assert done >= 5
+    np.testing.assert_allclose(found.objectives, reference.obj[:done], rtol=2e-3)
+
+
+@pytest.mark.parametrize("init", ["two_level", "random"])
+@pytest.mark.parametrize("dim", [3, WIDE])
+def test_the_objective_never_rises(init: str, dim: int) -> None:
+    rows = draw(1003, dim, num_groups=50)
+    found = fit(rows, settings(37, 12, init=init))
+    objectives = [*found.objectives, compute_objective(rows, found.centroids)]
+    assert all(later <= before * (1 + 1e-4) for before, later in pairwise(objectives))
+
+
+@pytest.mark.parametrize("num_groups", [1, 300])
+def test_two_levels_begin_better_than_drawn_rows(num_groups: int) -> None:
+    rows = draw(6000, 32, num_groups=num_groups)
+    two_level, drawn = (fit(rows, settings(100, 1, init=init)) for init in ("two_level", "random"))
+    assert two_level.objectives[0] < 0.8 * drawn.objectives[0]
+
+
+def test_permuting_the_rows_permutes_the_assignments() -> None:
+    rows = draw(800, WIDE)
+    order = np.random.default_rng(3).permutation(len(rows))
+    initial = rows[:10].copy()
+    ours, theirs = (fit(each, settings(), initial) for each in (rows, rows[order]))
+    np.testing.assert_array_equal(ours.centroids, theirs.centroids)
+    assigned = TorchEngine().assign(rows, ours.centroids).assignments
+    permuted = TorchEngine().assign(rows[order], theirs.centroids).assignments
+    np.testing.assert_array_equal(assigned[order], permuted)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "dim", "num_clusters"),
+    [(50, 4, 1), (50, 4, 50), (50, 1, 7), (101, WIDE, 100), (17, 200, 16), (3, 2, 2)],
+)
+def test_every_shape_ends_in_as_many_clusters_as_asked(
+    num_rows: int, dim: int, num_clusters: int
+) -> None:
+    rows = np.random.default_rng(1).normal(size=(num_rows, dim)).astype(np.float32)
+    found = fit(rows, settings(num_clusters, 10))
+    assert found.centroids.shape == (num_clusters, dim)
+    assert np.isfinite(found.centroids).all()
+    assigned = TorchEngine().assign(rows, found.centroids)
+    distances = compute_distances(rows, found.centroids)
+    np.testing.assert_array_equal(assigned.assignments, distances.argmin(1))
+    np.testing.assert_allclose(assigned.distances_sq, distances.min(1), rtol=1e-3, atol=1e-4)
+    if num_clusters == 1:
+        np.testing.assert_allclose(found.centroids[0], rows.mean(0), atol=1e-3)
+    if num_clusters == num_rows:
+        assert distances.min(1).sum() < 1e-3 * (rows**2).sum()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_neither_size_nor_place_of_the_numbers_matters(scale: float) -> None:
+    rows = draw(600, WIDE) * np.float32(scale)
+    moved = rows + np.float32(100 * scale)
+    ours, theirs = fit(rows, settings(9, 8)), fit(moved, settings(9, 8))
+    assert compute_objective(moved, theirs.centroids) == pytest.approx(
+        compute_objective(rows, ours.centroids), rel=0.05
+    )
+
+
+def test_rows_of_zeros_constant_columns_and_duplicates_give_numbers() -> None:
+    rows = np.repeat(draw(5, WIDE), 40, axis=0)
+    rows[:40] = 0
+    rows[:, 3] = 7.5
+    found = fit(rows, settings(20, 6))
+    assert np.isfinite(found.centroids).all()
+    assert np.isfinite(found.objectives).all()
+    assigned = TorchEngine().assign(rows, found.centroids)
+    assert len(np.unique(assigned.assignments)) == 5, "as many as there are different rows"
+    assert assigned.distances_sq.max() < 1e-3
+    same = np.repeat(draw(1, WIDE), 30, axis=0)
+    assert np.isfinite(fit(same, settings(4, 3)).centroids).all()
+
+
+def test_an_empty_cluster_splits_the_widest_one() -> None:
+    random = np.random.default_rng(0)
+    tight = random.normal(size=(200, 5)) * 0.1
+    wide = random.normal(size=(200, 5)) * 3 + 50
+    rows = np.concatenate([tight, wide]).astype(np.float32)
+    far = np.full((1, 5), 1e4)
+    initial = np.concatenate([tight[:1], wide[:1], far]).astype(np.float32)
+    found = fit(rows, settings(3, 8), initial)
+    sizes = np.bincount(TorchEngine().assign(rows, found.centroids).assignments, minlength=3)
+    assert sizes[0] == 200
+    assert sizes.min() > 20
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        rows = draw(60)
+        rows[41, 3] = bad
+        with pytest.raises(InvalidDataError, match="not finite"):
+            fit(rows, settings(4, 2))
+
+
+@pytest.mark.parametrize("dim", [12, WIDE])
+def test_a_fit_that_was_stopped_goes_on_to_the_same_end(dim: int) -> None:
+    rows = draw(1500, dim, num_groups=1)
+    config = settings(30, 60, stop_churn=0.01)
+    whole = fit(rows, config)
+    assert whole.is_settled
+    assert whole.num_iterations > 4
+    for last in {0, 1, whole.num_iterations // 2, whole.num_iterations - 1, whole.num_iterations}:
+        reached: list[Fit] = []
+
+        def stop(fit: Fit, last: int = last, reached: list[Fit] = reached) -> None:
+            reached.append(fit)
+            if fit.num_iterations == last:
+                raise TerminatedError("stopped")
+
+        with pytest.raises(TerminatedError):
+            TorchEngine().fit(ArrayRows(rows), config, 0, None, stop)
+        resumed = TorchEngine().fit(ArrayRows(rows), config, 0, reached[-1], lambda _fit: None)
+        np.testing.assert_array_equal(resumed.centroids, whole.centroids)
+        assert resumed.objectives == whole.objectives
+
+
+def test_stopping_rules_stop() -> None:
+    rows = draw(2000, 12, num_groups=40)
+    exact = fit(rows, settings(30, 500))
+    assert exact.is_settled, "an iteration in which no row changes is the last"
+    assert exact.num_iterations < 500
+    by_churn = fit(rows, settings(30, 500, stop_churn=0.02))
+    by_objective = fit(rows, settings(30, 500, stop_improvement=1e-3))
+    assert 1 < by_churn.num_iterations < exact.num_iterations
+    assert 1 < by_objective.num_iterations < exact.num_iterations
+    before, now = by_objective.objectives[-2:]
+    assert (before - now) / before < 1e-3
+
+
+def test_equal_seeds_give_equal_bits_and_others_others() -> None:
+    rows = draw(1500, WIDE, num_groups=40)
+    first, again, other = (fit(rows, settings(20, 3), seed=seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first.centroids, again.centroids)
+    assert not np.array_equal(first.centroids, other.centroids)
+
+
+@pytest.mark.parametrize("dim", [12, WIDE])
+def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterfit.worker.kmeans.rank_rows.CHUNK_ROWS", 256)
+    rows = draw(1111, dim, num_groups=40)
+    config = settings(10, 5)
+    resident = fit(rows, config)
+    half = rows.nbytes // 2 if dim == WIDE and has_fast_bf16() else rows.nbytes
+    room = int(1.5 * half)  # too little for the rows, enough for the sample that a start needs
+    monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
+    engine = TorchEngine()
+    streamed = engine.fit(ArrayRows(rows), config, 0, None, lambda _fit: None)
+    assert engine.describe()["rows"] == "streamed"
+    np.testing.assert_array_equal(streamed.centroids, resident.centroids)
+    assert streamed.objectives == resident.objectives
+
+
+def test_a_start_is_found_among_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = draw(3000, 12, num_groups=40)
+    monkeypatch.setattr(
+        torch_engine, "find_available_bytes", lambda _device: (rows.nbytes // 10, "a test")
+    )
+    kept: list[int] = []
+    thin = RankRows.thin
+
+    def note(self: RankRows, step: int) -> RankRows:
+        kept.append(thin(self, step).num_rows)
+        return thin(self, step)
+
+    monkeypatch.setattr(RankRows, "thin", note)
+    found = fit(rows, settings(20, 3))
+    assert kept == [150]
+    assert found.objectives[-1] < 1.1 * fit(rows, settings(20, 3, init="random")).objectives[-1]
+
+
+def test_spherical_centroids_have_norm_1() -> None:
+    rows = draw(900, WIDE, num_groups=30)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = fit(rows, settings(20, 5, spherical=True))
+    np.testing.assert_allclose(np.linalg.norm(found.centroids, axis=1), 1, rtol=1e-5)
+    plain = fit(rows, settings(20, 5))
+    assert np.linalg.norm(plain.centroids, axis=1).max() < 1
+
+
+@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to give up")
+def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves() -> None:
+    """A million times tighter than they lie apart: 8 bits see no difference inside a group."""
+    random = np.random.default_rng(0)
+    centers = random.normal(size=(4, WIDE)) * 100
+    rows = (centers[np.arange(800) % 4] + random.normal(size=(800, WIDE)) * 1e-2).astype(np.float32)
+    engine = TorchEngine()
+    found = engine.fit(ArrayRows(rows), settings(40, 10), 0, None, lambda _fit: None)
+    assert engine.describe()["dtype"] == "float32"
+    assert "bfloat16 would add" in engine.describe()["reason"]
+    scatter = ((rows - centers[np.arange(800) % 4]) ** 2).sum()
+    assert compute_objective(rows, found.centroids) < scatter
+    engine.fit(ArrayRows(draw(800, WIDE)), settings(10, 1), 0, None, lambda _fit: None)
+    assert engine.describe()["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("dim", "num_clusters"), [(2, 300), (WIDE, 300), (700, 65)])
+def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
+    """On rows without any groups, where bfloat16 alone gets many wrong."""
+    random = np.random.default_rng(4)
+    rows = random.normal(size=(3000, dim)).astype(np.float32) + 5
+    centroids = random.normal(size=(num_clusters, dim)).astype(np.float32) * 0.3 + 5
+    found = TorchEngine().assign(rows, centroids, num_nearest=4)
+    scores = rows.astype(np.float64) @ centroids.T.astype(np.float64)
+    scores -= 0.5 * (centroids.astype(np.float64) ** 2).sum(1)
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :4]
+    assert (found.assignments != nearest[:, 0]).sum() == 0
+    truth = ((rows - centroids[nearest[:, 0]]).astype(np.float64) ** 2).sum(1)
+    np.testing.assert_allclose(found.distances_sq, truth, rtol=1e-5)
+    assert found.nearest is not None
+    assert (found.nearest == nearest).mean() > 0.999
+    assert found.findings["num_audited"] == 12
+    assert found.findings["num_audited_wrong"] == 0
+
+
+@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to recheck")
+def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    rows = random.normal(size=(3000, WIDE)).astype(np.float32)
+    centroids = random.normal(size=(300, WIDE)).astype(np.float32) * 0.3
+    scores = torch.from_numpy(rows).double() @ torch.from_numpy(centroids).double().t()
+    scores -= 0.5 * torch.from_numpy(centroids).double().square().sum(1)
+    nearest = scores.argmax(1).numpy()
+    found = TorchEngine().assign(rows, centroids)
+    assert 100 < found.findings["num_rechecked"] < 2500
+    np.testing.assert_array_equal(found.assignments, nearest)
+    monkeypatch.setattr("clusterfit.worker.kmeans.exact._SAFETY", 0.0)
+    hasty = TorchEngine().assign(rows, centroids)
+    assert hasty.findings["num_rechecked"] < 100
+    assert (hasty.assignments != nearest).sum() > 5
+
+
+def test_shares_of_clusters_follow_sizes_and_never_exceed_what_there_is() -> None:
+    np.testing.assert_array_equal(
+        allot(np.array([60, 30, 10]), np.array([99, 99, 99]), 10), [6, 3, 1]
+    )
+    shares = allot(np.array([1000, 5, 5]), np.array([4, 5, 5]), 12)
+    assert shares.sum() == 12
+    assert (shares <= [4, 5, 5]).all()
+    assert allot(np.array([7, 0, 1]), np.array([7, 0, 1]), 8).tolist() == [7, 0, 1]
