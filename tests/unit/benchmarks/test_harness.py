@@ -26,6 +26,7 @@ from benchmarks.judge import judge
 from benchmarks.measure import Results, find_best_setting, judge_outcomes, measure
 from benchmarks.scale import Cluster, Problem, model_pass
 from benchmarks.settings import BLAS_SETTINGS, build_environment
+from benchmarks.tables import SECTIONS
 from tests.unit.benchmarks.conftest import TOY
 
 FAISS = Side(
@@ -253,7 +254,7 @@ def test_every_case_runs_at_toy_size(case: Case, toy_folders: Path) -> None:
     content = json.loads(Results(case.name, toy_folders).path.read_text())
     errors = [record["error"] for record in content["records"] if "error" in record]
     assert not errors
-    assert report.SECTIONS[case.name](content).count("\n") > len(small.sides)
+    assert SECTIONS[case.name](content).count("\n") > len(small.sides)
 
 
 def test_the_data_of_every_case_is_named_by_its_shape() -> None:
