@@ -178,7 +178,7 @@ def judge_outcomes(case: Case, folder: Path = RESULTS, say: Callable[[str], None
             outcome = np.load(path)
             if case.task == "fit":
                 attempt["objective"] = judge(read_chunks(features), outcome).objective
-            else:
+            elif case.task == "assign":
                 best = best or judge(read_chunks(features), centroids)
                 count, worst = count_farther(read_chunks(features), centroids, outcome, best)
                 attempt |= {"farther_rows": count, "worst_excess": worst}

@@ -24,7 +24,7 @@ IMAGES: Final = ROOT / "docs" / "images"
 def render(results: Path = RESULTS) -> dict[Path, str]:
     """Return what each file of the report is to hold."""
     contents = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in results.glob("*.json")}
-    files = {}
+    files: dict[Path, str] = {}
     sections = [pages.INTRODUCTION, _compare_data(contents), _describe_machines(contents)]
     sections += [_section(contents, name, build) for name, build in SECTIONS.items()]
     sections.append(describe_scale())

@@ -28,11 +28,12 @@ def read_pods(manifest: Manifest) -> dict[str, Any]:
     (container,) = pod["containers"]
     requests, limits = container["resources"]["requests"], container["resources"]["limits"]
     (shm,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
-    processes = int(spec["nprocPerNode"]) if is_gang else 1
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    processes = spec["nprocPerNode"] if is_gang else environment["PET_NPROC_PER_NODE"]
     assert requests["memory"] == limits["memory"]
     return {
         "count": replicas["replicas"] if is_gang else 1,
-        "processes": processes,
+        "processes": int(processes),
         "gpus": int(requests.get("nvidia.com/gpu", 0)),
         "cpus": read_cpus(requests["cpu"]),
         "memory_gib": read_gib(requests["memory"]),

@@ -39,8 +39,10 @@ class Ending:
         return "\n".join(self.lines)
 
     def faults(self) -> list[str]:
-        """Return each different explanation of the failure: what is told as an error, but for the
-        entry's closing remark about its attempt."""
+        """Return each different explanation of the failure.
+
+        That is what is told as an error, but for the entry's closing remark about its attempt.
+        """
         told = [
             fields["msg"]
             for fields in map(parse_line, self.lines)
@@ -196,9 +198,7 @@ class Bench:
         assert ending.code == 0, ending.text
         return ending
 
-    def start_worker(
-        self, stage: str, nproc: int, submission: str, **environment: str
-    ) -> Process:
+    def start_worker(self, stage: str, nproc: int, submission: str, **environment: str) -> Process:
         """Start the worker's entry as a pod does."""
         path = self.storage_root / f"{self.config['name']}.{stage}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

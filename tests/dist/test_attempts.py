@@ -28,7 +28,9 @@ def test_a_permanent_code_of_one_rank_wins_and_each_log_holds_its_ranks_lines(
     fault = ending.explain(65)
     assert "more than data.maxUnreadableFraction (0.001)" in fault
     told = [fields for fields in map(parse_line, ending.lines) if fields]
-    speakers = {fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields}
+    speakers = {
+        fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields
+    }
     assert len(speakers) == 1
     logs = bench.run.root / "logs" / "extract" / "attempt-1"
     for rank in (0, 1):

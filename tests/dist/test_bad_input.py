@@ -261,7 +261,9 @@ def test_only_a_truncated_part_is_extracted_again(clustered: Bench) -> None:
     (folder / part_name(2)).write_bytes(content[:-100])
     verified = clustered.artifacts("verify")
     assert verified.code == 65
-    assert f"{folder / part_name(2)}: {len(content) - 100} bytes, the manifest says" in verified.text
+    assert (
+        f"{folder / part_name(2)}: {len(content) - 100} bytes, the manifest says" in verified.text
+    )
 
     clustered.succeed("extract")
     after = list_files(folder)

@@ -88,7 +88,10 @@ def test_results_do_not_depend_on_the_number_of_processes(judged: Bench, alone: 
         precisions = (row["svm"][layer]["mean_average_precision"] for row in (ours, theirs))
         assert next(precisions) == pytest.approx(next(precisions), abs=1e-3)
     losses = (
-        [line["loss"] for line in read_json_lines(bench.run.stage("evaluate") / "heads/0/metrics.jsonl")]
+        [
+            line["loss"]
+            for line in read_json_lines(bench.run.stage("evaluate") / "heads/0/metrics.jsonl")
+        ]
         for bench in (judged, alone)
     )
     assert next(losses) == pytest.approx(next(losses), rel=1e-3)
@@ -111,7 +114,9 @@ def test_images_that_show_several_classes_are_judged_by_svms_alone(
     root.mkdir()
     for partition in ("train", "val"):
         (root / partition).symlink_to(images / partition)
-        paths = sorted(path.relative_to(images).as_posix() for path in images.glob(f"{partition}/*/*"))
+        paths = sorted(
+            path.relative_to(images).as_posix() for path in images.glob(f"{partition}/*/*")
+        )
         digits = np.array([int(path.split("/")[1]) for path in paths])
         shown = np.stack([digits % 2 == 0, digits > 4, digits == 0], 1).astype(np.int64)
         shown[digits == 3, 1] = -1

@@ -1,4 +1,4 @@
-"""The process that ranks are forked from: clean, out of reach of signals, and gone with its entry."""
+"""The process that ranks are forked from is clean, deaf to signals, and gone with its entry."""
 
 from __future__ import annotations
 
@@ -93,6 +93,8 @@ def test_ranks_come_from_it_and_end_with_it(ranks: Ranks) -> None:
         ranks.start("cluster", "token", 1, environments)
         wait_until(lambda: len(find_descendants(nursery)) == 2, 60, "there are two ranks")
         started = find_descendants(nursery)
+        os.kill(nursery, signal.SIGSTOP)
+        ranks.start("cluster", "token", 1, environments)  # never read: its end is a reset
         os.kill(nursery, signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, started)), 10, "the ranks end with it")
         with pytest.raises(RetryableError, match="forked from ended with -9"):

@@ -1,4 +1,4 @@
-"""A VISSL user's features are clustered, and the labels that come out, or theirs, are trained on."""
+"""A VISSL user's features are clustered; the labels that come out, or theirs, are trained on."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def test_labels_out_and_in_again_train_the_same_network(clustered: Bench) -> Non
     call(clustered, "export", "tiny", "cluster", "--format", "vissl", "-o", str(folder))
     own = clustered.changed({"stages": ["train"], "train.epochs": 1})
     own.succeed("train")
-    given = own.changed(
-        {"name": "given", "inputs": {"assignments": "labels/labels.npy"}}
-    )
+    given = own.changed({"name": "given", "inputs": {"assignments": "labels/labels.npy"}})
     ending = given.succeed("train")
     assert "num_clusters=4" in ending.text
     inputs = [read_manifest(bench.run.stage("train")).inputs for bench in (own, given)]

@@ -28,7 +28,7 @@ EVERYTHING = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebinding
 @pytest.fixture
 def training(product: Product, reference: RunDirectory) -> Product:
     """A user whose run trains on the reference's assignments, in its fourth epoch."""
-    product.put_results(reference, "data", "extract", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("train")
     product.wait_for_line("train", "msg=epoch epoch=3 ")
     return product
@@ -96,10 +96,10 @@ def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -
     _, stages = training.status()
     assert stages["train"]["phase"] == "suspended"
     assert "clusterfit cancel" in stages["train"]["cause"]
-    # The operator's services of the job go with it, and with them every name of the run.
     assert training.succeed("delete", RUN).stdout.startswith(f"deleted {RUN}-train; its results")
     assert what_is_there(training) == ""
-    assert training.namespace.kubectl("get", "pods,services", "--output=name") == ""
+    get = ("get", "pods,services", "--output=name")
+    wait_for("the rest goes", lambda: training.namespace.kubectl(*get), lambda names: not names)
     missing = training.type("status", RUN).expect(3)
     assert missing.stderr == (
         f"error: run {RUN}: not found in namespace {training.namespace.name}; there are no runs "

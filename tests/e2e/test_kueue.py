@@ -117,7 +117,7 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
     kueue: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     make_queue(product, QUEUE)
-    product.put_results(reference, "data", "extract", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("train", queued(priorityClass="low"))
     product.wait_for_line("train", "msg=epoch epoch=2 ")
     submit_another(product, URGENT, queued(priorityClass="high"))
@@ -149,7 +149,7 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
 ) -> None:
     kueue.enable_kueue(feature_gates=["LocalQueueDefaulting=true"])
     make_queue(product, "default")
-    product.put_results(reference, "data", "pretext")
+    product.put_results(reference, "pretext")
     unnamed = product.type("submit", "step1", "-f", product.write()).expect(69)
     assert "has a LocalQueue `default`, in which Kueue may put every stage at once; set " in (
         unnamed.stderr

@@ -22,7 +22,7 @@ def read_copies(run: RunDirectory, stage: str, rank: int) -> list[str]:
 def test_what_a_pod_said_unread_before_it_died_comes_from_the_copies(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
-    product.put_results(reference, "data", "extract", "cluster")
+    product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("train")
     with product.begin("logs", RUN, "--all-ranks", "--follow") as follow:
         follow.wait_until(lambda typed: any("msg=epoch epoch=2 " in line for line in typed.lines))

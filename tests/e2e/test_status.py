@@ -128,7 +128,7 @@ def sampling(product: Product) -> Iterator[list[Sample]]:
 
 
 def test_status_never_contradicts_the_cluster(product: Product, reference: RunDirectory) -> None:
-    product.put_results(reference, "data", "pretext")
+    product.put_results(reference, "pretext")
     product.submit("pipeline", {"stages": list(STAGES)})
     with sampling(product) as samples:
         product.wait_for_line("train", "msg=epoch epoch=3 ")
@@ -153,7 +153,7 @@ def test_status_never_contradicts_the_cluster(product: Product, reference: RunDi
 
 
 def test_status_of_a_run_that_fails(product: Product, reference: RunDirectory) -> None:
-    product.put_results(reference, "data", "pretext")
+    product.put_results(reference, "pretext")
     product.submit("pipeline", {"stages": list(STAGES), "cluster.numClusters": 1000})
     with sampling(product) as samples:
         product.wait_for_failure("cluster")

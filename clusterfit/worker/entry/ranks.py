@@ -133,7 +133,10 @@ class Ranks:
         """Take in what the nursery says within some time."""
         if not select.select([self._channel], [], [], seconds)[0]:
             return
-        received = self._channel.recv(1 << 16)
+        try:
+            received = self._channel.recv(1 << 16)
+        except ConnectionResetError:  # it ended with a request of ours unread
+            received = b""
         if not received:
             self._raise_lost()
         *lines, self._buffer = (self._buffer + received).split(b"\n")

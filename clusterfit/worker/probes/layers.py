@@ -43,15 +43,11 @@ class PooledTrunk(nn.Module):
         names = [layer.layer for layer in layers]
         self._trunk = Trunk(model, names, precision, fold_batch_norm, path)
         self._layers = tuple(layers)
-        blank = torch.zeros(2, 3, crop_pixels, crop_pixels)
-        for number, (layer, output) in enumerate(zip(layers, self._spread(blank), strict=True)):
-            height, width = output.shape[2:]
-            if layer.kernel and not layer.count_windows(min(height, width)):
-                raise ConfigError(
-                    f"{path}.{number}.kernel: got {layer.kernel}, but {layer.layer} is {height} x "
-                    f"{width} at {crop_pixels} pixels; want a smaller kernel, or 0"
-                )
-        self.shapes = tuple(tuple(output.shape[1:]) for output in self(blank))
+        outputs = self._spread(torch.zeros(1, 3, crop_pixels, crop_pixels))
+        self.shapes = tuple(
+            _find_shape(layer, output.shape[1:], f"{path}.{number}", crop_pixels)
+            for number, (layer, output) in enumerate(zip(layers, outputs, strict=True))
+        )
         self.eval()
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -74,6 +70,22 @@ class PooledTrunk(nn.Module):
             else:
                 spread.append(output[:, :, None, None])
         return spread
+
+
+def _find_shape(
+    layer: PooledLayer, shape: torch.Size, path: str, crop_pixels: int
+) -> tuple[int, int, int]:
+    """Return (C, h, w) after pooling."""
+    channels, height, width = shape
+    if not layer.kernel:
+        return channels, height, width
+    pooled = layer.count_windows(height), layer.count_windows(width)
+    if 0 in pooled:
+        raise ConfigError(
+            f"{path}.kernel: got {layer.kernel}, but {layer.layer} is {height} x {width} at "
+            f"{crop_pixels} pixels; want a smaller kernel, or 0"
+        )
+    return channels, *pooled
 
 
 class PooledFeatures(nn.Module):

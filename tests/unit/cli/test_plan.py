@@ -38,8 +38,8 @@ def test_a_step_and_files_are_named_as_for_submit(run_command: RunCommand) -> No
     plain = run_command("plan", "step1", "-f", IMAGENET, *COUNTS)
     assert plain.out == run_command("plan", IMAGENET, "step1", *COUNTS).out
     stages = [line.split(":")[0] for line in plain.out.splitlines() if " ranks; " in line]
-    assert stages == ["extract"]  # and cluster, of one rank
-    assert "\ncluster: 1 pod x 1 process = 1 rank; " in plain.out
+    assert stages == ["extract", "cluster"]
+    assert "\ncluster: 1 pod x 8 processes = 8 ranks; " in plain.out
 
 
 def test_json_holds_the_same(run_command: RunCommand) -> None:

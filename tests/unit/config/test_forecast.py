@@ -36,7 +36,7 @@ def figures(stage: StageForecast) -> dict[str, Any]:
 def test_imagenet_on_32_gpus() -> None:
     stages = forecast({"platform": {"gpus": 32}})
     assert {name: stage.pods.world_size for name, stage in stages.items()} == {
-        "pretext": 32, "extract": 32, "cluster": 1, "train": 32, "evaluate": 32,
+        "pretext": 32, "extract": 32, "cluster": 8, "train": 32, "evaluate": 32,
     }  # fmt: skip
     train = figures(stages["train"])
     assert train["peak_lr"] == pytest.approx(0.4)
@@ -49,7 +49,7 @@ def test_imagenet_on_32_gpus() -> None:
     assert extract["extract/res5avg/train"] == 1_281_167 * (2048 * 2 + 8)
     assert extract["extract/res5avg/val"] == 50_000 * (2048 * 2 + 8)
     cluster = figures(stages["cluster"])
-    assert cluster["memory per GPU"] == 4 * 2048 * (1_281_167 + 3 * 16_000)
+    assert cluster["memory per GPU"] == 4 * 2048 * (160_146 + 3 * 16_000)  # 1281167 / 8
     assert cluster["cluster/*.npy"] == 2 * 4 * 2048 * 16_000
     assert cluster["cluster/train"] == 12 * 1_281_167
 
@@ -58,7 +58,7 @@ def test_pca_and_a_draw_of_rows_make_clustering_smaller() -> None:
     cluster = {"pcaDim": 256, "maxPointsPerCentroid": 10, "numClusters": 1000, "numNearest": 3}
     found = figures(forecast({"cluster": cluster})["cluster"])
     assert found["dim"] == 256
-    assert found["memory per GPU"] == 4 * 256 * (10_000 + 3 * 1000)
+    assert found["memory per GPU"] == 4 * 256 * (10_000 // 8 + 3 * 1000)
     assert found["cluster/train"] == (8 + 4 + 3 * 8) * 1_281_167
 
 
@@ -69,9 +69,9 @@ def test_faiss_keeps_all_rows_in_one_process_and_centroids_on_each_gpu() -> None
 
 
 def test_ranks_share_the_rows_of_the_torch_engine() -> None:
-    platform = {"gpus": 32, "stages": {"cluster": {"gpus": 8, "processesPerNode": 8}}}
+    platform = {"gpus": 32, "stages": {"cluster": {"gpus": 32}}}
     found = figures(forecast({"cluster": {"engine": "torch"}, "platform": platform})["cluster"])
-    assert found["memory per GPU"] == 4 * 2048 * (160_146 + 3 * 16_000)  # 1281167 / 8
+    assert found["memory per GPU"] == 4 * 2048 * (40_037 + 3 * 16_000)  # 1281167 / 32
 
 
 def test_a_cpu_stage_has_no_memory_per_gpu() -> None:

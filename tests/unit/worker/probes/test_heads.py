@@ -51,6 +51,7 @@ def test_layers_are_pooled_as_plain_modules_pool_them() -> None:
         model(images)
     trunk = PooledTrunk(copy.deepcopy(model), TINY, 8, "fp32", False, "evaluate.layers")
     conv1, res3, res5avg = trunk(images)
+    assert trunk.shapes == tuple(output.shape[1:] for output in (conv1, res3, res5avg))
     torch.testing.assert_close(conv1, nn.AvgPool2d(3, 2, 1)(seen["relu"]))
     torch.testing.assert_close(res3, nn.AvgPool2d(2, 2)(seen["layer2"]))
     torch.testing.assert_close(res5avg, seen["avgpool"])
@@ -71,13 +72,16 @@ def test_a_layer_is_not_overwritten_by_the_ones_after_it() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layer", "shape"),
-    [("vit_b_32", "encoder.ln", (768, 50, 1)), ("swin_t", "features.7", (768, 7, 7)),
+    [("vit_b_32", "encoder.ln", (768, 5, 1)), ("swin_t", "features.7", (768, 2, 2)),
      ("mobilenet_v3_small", "flatten", (576, 1, 1))],
 )  # fmt: skip
 def test_tokens_images_and_vectors_all_become_channels_and_places(
     name: str, layer: str, shape: tuple[int, ...]
 ) -> None:
-    assert build_trunk((PooledLayer(layer=layer),), 224, name).shapes == (shape,)
+    trunk = build_trunk((PooledLayer(layer=layer),), 64, name)
+    assert trunk.shapes == (shape,)
+    (output,) = trunk(torch.rand(2, 3, 64, 64))
+    assert output.shape[1:] == shape
 
 
 def test_windows_that_do_not_fit_are_refused_with_the_layers_size() -> None:
@@ -118,6 +122,8 @@ def test_one_step_is_that_of_a_program_by_hand(env: DistEnv) -> None:
     before = {key: value.double().numpy().copy() for key, value in network.state_dict().items()}
     stepper = Stepper(network, recipe, "fp32", False, env.device)
     stepper.settle(outputs, targets)
+    for key, value in network.state_dict().items():
+        np.testing.assert_array_equal(value.double().numpy(), before[key])  # it leaves no trace
     loss, correct, count = stepper.step(outputs, targets, 0.5).tolist()
 
     losses, hits = 0.0, 0.0
