@@ -7,24 +7,16 @@
 # own CUDA libraries, so the base needs none; the node brings the driver.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
-# What changes seldom and weighs gigabytes: a layer of its own, kept while only the code changes.
-FROM ${BASE_IMAGE} AS dependencies
-# gpu or cpu: which faiss comes along. The GPU one also works on nodes without a GPU.
-ARG WORKER=gpu
+FROM ${BASE_IMAGE} AS code
 ENV UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY requirements/uv.lock /build/
+COPY requirements/uv.lock requirements/build.lock /build/
 RUN python3 -m venv /build/uv \
  && /build/uv/bin/pip install --quiet --require-hashes --requirement /build/uv.lock \
- && python3 -m venv --without-pip /opt/clusterfit
-COPY requirements/${WORKER}.lock /build/worker.lock
-RUN /build/uv/bin/uv pip install --quiet --python /opt/clusterfit/bin/python \
-      --require-hashes --requirement /build/worker.lock
-
-FROM dependencies AS code
-COPY requirements/build.lock /build/
-RUN python3 -m venv --without-pip /build/hatch \
+ && python3 -m venv --without-pip /build/hatch \
  && /build/uv/bin/uv pip install --quiet --python /build/hatch/bin/python \
-      --require-hashes --requirement /build/build.lock
+      --require-hashes --requirement /build/build.lock \
+ # The code's commands name the Python that the last stage fills.
+ && python3 -m venv --without-pip /opt/clusterfit
 COPY pyproject.toml README.md LICENSE /build/src/
 COPY charts /build/src/charts
 COPY clusterfit /build/src/clusterfit
@@ -33,6 +25,7 @@ RUN /build/uv/bin/uv build --quiet --python /build/hatch/bin/python --no-build-i
  && /build/uv/bin/uv pip install --quiet --python /opt/clusterfit/bin/python --no-deps \
       --target /opt/clusterfit-code /build/wheels/*.whl
 
+# Layers in the order in which they change: a change of code writes the last one, less than a megabyte.
 FROM ${BASE_IMAGE}
 # torch.compile needs a C++ compiler and Python's headers at run time, Triton a C compiler.
 RUN apt-get update --quiet \
@@ -40,7 +33,18 @@ RUN apt-get update --quiet \
  && { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
       || apt-get install --quiet --yes --no-install-recommends python3-dev; } \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=dependencies /opt/clusterfit /opt/clusterfit
+# gpu or cpu: which faiss comes along. The GPU one also works on nodes without a GPU.
+ARG WORKER=gpu
+COPY requirements/uv.lock requirements/${WORKER}.lock /opt/requirements/
+# Gigabytes, installed where they stay: copied from another stage they would be read anew at each build.
+RUN --mount=type=cache,target=/root/.cache/uv \
+    export UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ && python3 -m venv /tmp/uv \
+ && /tmp/uv/bin/pip install --quiet --no-cache-dir --require-hashes --requirement /opt/requirements/uv.lock \
+ && python3 -m venv --without-pip /opt/clusterfit \
+ && /tmp/uv/bin/uv pip install --quiet --python /opt/clusterfit/bin/python \
+      --require-hashes --requirement /opt/requirements/${WORKER}.lock \
+ && rm -rf /tmp/uv
 COPY --from=code /opt/clusterfit-code /opt/clusterfit-code
 # USER: torch asks for a name, and a pod's numeric user may have none.
 ENV PATH=/opt/clusterfit-code/bin:/opt/clusterfit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

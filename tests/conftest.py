@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
+from tests.chance import draw_seed
+
 settings.register_profile(
     "clusterfit",
     deadline=None,
@@ -13,3 +15,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("clusterfit")
+
+
+def pytest_report_header() -> str:
+    """Tell the seed of the campaigns; it is drawn before other test processes are started."""
+    return f"campaigns: CLUSTERFIT_CAMPAIGN_SEED={draw_seed()}"

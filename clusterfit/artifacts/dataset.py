@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ class Samples:
     paths: tuple[str, ...]
     """Relative to the data root."""
     labels: np.ndarray | None
-    """(N,) int64 ground truth, or None where there is none."""
+    """(N,) int64 ground truth, (N, C) of 1, 0 and -1 where an image may show several of C classes,
+    or None where there is none."""
     class_names: tuple[str, ...]
     """By label; empty where labels are bare numbers or absent."""
 
@@ -51,13 +53,17 @@ def write_samples(folder: Path, samples: Samples, guard: Guard | None = None) ->
         remove_files([folder / "labels.npy"])
     else:
         write_array(folder / "labels.npy", samples.labels, guard)
-    record = {
+    write_json(folder / "dataset.json", _describe(samples), guard)
+
+
+def _describe(samples: Samples) -> dict[str, Any]:
+    """Return what dataset.json says."""
+    return {
         "num_samples": len(samples.paths),
         "class_names": list(samples.class_names),
         "labelled": samples.labels is not None,
         "fingerprint": samples.fingerprint,
     }
-    write_json(folder / "dataset.json", record, guard)
 
 
 def read_samples(folder: Path) -> Samples:
@@ -73,8 +79,10 @@ def read_samples(folder: Path) -> Samples:
         text = (folder / "samples.txt").read_bytes().decode()
         labels = np.array(read_array(folder / "labels.npy")) if record["labelled"] else None
         samples = Samples(tuple(text.split("\n")[:-1]), labels, tuple(record["class_names"]))
-        is_unchanged = samples.fingerprint == record["fingerprint"]
-    except (OSError, UnicodeDecodeError, KeyError, MissingInputError):
+        is_unchanged = record == _describe(samples) and (
+            labels is None or (labels.dtype == np.int64 and len(labels) == len(samples.paths))
+        )
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, MissingInputError):
         is_unchanged = False
     if not is_unchanged:
         raise InvalidDataError(

@@ -104,7 +104,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingInputError(f"{path}: not there") from None
-    except ValueError as error:
+    except IsADirectoryError:
+        raise InvalidDataError(f"{path}: a folder, want a JSON file") from None
+    except (ValueError, RecursionError) as error:
         raise InvalidDataError(f"{path}: not valid JSON ({error}); delete it") from error
     if not isinstance(value, dict):
         raise InvalidDataError(f"{path}: got {type(value).__name__}, want a JSON object; delete it")

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from clusterfit.artifacts.files import Guard, compute_sha256, read_json, write_json
 from clusterfit.artifacts.layout import MANIFEST_NAME
@@ -45,9 +47,11 @@ class Identity:
 class FileRecord:
     """A file that a manifest vouches for."""
 
-    path: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    path: Annotated[str, Field(pattern=r"^[^/\x00][^\x00]*$")]
     """Relative to the manifest's folder."""
-    size: int
+    size: Annotated[int, Field(ge=0)]
     """Bytes."""
     sha256: str
 
@@ -55,6 +59,8 @@ class FileRecord:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a stage wrote, from what, and what it found."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     stage: str
     fingerprint: str
@@ -71,6 +77,9 @@ class Manifest:
     def identity(self) -> Identity:
         """What it says that it is."""
         return Identity(self.stage, self.config, self.inputs)
+
+
+_MANIFEST: Final = TypeAdapter(Manifest)
 
 
 def write_manifest(
@@ -114,10 +123,33 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: format version {version}, this clusterfit reads {FORMAT_VERSION}"
         )
     try:
-        content["files"] = [FileRecord(**record) for record in content["files"]]
-        return Manifest(**content)
-    except (KeyError, TypeError) as error:
-        raise InvalidDataError(f"{path}: not a manifest of ours ({error}); delete it") from error
+        manifest = _MANIFEST.validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise InvalidDataError(
+            f"{path}: not a manifest of ours ({_explain(error)}); delete it, and run the stage "
+            "again"
+        ) from error
+    if manifest.identity.fingerprint != manifest.fingerprint:
+        raise InvalidDataError(
+            f"{path}: changed after it was written: its settings are not those of its fingerprint; "
+            "delete it, and run the stage again"
+        )
+    return manifest
+
+
+def read_count(folder: Path, manifest: Manifest, key: str) -> int:
+    """Return a number that a stage has counted, from its manifest's results.
+
+    Raises:
+        InvalidDataError: when there is no such count in it.
+    """
+    value = manifest.results.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidDataError(
+            f"{folder / MANIFEST_NAME}: results.{key} is {json.dumps(value)}, want a count; delete "
+            f"it, and run stage {manifest.stage} again"
+        )
+    return value
 
 
 def find_manifest(folder: Path) -> Manifest | None:
@@ -175,6 +207,12 @@ def _differences(path: str, have: Mapping[str, Any], want: Mapping[str, Any]) ->
             yield from _differences(f"{path}.{key}", old, new)
         elif old != new:
             yield f"{path}.{key} was {_short(old)}, now {_short(new)}"
+
+
+def _explain(error: ValidationError) -> str:
+    """Return the first thing that is wrong, as `files.0.size: Field required`."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from clusterfit.artifacts.files import Guard, write_file
-from clusterfit.artifacts.manifest import find_size_faults, read_manifest
+from clusterfit.artifacts.manifest import find_size_faults, read_count, read_manifest
 from clusterfit.errors import InvalidDataError
 
 _METADATA_KEY: Final = "clusterfit"
@@ -73,10 +73,12 @@ def read_part_header(path: Path) -> PartHeader | None:
         num_rows, feature_dim = features["shape"]
         if 8 + header_bytes + end != size or sample_indices["shape"] != [num_rows]:
             return None
+        if features["dtype"] not in {"F16", "F32"} or sample_indices["dtype"] != "I64":
+            return None
         said = json.loads(header["__metadata__"][_METADATA_KEY])
         excluded = {int(index): why for index, why in said["excluded"].items()}
         return PartHeader(num_rows, feature_dim, said["fingerprint"], excluded)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         return None
 
 
@@ -106,20 +108,24 @@ class FeatureTable:
         [self.data_fingerprint] = (
             value for key, value in manifest.inputs.items() if key.startswith("data.")
         )
-        self.num_samples: int = manifest.results["num_samples"]
+        self.num_samples = read_count(folder, manifest, "num_samples")
+        self.feature_dim = read_count(folder, manifest, "feature_dim")
         self._paths = [folder / r.path for r in manifest.files if r.path.startswith("part-")]
         self._starts: list[int] = []
         indices: list[np.ndarray] = []
         num_rows = 0
-        self.feature_dim: int = manifest.results["feature_dim"]
         for path in self._paths:
+            header = read_part_header(path)
+            if header is None or (header.num_rows and header.feature_dim != self.feature_dim):
+                raise InvalidDataError(f"{path}: damaged; delete it, redo extract")
             part_indices = self._read(path, "sample_indices")
             self._starts.append(num_rows)
             indices.append(part_indices)
             num_rows += len(part_indices)
         self.num_rows = num_rows
         self.sample_indices = np.concatenate(indices) if indices else np.empty(0, np.int64)
-        if np.any(np.diff(self.sample_indices) <= 0):
+        limits = np.concatenate([[-1], self.sample_indices, [self.num_samples]])
+        if np.any(np.diff(limits) <= 0):
             raise InvalidDataError(f"{folder}: parts overlap or are out of order; redo extract")
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:

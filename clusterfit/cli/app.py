@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import clusterfit
-from clusterfit.cli import artifacts, config, files, init, logs, run, runs, submit, supervise
+from clusterfit.cli import (
+    artifacts,
+    config,
+    files,
+    import_vissl,
+    init,
+    logs,
+    plan,
+    run,
+    runs,
+    submit,
+    supervise,
+    weights,
+)
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -24,7 +37,9 @@ app = typer.Typer(
 
 # Every command and group of commands, one line each.
 app.command("init")(init.init)
+app.command("import-vissl")(import_vissl.import_vissl)
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("render")(submit.render)
 app.command("submit")(submit.submit)
 app.command("list")(runs.list_runs)
@@ -40,6 +55,7 @@ app.command("get")(files.get)
 app.command("supervise", hidden=True)(supervise.supervise)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -1,20 +1,38 @@
-"""`clusterfit artifacts`: what a run has made, and whether it is still what it was."""
+"""`clusterfit artifacts`: what a run has made, whether it still is, and how it goes in and out."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterfit.cli.options import StorageRoot
+from clusterfit.cli.options import Overrides, RunFiles, StorageRoot, load
+from clusterfit.cli.sizes import format_bytes
 
 if TYPE_CHECKING:
     from clusterfit.artifacts.layout import RunDirectory
 
-app = typer.Typer(help="List and verify what runs have made.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and verify what runs have made, and exchange it with other projects.",
+    no_args_is_help=True,
+)
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+class Product(StrEnum):
+    """The stages whose artifacts other projects can use."""
+
+    PRETEXT = "pretext"
+    TRAIN = "train"
+    CLUSTER = "cluster"
+
+
+class Layout(StrEnum):
+    """Whose files are written."""
+
+    VISSL = "vissl"
+    TORCHVISION = "torchvision"
 
 
 @app.command("ls")
@@ -31,7 +49,7 @@ def list_(
         print(f"no runs below {storage_root}")
     for directory in runs:
         for artifact in list_artifacts(directory):
-            size = _format_bytes(artifact.size_bytes)
+            size = format_bytes(artifact.size_bytes)
             files = f"{len(artifact.manifest.files)} files"
             name = f"{directory.name}/{artifact.name}"
             print(f"{name:<44} {files:>12} {size:>10}  {artifact.manifest.fingerprint[:12]}")
@@ -56,6 +74,101 @@ def verify(
     print(f"ok: {num_files} files of {len(artifacts)} artifacts hold what their manifests say")
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's name.")],
+    stage: Annotated[
+        Product,
+        typer.Argument(help="pretext or train: the network. cluster: images and labels."),
+    ] = Product.TRAIN,
+    layout: Annotated[
+        Layout, typer.Option("--format", help="Who shall read it; cluster: vissl.")
+    ] = Layout.TORCHVISION,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The weights file; cluster: the folder of the two files."
+        ),
+    ] = Path("export"),
+    partition: Annotated[str, typer.Option(help="cluster: train or val.")] = "train",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="cluster: put before each path; by default paths stay below the data root."
+        ),
+    ] = None,
+    storage_root: StorageRoot = Path("runs"),
+) -> None:
+    """Write a run's network, or its clusters, as VISSL or torchvision reads them."""
+    directory = _find_run(storage_root, run)
+    if stage is Product.CLUSTER:
+        _export_labels(directory, layout, partition, output, data_root)
+    else:
+        _export_weights(directory, stage, layout, output)
+
+
+@app.command("import-features")
+def import_features(
+    folder: Annotated[
+        Path, typer.Argument(help="Where VISSL's extraction wrote rank*_chunk*_features.npy.")
+    ],
+    file: RunFiles,
+    override: Overrides,
+    layer: Annotated[
+        str, typer.Option(help="VISSL's name of the layer, where there are several.")
+    ] = "",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Where paths under data start; by default the first run file's folder."),
+    ] = None,
+    storage_root: StorageRoot = Path("runs"),
+) -> None:
+    """Take VISSL's features over into the run that inputs.features names; then run cluster."""
+    from clusterfit.interop.vissl_features_import import import_vissl_features
+
+    config = load(file, override).run_file.algorithm()
+    for done in import_vissl_features(
+        folder, config, data_root or file[0].parent, storage_root, layer
+    ):
+        padding = f", {done.num_duplicates} rows of padding left out" * (done.num_duplicates > 0)
+        print(
+            f"{done.partition}: {done.num_samples} images x {done.feature_dim} features in the "
+            f"data set's order{padding}: {done.folder}"
+        )
+
+
+def _export_weights(run: RunDirectory, stage: Product, layout: Layout, output: Path) -> None:
+    from clusterfit.artifacts.manifest import read_manifest
+    from clusterfit.errors import MissingInputError
+    from clusterfit.interop.export import export_weights
+
+    try:
+        read_manifest(run.stage(stage.value))
+    except MissingInputError:
+        raise MissingInputError(
+            f"{run.stage(stage.value)}: {stage.value} has not finished; there is no network yet"
+        ) from None
+    done = export_weights(run.backbone(stage.value), output, layout.value)
+    head = f"and a head of {done.num_head_tensors}" if done.num_head_tensors else "without a head"
+    print(f"wrote {done.path}: {done.num_backbone_tensors} tensors of the backbone {head}")
+    for key in done.left_out:
+        print(f"left out: {key}")
+
+
+def _export_labels(
+    run: RunDirectory, layout: Layout, partition: str, output: Path, data_root: Path | None
+) -> None:
+    from clusterfit.errors import ConfigError
+    from clusterfit.interop.vissl_labels import export_run_labels
+
+    if layout is not Layout.VISSL:
+        raise ConfigError(f"--format {layout.value}: clusters are exported for vissl alone")
+    images, labels = export_run_labels(run, partition, output, data_root)
+    print(f"wrote {images} and {labels}, row for row; in VISSL's DATA.TRAIN:")
+    print(f"  DATA_SOURCES: [disk_filelist]   DATA_PATHS: [{images}]")
+    print(f"  LABEL_SOURCES: [disk_filelist]  LABEL_PATHS: [{labels}]")
+
+
 def _find_run(storage_root: Path, name: str) -> RunDirectory:
     from clusterfit.artifacts.layout import RunDirectory, list_runs
     from clusterfit.errors import MissingInputError
@@ -65,11 +178,3 @@ def _find_run(storage_root: Path, name: str) -> RunDirectory:
         others = ", ".join(run.name for run in list_runs(storage_root)) or "none"
         raise MissingInputError(f"no run {name} below {storage_root}; there are: {others}")
     return directory
-
-
-def _format_bytes(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("the last unit ends the loop")

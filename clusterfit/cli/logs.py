@@ -99,7 +99,7 @@ def _follow(
 ) -> int:
     """Show the stages one after the other; 1 where one has failed."""
     from clusterfit.launch.jobs import Phase, read_state
-    from clusterfit.launch.logs import follow_stage
+    from clusterfit.launch.log_follow import follow_stage
     from clusterfit.launch.progress import StageView
 
     try:
@@ -108,7 +108,8 @@ def _follow(
                 view.begin(stage.stage)
                 _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
                 job = api.find(stage.resource, stage.name)
-                failed = read_state(release.plan, stage, job).phase is Phase.FAILED
+                phase = read_state(release.plan, stage, job).phase
+                failed = phase in (Phase.FAILED, Phase.HELD)  # or it never starts
                 view.end(int(failed))
                 if failed:
                     return 1

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clusterfit.cli.options import Overrides, RunFiles, StorageRoot, load
-
-if TYPE_CHECKING:
-    from clusterfit.artifacts.layout import RunDirectory
 
 
 class Step(StrEnum):
@@ -48,8 +45,9 @@ def run(
 ) -> None:
     """Run a step here, on CPU cores or this machine's GPUs; finished stages are skipped."""
     from clusterfit.artifacts.layout import RunDirectory
+    from clusterfit.cli.results import print_results
     from clusterfit.config.stages import list_step_stages
-    from clusterfit.launch.local import LocalRun, run_stage
+    from clusterfit.launch.local import LocalRun, run_stages
     from clusterfit.launch.progress import StageView
 
     run_file = load(file, override).run_file
@@ -64,41 +62,10 @@ def run(
         overwrite=overwrite,
     )
     with StageView() as view:
-        for stage in stages:
-            view.begin(stage)
-            code = run_stage(local, stage, view.show)
-            view.end(code)
-            if code:
-                raise typer.Exit(code)
+        view.begin(stages[0])
+        code = run_stages(local, stages, view.show)
+        view.end(code)
+    if code:
+        raise typer.Exit(code)
     if "evaluate" in stages:
-        _print_results(RunDirectory(storage_root, run_file.name))
-
-
-def _print_results(run: RunDirectory) -> None:
-    """Print what evaluate found as a table."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from clusterfit.artifacts.files import read_json
-
-    results = read_json(run.results())
-    rows = results["backbones"]
-    table = Table(
-        box=SIMPLE_HEAD,
-        title=f"{run.name}: accuracy on {results['num_val']} held-out images",
-        title_justify="left",
-    )
-    table.add_column("backbone")
-    amounts = sorted((key for key in rows[0]["linear"] if key != "all"), key=int)
-    for amount in amounts:
-        num_labels = int(amount) * results["num_classes"]
-        table.add_column(f"linear, {num_labels:,} labels", justify="right")
-    table.add_column("linear, all labels", justify="right")
-    table.add_column("k-NN", justify="right")
-    for row in rows:
-        cells = [*(row["linear"][amount] for amount in amounts), row["linear"]["all"], row["knn"]]
-        table.add_row(row["label"], *(f"{accuracy:.1%}" for accuracy in cells))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"written to {run.results()}", soft_wrap=True)
+        print_results(RunDirectory(storage_root, run_file.name))

@@ -101,7 +101,11 @@ def submit(
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Remove what was submitted for these stages before."),
+        typer.Option(
+            "--replace",
+            help="Remove what was submitted for these stages before: other content, or the same "
+            "where it has failed.",
+        ),
     ] = False,
     overwrite: Annotated[
         bool,
@@ -198,7 +202,10 @@ def _print_verdicts(api: Api, rendered: Rendered) -> None:
 def _print_outcome(unchanged: bool, outcome: str, rendered: Rendered, access: Access) -> None:
     run, options = rendered.run.name, access.as_options()
     if unchanged:
-        print(f"unchanged: {rendered.release} is there already, with the same content")
+        print(
+            f"unchanged: {rendered.release} is there already, with the same content; --replace "
+            "runs it again where it has failed"
+        )
     else:
         print(f"{outcome} {rendered.release} to namespace {access.namespace}:")
         for stage in rendered.run.stages:

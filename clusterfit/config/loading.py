@@ -85,7 +85,10 @@ def load_run_file(files: Sequence[Path], overrides: Sequence[str] = ()) -> Loade
         raise ConfigError(*unreadable, *map(str, faults))
     _check_format_version(given)
     run_file, faults_of_values = _validate(given)
-    explained = {fault.path for fault in faults}
+    # A list is left out whole where one of its items is faulty.
+    explained = {fault.path for fault in faults} | {
+        fault.path[:-1] for fault in faults if fault.path and isinstance(fault.path[-1], int)
+    }
     faults += [fault for fault in faults_of_values if fault.path not in explained]
     if run_file is None or faults:
         raise ConfigError(*_order(faults, files))
@@ -98,7 +101,12 @@ def check_values(values: Mapping[str, Any]) -> RunFile:
     Raises:
         ConfigError: with one line for everything that is wrong.
     """
-    run_file, faults = _validate(build_node(values, DEFAULT))
+    return check_node(build_node(values, DEFAULT))
+
+
+def check_node(node: Node) -> RunFile:
+    """Return a run file from values that know where they come from, as `check_values`."""
+    run_file, faults = _validate(node)
     if run_file is None:
         raise ConfigError(*map(str, faults))
     return run_file

@@ -71,6 +71,9 @@ EnvName = Annotated[
 NcclName = Annotated[
     str, StringConstraints(pattern=r"^NCCL_[A-Z0-9_]+$"), Wanted("a variable of NCCL's: NCCL_...")
 ]
+CapabilityName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z][A-Z_]*$"), Wanted("its name without CAP_: IPC_LOCK")
+]
 UserId = Annotated[int, Ge(1), Le(2**31 - 1)]
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -319,6 +322,11 @@ class Resources(Section):
         """Processes in one pod."""
         return self.processes_per_node or max(1, self.gpus_per_pod)
 
+    @property
+    def node_fraction(self) -> float:
+        """What one pod asks for of a node's CPUs and memory: as much as of its GPUs."""
+        return self.gpus_per_pod / self.gpus_per_node if self.gpus else 1.0
+
     def check(self) -> None:
         """Raise ValueError where the settings of one stage contradict each other."""
         if self.gpus > self.gpus_per_node and self.gpus % self.gpus_per_node:
@@ -375,6 +383,9 @@ class Platform(Resources):
     """NCCL's settings by their own names, as text: `NCCL_SOCKET_IFNAME: eth0`."""
     extra_volumes: tuple[VolumeMount, ...] = ()
     """More volumes of the worker pods: RDMA devices, scratch disks, trusted certificates."""
+    capabilities: tuple[CapabilityName, ...] = ()
+    """Linux capabilities of the worker pods, which otherwise have none: `IPC_LOCK`, where RDMA must
+    lock memory. A namespace that enforces `restricted` refuses any."""
     labels: dict[QualifiedName, LabelValue] = {}
     """More labels of every object and pod."""
     annotations: dict[QualifiedName, str] = {}
@@ -411,6 +422,7 @@ class Platform(Resources):
             ("extraEnv", [*self.nccl, *(variable.name for variable in self.extra_env)]),
             ("extraVolumes", [volume.name for volume in self.extra_volumes]),
             ("extraVolumes", [volume.mount_path for volume in self.extra_volumes]),
+            ("capabilities", list(self.capabilities)),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -77,6 +78,16 @@ def merge(base: Node, over: Node) -> Node:
     return Node(merged, over.origin if base.origin == DEFAULT else base.origin)
 
 
+def check_key(key: str) -> str:
+    """Return a map's key as it is.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, which is no character.
+    """
+    check_scalar(key)
+    return key
+
+
 def build_node(value: Any, origin: Origin, depth: int = 0) -> Node:
     """Return JSON types as a node, all of it from one origin.
 
@@ -88,7 +99,9 @@ def build_node(value: Any, origin: Origin, depth: int = 0) -> Node:
     if value is None:
         raise ValueError(NULL_REFUSED)
     if isinstance(value, Mapping):
-        children = {key: build_node(child, origin, depth + 1) for key, child in value.items()}
+        children = {
+            check_key(key): build_node(child, origin, depth + 1) for key, child in value.items()
+        }
         return Node(children, origin)
     if isinstance(value, list | tuple):
         return Node([build_node(child, origin, depth + 1) for child in value], origin)
@@ -109,8 +122,12 @@ class Fault:
 
 
 def format_path(path: KeyPath) -> str:
-    """Return a path as a user writes it: `evaluate.backbones[0].label`."""
+    """Return a path as a user writes it, in one line: `evaluate.backbones[0].label`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            key = step if step.isprintable() else json.dumps(step)
+            text += f".{key}" if text else key
     return text

@@ -12,7 +12,14 @@ from typing import Final, NoReturn
 
 import yaml
 
-from clusterfit.config.provenance import MAX_DEPTH, Fault, KeyPath, Node, Origin
+from clusterfit.config.provenance import (
+    MAX_DEPTH,
+    Fault,
+    KeyPath,
+    Node,
+    Origin,
+    check_key,
+)
 from clusterfit.config.scalars import NULL_REFUSED, check_scalar, resolve_plain
 from clusterfit.errors import ConfigError
 
@@ -135,16 +142,14 @@ class _Reader:
             self.faults.append(Fault(path, str(error), origin))
             return None
 
-    def _read_sequence(self, event: yaml.Event, path: KeyPath) -> Node:
+    def _read_sequence(self, event: yaml.Event, path: KeyPath) -> Node | None:
+        """Return a list, or None where an item is faulty: the others would move up."""
         origin = self._origin(event)
-        children: list[Node] = []
-        position = 0
+        items: list[Node | None] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            child = self._read_node(event, (*path, position))
-            if child is not None:
-                children.append(child)
-            position += 1
-        return Node(children, origin)
+            items.append(self._read_node(event, (*path, len(items))))
+        children = [item for item in items if item is not None]
+        return Node(children, origin) if len(children) == len(items) else None
 
     def _read_mapping(self, event: yaml.Event, path: KeyPath) -> Node:
         origin = self._origin(event)
@@ -176,7 +181,10 @@ class _Reader:
             return "true" if key else "false"
         if key is None or isinstance(key, float) or (isinstance(key, int) and abs(key) >= 2**63):
             self._stop(path, f"a key must be text; put quotes around {event.value!r}", event)
-        return str(key)
+        try:
+            return check_key(str(key))
+        except ValueError as error:
+            self._stop(path, f"a key: {error}", event)
 
     def _read_merge(
         self, event: yaml.Event, path: KeyPath, children: dict[str, Node], lines: dict[str, int]

@@ -34,6 +34,9 @@ _INTEGER: Final = re.compile(
     r"|(?P<decimal>0|[1-9][0-9]*))|0b(?P<signed>[-+][01]+)"
 )
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_MAX_FLOAT_DIGITS: Final = 309
+"""Of the largest 64-bit float, written out; Python refuses to read some thousands of digits."""
+
 _BETWEEN_DIGITS: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _BASES: Final = {"hex": 16, "binary": 2, "octal": 8, "decimal": 10, "signed": 2}
@@ -46,15 +49,27 @@ def resolve_plain(text: str) -> Scalar | None:
     if text[0] not in "+-.0123456789":
         return text
     digits = _BETWEEN_DIGITS.sub("", text) if text[0] == "." else text.replace("_", "")
-    if match := _INTEGER.fullmatch(digits):
-        kind = match.lastgroup
-        assert kind is not None
-        return int((match["sign"] or "") + match[kind], _BASES[kind])
+    match = _INTEGER.fullmatch(digits)
+    if match and (integer := _read_integer(match)) is not None:
+        return integer
     if _FLOAT.fullmatch(digits):
         number = float(digits)
         # Go calls a number out of range an error, and what is not a number is text.
         return text if math.isinf(number) else number
     return text
+
+
+def _read_integer(match: re.Match[str]) -> int | None:
+    """Return an integer, or None where Go has no room for it and takes it for a float or text.
+
+    Go makes a decimal one beyond 64 bits a float; here it stays whole, so that it is refused.
+    """
+    kind = match.lastgroup
+    assert kind is not None
+    if kind == "decimal" and len(match[kind]) > _MAX_FLOAT_DIGITS:
+        return None
+    number = int((match["sign"] or "") + match[kind], _BASES[kind])
+    return number if kind == "decimal" or -(2**63) <= number < 2**64 else None
 
 
 def check_scalar(value: Scalar) -> Scalar:

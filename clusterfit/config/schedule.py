@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
-from clusterfit.config.tree import Recipe
+from clusterfit.config.tree import Optimization
 from clusterfit.errors import ConfigError
 
 REFERENCE_BATCH_SIZE: Final = 256
@@ -21,7 +21,7 @@ REFERENCE_BATCH_SIZE: Final = 256
 class Schedule:
     """Batch, steps and learning rate of one training stage; built by `Schedule.plan`."""
 
-    recipe: Recipe
+    recipe: Optimization
     num_samples: int
     world_size: int
     global_batch_size: int
@@ -36,7 +36,7 @@ class Schedule:
     """Steps that rise from baseLr to `peak_lr`; 0 where the global batch is at most 256."""
 
     @classmethod
-    def plan(cls, recipe: Recipe, num_samples: int, world_size: int) -> Self:
+    def plan(cls, recipe: Optimization, num_samples: int, world_size: int) -> Self:
         """Return the schedule of `recipe` over `num_samples` images on `world_size` ranks.
 
         Raises:
@@ -51,7 +51,7 @@ class Schedule:
         if global_batch_size > REFERENCE_BATCH_SIZE:
             if recipe.warmup_epochs >= recipe.epochs:
                 raise ConfigError(
-                    f"{_section_of(recipe)}.warmupEpochs: got {recipe.warmup_epochs:g}, want less "
+                    f"{recipe.section}.warmupEpochs: got {recipe.warmup_epochs:g}, want less "
                     f"than the {recipe.epochs} epochs of the training: a global batch of "
                     f"{global_batch_size} warms up because it exceeds {REFERENCE_BATCH_SIZE}"
                 )
@@ -66,6 +66,13 @@ class Schedule:
             peak_lr=recipe.base_lr * global_batch_size / REFERENCE_BATCH_SIZE,
             warmup_steps=warmup_steps,
         )
+
+    @property
+    def decay_steps(self) -> tuple[int, ...]:
+        """0-based steps from which the rate is lower by another lrDecayFactor."""
+        if self.recipe.schedule == "cosine":
+            return ()
+        return tuple(round(epoch * self.steps_per_epoch) for epoch in self.recipe.lr_milestones)
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of the optimizer step with this 0-based index.
@@ -85,9 +92,7 @@ class Schedule:
         if recipe.schedule == "cosine":
             done = (step - self.warmup_steps) / (self.num_steps - self.warmup_steps)
             return self.peak_lr * (1 + math.cos(math.pi * done)) / 2
-        num_decays = sum(
-            step >= round(milestone * self.steps_per_epoch) for milestone in recipe.lr_milestones
-        )
+        num_decays = sum(step >= decay_step for decay_step in self.decay_steps)
         return self.peak_lr * recipe.lr_decay_factor**num_decays
 
     def reasons(self) -> dict[str, str]:
@@ -103,6 +108,7 @@ class Schedule:
             warmup = f"warmupEpochs is {recipe.warmup_epochs:g}"
         else:
             warmup = f"none: the global batch does not exceed {REFERENCE_BATCH_SIZE}"
+        milestones = ", ".join(f"{milestone:g}" for milestone in recipe.lr_milestones)
         return {
             "global_batch_size": f"{recipe.batch_size_per_rank} per rank x {self.world_size} ranks",
             "steps_per_epoch": f"{self.num_samples} images, the last {dropped} dropped",
@@ -110,20 +116,20 @@ class Schedule:
             "peak_lr": f"baseLr {recipe.base_lr:g} x {self.global_batch_size} / "
             f"{REFERENCE_BATCH_SIZE}",
             "warmup_steps": warmup,
+            "decay_steps": "none: half a cosine from the peak to 0"
+            if recipe.schedule == "cosine"
+            else f"x {recipe.lr_decay_factor:g} at epochs {milestones}"
+            if milestones
+            else "none: lrMilestones is empty",
         }
 
 
-def _describe_short_data(recipe: Recipe, num_samples: int, world_size: int) -> str:
+def _describe_short_data(recipe: Optimization, num_samples: int, world_size: int) -> str:
     batch_size = recipe.batch_size_per_rank
     fault = (
-        f"{_section_of(recipe)}.batchSizePerRank: got {batch_size} on {world_size} ranks, a global "
+        f"{recipe.section}.batchSizePerRank: got {batch_size} on {world_size} ranks, a global "
         f"batch of {batch_size * world_size}, but there are only {num_samples} images; "
     )
     if num_samples < world_size:
         return fault + f"use at most {num_samples} ranks"
     return fault + f"want at most {num_samples // world_size}"
-
-
-def _section_of(recipe: Recipe) -> str:
-    """Return the run file's name of a recipe's section: Train's is `train`."""
-    return type(recipe).__name__.lower()

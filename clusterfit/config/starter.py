@@ -18,6 +18,7 @@ _HEAD: Final = """\
 _COMMENTS: Final[dict[KeyPath, tuple[str, ...]]] = {
     ("name",): ("The run's name: its directory, and its label on a cluster.",),
     ("stages",): ("What is done, always in the order pretext, extract, cluster, train, evaluate.",),
+    ("device",): ("cuda, or cpu where there is no GPU.",),
     ("data",): (
         "",
         "Images, below the data root: this file's folder unless --data-root says else.",
@@ -66,6 +67,7 @@ class Starter:
             "formatVersion": 1,
             "name": self.name,
             "stages": stages,
+            "device": defaults["device"],
             "data": {"train": self.train},
         }
         if self.val:

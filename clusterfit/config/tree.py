@@ -7,11 +7,19 @@ An empty string or list means "not given"; 0 means "no limit" where a field says
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
+from clusterfit.config.networks import SMALL_RESNET, check_name, read_networks
 from clusterfit.config.platform import Platform
 from clusterfit.config.section import OPERATIONAL, Section, Wanted
 from clusterfit.config.stages import STAGES, StageName
@@ -30,11 +38,31 @@ RunName = Annotated[
 ]
 """A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
 
-ModelName = Annotated[str, StringConstraints(min_length=1)]
+OptionalModelName = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": ["", *read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}; or nothing"),
+]
+"""A network by its name; empty where it is not given."""
+ModelName = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": [*read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}"),
+]
+OtherRunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),
+    Wanted("another run's name, or nothing"),
+]
+_STEP: Final = r"([^/.\x00][^/\x00]*|\.([^/.\x00][^/\x00]*)?|\.\.[^/\x00]+)"
+"""A part of a path that is not `..`, written without lookahead: Helm's engine has none."""
 RelativePath = Annotated[
     str,
-    StringConstraints(pattern=r"^([^/\x00][^\x00]*)?$"),
-    Wanted("a path below its root, so without `/` in front"),
+    StringConstraints(pattern=rf"^({_STEP}(/({_STEP})?)*)?$"),
+    Wanted("a path below its root, so without `/` in front and without `..`"),
 ]
 """A path below one of the two roots; empty where it is not given."""
 
@@ -42,13 +70,13 @@ RelativePath = Annotated[
 class Inputs(Section):
     """Artifacts that another run has already made."""
 
-    features: Annotated[
-        str,
-        StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$"),
-        Wanted("another run's name, or nothing"),
-    ] = ""
+    features: OtherRunName = ""
     """Name of the run whose features the cluster stage reads; empty: this run's own. A sweep over
     the number of clusters extracts once."""
+    assignments: RelativePath = ""
+    """A .npy below the storage root with one cluster per train image, in the data set's order: an
+    integer from 0, or -1 for none. Train takes it in place of this run's cluster stage. K is the
+    largest and one; empty: none is given."""
 
 
 class Data(Section):
@@ -63,7 +91,9 @@ class Data(Section):
     val: RelativePath = ""
     """A held-out partition; empty: none. Evaluate needs it."""
     train_labels: RelativePath = ""
-    """For `filelist`: a .npy array of one integer label per path, (N,); empty: unlabelled."""
+    """For `filelist`: a .npy array of integers: one label per path, (N,), or, where an image may
+    show several of C classes, (N, C) of 1 (shown), 0 (not) and -1 (difficult: a negative in
+    training, not judged on). Empty: unlabelled."""
     val_labels: RelativePath = ""
     """The same for the val partition."""
     mean: Rgb = (0.485, 0.456, 0.406)
@@ -127,12 +157,20 @@ class Weights(Section):
         return self
 
 
-class Recipe(Section):
-    """How a network is trained: what pretext and train have in common."""
+class _Named(Section):
+    """What a recipe begins with."""
 
     model: ModelName = "resnet50"
     """A torchvision classification model by name, or `resnet8_small` for images of some 8 to 64
     pixels."""
+
+
+class Optimization(Section):
+    """How anything is trained: schedule, SGD and checkpoints."""
+
+    section: ClassVar[str]
+    """What the run file calls it."""
+
     epochs: PositiveInt = 105
     """Passes over the images."""
     batch_size_per_rank: PositiveInt = 32
@@ -154,12 +192,6 @@ class Recipe(Section):
     """Whether the momentum is Nesterov's."""
     weight_decay: NonNegativeFloat = 1e-4
     """L2 penalty on weights; none on batch norm and biases of it."""
-    crop_pixels: Annotated[int, Ge(8)] = 224
-    """Side of the square that the network sees."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of forward and backward; weights and optimizer stay fp32. bf16 is autocast."""
-    channels_last: Annotated[bool, OPERATIONAL] = True
-    """Memory order of images and convolutions; faster on GPUs and on CPUs with bf16."""
     deterministic: bool = False
     """Slower kernels that give the same bits each time on a GPU; a CPU always does."""
     checkpoint_every_steps: Annotated[PositiveInt, OPERATIONAL] = 1000
@@ -183,8 +215,21 @@ class Recipe(Section):
         return self
 
 
+class Recipe(Optimization, _Named):
+    """How a network is trained: what pretext and train have in common."""
+
+    crop_pixels: Annotated[int, Ge(8)] = 224
+    """Side of the square that the network sees."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of forward and backward; weights and optimizer stay fp32. bf16 is autocast."""
+    channels_last: Annotated[bool, OPERATIONAL] = True
+    """Memory order of images and convolutions; faster on GPUs and on CPUs with bf16."""
+
+
 class Pretext(Recipe):
     """RotNet: predict which of four rotations an image was turned by (Gidaris et al., 2018)."""
+
+    section = "pretext"
 
     horizontal_flip: bool = True
     """Whether images are mirrored at random before they are turned."""
@@ -192,6 +237,8 @@ class Pretext(Recipe):
 
 class Train(Recipe):
     """Step 2: a network from scratch that predicts each image's cluster."""
+
+    section = "train"
 
     crop_min_scale: Annotated[float, Gt(0), Le(1)] = 0.08
     """Smallest area of a random resized crop, as a fraction of the image's."""
@@ -344,13 +391,13 @@ class EvaluatedBackbone(Section):
     source: Annotated[Literal["run", "path", "random"], Field(alias="from")]
     """`run`: what a stage of a run has trained. `path`: a weights file below the storage root.
     `random`: the seed's initialisation."""
-    run: str = ""
+    run: OtherRunName = ""
     """With `from: run`: the run's name; empty: this run."""
     stage: Literal["", "pretext", "train"] = ""
     """With `from: run`: the stage whose backbone is meant."""
     path: RelativePath = ""
     """With `from: path`: the weights file."""
-    model: str = ""
+    model: OptionalModelName = ""
     """With `from: path` or `random`: the model's name; with `from: run` the run knows it."""
     layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
     """Layer whose features are judged, average-pooled."""
@@ -372,9 +419,87 @@ class EvaluatedBackbone(Section):
         return self
 
 
+class PooledLayer(Section):
+    """A layer that heads and SVMs stand on, average-pooled to a handy width."""
+
+    layer: Annotated[str, StringConstraints(min_length=1)]
+    """Any layer of the model by its dotted name, or VISSL's conv1, res1..res5, res5avg."""
+    kernel: NonNegativeInt = 0
+    """Side of the windows that are averaged; 0: all of the layer's output, unpooled."""
+    stride: PositiveInt = 1
+    """From one window to the next."""
+    padding: NonNegativeInt = 0
+    """Zeros around the layer's output, which count in the averages."""
+
+    def count_windows(self, side: int) -> int:
+        """Return how many windows stand along a side of the layer's output; 0: it is too small.
+
+        Source: torch.nn.AvgPool2d.
+        """
+        return max(0, (side + 2 * self.padding - self.kernel) // self.stride + 1)
+
+    @model_validator(mode="after")
+    def _padding_fits(self) -> Self:
+        if 2 * self.padding > self.kernel:
+            raise ValueError(
+                f"padding: got {self.padding}, want at most half of kernel ({self.kernel})"
+            )
+        if not self.kernel and self.stride > 1:
+            raise ValueError(f"stride: got {self.stride}, has no effect without kernel")
+        return self
+
+
+class Heads(Optimization):
+    """Linear classifiers on frozen layers, trained together by SGD: VISSL's linear benchmark."""
+
+    section = "evaluate.heads"
+
+    epochs: PositiveInt = 28
+    """Passes over the images. VISSL: 28 on ImageNet, 14 on Places205, 84 on iNaturalist 2018."""
+    base_lr: PositiveFloat = 0.01
+    """Learning rate per 256 images of the global batch."""
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs over which the rate rises linearly from baseLr to its peak; only where the global
+    batch exceeds 256."""
+    lr_milestones: tuple[PositiveFloat, ...] = (8.0, 16.0, 24.0)
+    """Epochs at which a multistep schedule decays; without effect on cosine."""
+    nesterov: bool = True
+    """Whether the momentum is Nesterov's."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """L2 penalty on weights and biases; none on batch norms."""
+    crop_min_scale: Annotated[float, Gt(0), Le(1)] = 0.08
+    """Smallest area of a random resized crop, as a fraction of the image's."""
+    horizontal_flip: bool = True
+    """Whether images are mirrored at random."""
+
+
+class Svm(Section):
+    """A linear SVM for each class, on images that may show several: VISSL's VOC07 protocol."""
+
+    costs: Annotated[tuple[PositiveFloat, ...], Len(1)] = (
+        0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0,
+    )  # fmt: skip
+    """Values of C; each class takes the best by cross-validation."""
+    folds: Annotated[int, Ge(2)] = 3
+    """Parts of the cross-validation."""
+    max_iterations: PositiveInt = 2000
+    """Passes of liblinear over the images."""
+    squash: bool = True
+    """Whether images are scaled to the square regardless of their shape, so that nothing at the rim
+    is cut off; else the view of the other protocols."""
+
+
+Protocol = Literal["linear", "knn", "heads", "svm"]
+
+
 class Evaluate(CenterView):
     """How good frozen features are, for several backbones side by side on the same images."""
 
+    protocols: Annotated[tuple[Protocol, ...], Len(1)] = ("linear", "knn")
+    """`linear`: logistic regression on one layer's features of the center view, to its optimum.
+    `knn`: a vote of the nearest images. `heads`: classifiers on several layers trained by SGD on
+    random crops, VISSL's linear benchmark. `svm`: a linear SVM per class and layer, with labels
+    (N, C), VISSL's VOC07 protocol; the others need one label per image."""
     backbones: tuple[EvaluatedBackbone, ...] = ()
     """The table's rows."""
     labels_per_class: tuple[PositiveInt, ...] = ()
@@ -386,13 +511,37 @@ class Evaluate(CenterView):
     """k of the k-nearest-neighbour vote."""
     temperature: PositiveFloat = 0.07
     """Votes weigh exp(cosine similarity / temperature), after Wu et al., 2018."""
+    layers: Annotated[tuple[PooledLayer, ...], Len(1)] = (
+        PooledLayer(layer="conv1", kernel=10, stride=10, padding=4),
+        PooledLayer(layer="res2", kernel=16, stride=8),
+        PooledLayer(layer="res3", kernel=13, stride=5),
+        PooledLayer(layer="res4", kernel=8, stride=3),
+        PooledLayer(layer="res5", kernel=6),
+        PooledLayer(layer="res5avg"),
+    )
+    """What `heads` and `svm` stand on. The default is VISSL's for a ResNet-50 at 224 pixels: 9216
+    or 8192 numbers each, 2048 of res5avg."""
+    heads: Heads = Heads()
+    svm: Svm = Svm()
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Self:
-        labels = [backbone.label for backbone in self.backbones]
-        if len(labels) != len(set(labels)):
-            raise ValueError(f"backbones: got the labels {labels}, want each only once")
+        for field, names in (
+            ("backbones", [backbone.label for backbone in self.backbones]),
+            ("layers", [layer.layer for layer in self.layers]),
+            ("protocols", list(self.protocols)),
+        ):
+            if len(names) != len(set(names)):
+                raise ValueError(f"{field}: got {', '.join(names)}, want each only once")
         return self
+
+    def dump_results(self) -> dict[str, Any]:
+        """Return what decides the results of the protocols that are asked for."""
+        dumped = super().dump_results()
+        idle = {"heads", "svm"} - set(self.protocols)
+        if {"heads", "svm"} == idle:
+            idle.add("layers")
+        return {key: value for key, value in dumped.items() if key not in idle}
 
 
 def _refuse_bool(value: object) -> object:
@@ -443,6 +592,11 @@ class Algorithm(Section):
             raise ValueError(
                 f"inputs.features: got {self.inputs.features}, whose features stand in for this "
                 "run's; leave extract out of stages"
+            )
+        if self.inputs.assignments and "cluster" in self.stages:
+            raise ValueError(
+                f"inputs.assignments: got {self.inputs.assignments}, which stands in for this "
+                "run's clusters; leave cluster out of stages"
             )
         return self
 

@@ -59,8 +59,10 @@ def describe_hint(schema: Schema, got: Any) -> str:
 
 
 def show_value(value: Any) -> str:
-    """Return a value as JSON, cut where it is long."""
+    """Return a value as JSON in one line, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
+    if not text.isprintable():  # Unicode has line ends that JSON leaves as they are
+        text = json.dumps(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 

@@ -6,11 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clusterfit.errors import InvalidDataError
+from clusterfit.interop.foreign import describe_foreign_network
 from clusterfit.interop.keys import suggest_prefixes
 from clusterfit.interop.locate import StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def check_is_not_foreign(file: StateDict, strangers: Collection[str]) -> None:
+    """Raise InvalidDataError for a network that is known and that torchvision does not have.
+
+    Some share so many names with one that it has that nine tenths of them would load.
+    """
+    network = describe_foreign_network(strangers)
+    if network:
+        raise InvalidDataError(
+            f"{file.path}: the weights of {network}. Keys that give it away are like "
+            f"{list_examples(list(strangers))}"
+        )
 
 
 def check_shapes(
@@ -109,7 +123,7 @@ def convert_tensor(file: StateDict, source: str, target: Tensor) -> Tensor:
             f"{file.path}: {source} is {value.dtype}, {value.layout}, on {value.device}; want "
             f"dense values that become {target.dtype}"
         )
-    converted = value.to(target.dtype)
+    converted = value.to(target.dtype).reshape(target.shape)
     finite = torch.isfinite(converted if target.is_floating_point() else value)
     num_bad = value.numel() - int(finite.sum())
     if num_bad:

@@ -7,14 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clusterfit.config.networks import read_networks
+from clusterfit.interop.foreign import describe_foreign_network
 from clusterfit.interop.formats import FileFormat
 from clusterfit.interop.head import find_head, is_of_head
-from clusterfit.interop.keys import Shape, map_keys, suggest_prefixes
+from clusterfit.interop.keys import (
+    Shape,
+    holds_same_numbers,
+    is_derived,
+    map_keys,
+    strip_wrappers,
+    suggest_prefixes,
+)
 from clusterfit.interop.locate import StateDict
+from clusterfit.interop.spelling import SPELLINGS
 from clusterfit.interop.weights import read_state_dict
 
 if TYPE_CHECKING:
     from torch import nn
+
+_MAX_SIZE_RATIO: Final = 2.2
+"""Between the numbers of tensors of a file and a network. A file may hold its network twice, with a
+momentum encoder, and half of a network is the least that is told."""
 
 _TOO_LARGE_TO_TRY: Final = ("_16gf", "_32gf", "_128gf")
 """RegNets compute their widths with real tensors, so building one costs its full memory."""
@@ -69,6 +83,9 @@ class Inspection:
     """Of all tensors together."""
     fits: tuple[Fit, ...]
     """Networks of which more than half would be filled, the best first."""
+    foreign: str
+    """What network it is where torchvision has none such, and its weights are refused; else empty.
+    """
     notes: tuple[str, ...]
 
 
@@ -106,27 +123,33 @@ def inspect_weights(
                 key=lambda fit: (-fit.fraction, fit.model),
             )
         ),
+        foreign=describe_foreign_network(file.tensors),
         notes=file.notes,
     )
 
 
 def _find_candidates(file: StateDict) -> Iterator[str]:
-    """Yield the networks of each family of torchvision that shares names with a file."""
+    """Yield the networks of about a file's size, of each family that shares names with it."""
     from torchvision import models
 
     families: dict[str, list[str]] = {}
     for name in models.list_models(module=models):
-        if not name.endswith(_TOO_LARGE_TO_TRY):
+        size_ratio = read_networks()[name].num_tensors / len(file.tensors)
+        if 1 / _MAX_SIZE_RATIO <= size_ratio <= _MAX_SIZE_RATIO:
             families.setdefault(models.get_model_builder(name).__module__, []).append(name)
+    stripped = [strip_wrappers(key) for key in file.tensors]
+    # Prefixes are unknown yet, and members differ in depth: the ends of names are compared.
+    file_ends = {_end_of(key) for key in stripped} | {
+        _end_of(spelling.respell(key)) for spelling in SPELLINGS for key in stripped
+    }
     for family in families.values():
-        member = _build_without_values(family[-1])
-        # Prefixes are unknown yet, and members differ in depth: the ends of names are compared.
-        file_ends, member_ends = (
-            {_end_of(key) for key in keys}
-            for keys in (map_keys(file.tensors, ()).strangers, member.state_dict())
-        )
+        affordable = [name for name in family if not name.endswith(_TOO_LARGE_TO_TRY)]
+        if not affordable:
+            continue
+        member = _build_without_values(affordable[0])
+        member_ends = {_end_of(key) for key in member.state_dict()}
         if 2 * len(file_ends & member_ends) > len(member_ends):
-            yield from family
+            yield from affordable
 
 
 def _end_of(key: str) -> str:
@@ -150,7 +173,7 @@ def _measure_fit(file: StateDict, name: str, model: nn.Module) -> Fit:
     wanted = {
         key: tuple(value.shape)
         for key, value in model.state_dict().items()
-        if not is_of_head(key, head) and not key.endswith("num_batches_tracked")
+        if not is_of_head(key, head) and not is_derived(key)
     }
     shapes = {key: tuple(value.shape) for key, value in file.tensors.items()}
 
@@ -164,9 +187,12 @@ def _measure_fit(file: StateDict, name: str, model: nn.Module) -> Fit:
         sources = map_keys(
             shapes, wanted, remove_prefix=remove_prefix, append_prefix=append_prefix
         ).sources
-    num_found = sum(shapes[sources[key]] == wanted[key] for key in sources)
+    num_found = sum(holds_same_numbers(shapes[sources[key]], wanted[key]) for key in sources)
     num_offered = sum(
-        bool(shape) and key.startswith(remove_prefix) and not _is_heads(key, remove_prefix, head)
+        bool(shape)
+        and key.startswith(remove_prefix)
+        and not is_derived(key)
+        and not _is_heads(key, remove_prefix, head)
         for key, shape in shapes.items()
     )
     return Fit(

@@ -16,12 +16,18 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clusterfit.interop.spelling import respell
+from clusterfit.interop.spelling import SPELLINGS, find_spelling
 
 Shape = tuple[int, ...]
 
-_WRAPPER_WORDS: Final = re.compile(r"^(?:(?:module|_orig_mod|trunk|base_model|_feature_blocks)\.)+")
-"""DDP, torch.compile, and the three of VISSL. No torchvision model's own keys begin so."""
+_WRAPPER_WORDS: Final = re.compile(
+    r"^(?:(?:module|_orig_mod|model|trunk|base_model|_feature_blocks)\.)+"
+)
+"""DDP, torch.compile, a module around the network, and the three of VISSL. No torchvision model's
+own keys begin so."""
+
+_DERIVED: Final = ("num_batches_tracked", "relative_position_index", "attn_mask")
+"""Ends of buffers that a network counts or computes by itself."""
 
 VISSL_LINEAR_HEAD: Final = "heads.0.clf.0."
 """VISSL's head `["mlp", {"dims": [D, K]}]`: one linear layer. Source: vissl/models/heads/mlp.py."""
@@ -71,31 +77,48 @@ def map_keys(
     `replace_module_prefix` and `append_module_prefix` in vissl/utils/checkpoint.py. Differences:
     two keys that become one are reported where VISSL keeps the last, a prefix that no key has is
     noted, VISSL's single linear head feeds the model's head, and other spellings of the same
-    network are known (`respell`).
+    network are known (`find_spelling`).
     """
     model_keys = frozenset(model_keys)
-    sources: dict[str, str] = {}
-    strangers: dict[str, str] = {}
-    collisions: list[tuple[str, str, str]] = []
+    named: dict[str, str] = {}  # by the file's key
     for file_key in file_keys:
         key = append_prefix + file_key.removeprefix(remove_prefix)
         if key not in model_keys:
             key = strip_wrappers(key)
         if head and key.startswith(VISSL_LINEAR_HEAD) and key not in model_keys:
             key = f"{head}.{key.removeprefix(VISSL_LINEAR_HEAD)}"
-        if key not in model_keys:
-            key = respell(key)
+        named[file_key] = key
+    spelling = find_spelling(named.values(), model_keys)
+    sources: dict[str, str] = {}
+    strangers: dict[str, str] = {}
+    collisions: list[tuple[str, str, str]] = []
+    for file_key, name in named.items():
+        key = spelling.respell(name) if spelling and name not in model_keys else name
         if key not in model_keys:
             strangers[key] = file_key
-            continue
-        if key in sources:
+        elif key in sources:
             collisions.append((sources[key], file_key, key))
         else:
             sources[key] = file_key
     notes = []
     if remove_prefix and not any(key.startswith(remove_prefix) for key in file_keys):
         notes.append(f"removePrefix {remove_prefix!r} has no effect: no key begins with it")
+    if spelling and spelling.note:
+        notes.append(f"read as {spelling.name}: {spelling.note}")
     return KeyMap(sources, strangers, tuple(collisions), tuple(notes))
+
+
+def is_derived(key: str) -> bool:
+    """Tell whether a tensor is counted or computed by the network itself, not learned."""
+    return key.endswith(_DERIVED)
+
+
+def holds_same_numbers(one: Shape, other: Shape) -> bool:
+    """Tell whether two shapes differ in axes of length 1 only: the numbers and their order agree.
+
+    ConvNeXt's layer scale is (C,) with its authors and (C, 1, 1) with torchvision.
+    """
+    return [size for size in one if size != 1] == [size for size in other if size != 1]
 
 
 def strip_wrappers(key: str) -> str:
@@ -123,8 +146,14 @@ def suggest_prefixes(
 
     None where no prefixes make more than half of the model's tensors match.
     """
-    respelled = {respell(key): shape for key, shape in file_shapes.items()}
-    return _suggest(file_shapes, model_shapes) or _suggest(respelled, model_shapes)
+    as_it_is = _suggest(file_shapes, model_shapes)
+    if as_it_is:
+        return as_it_is
+    respelled = (
+        _suggest({spelling.respell(key): shape for key, shape in file_shapes.items()}, model_shapes)
+        for spelling in SPELLINGS
+    )
+    return max(filter(None, respelled), key=lambda found: found.num_matches, default=None)
 
 
 def _suggest(
@@ -138,7 +167,7 @@ def _suggest(
     for key, shape in file_shapes.items():
         for remove, ending in _split_everywhere(key):
             for append, model_shape in endings.get(ending, ()):
-                if shape == model_shape:
+                if holds_same_numbers(shape, model_shape):
                     matches[remove, append] += 1
     if not matches:
         return None

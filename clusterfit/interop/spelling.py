@@ -1,41 +1,260 @@
-"""The same network under other names: timm's vision transformers, torchvision's old DenseNets.
+"""The same networks under other names: timm's, VISSL's, and some of their authors'.
 
-timm names ResNets, wide ResNets, ResNeXts and DenseNets as torchvision does. Its vision
-transformers, whose names DINO, MAE and MoCo v3 use as well, hold the same tensors in the same
-order under other names, and give the same logits (a test compares them). Its ResNets with a deep
-stem (resnet50d and the like) are other networks, and no renaming makes them ours.
+Each table holds the same tensors, in the same order, as a network of torchvision's, and gives the
+same features (tests compare them). timm names ResNets, wide ResNets, ResNeXts and DenseNets as
+torchvision does. What no renaming makes ours is listed in `foreign`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-_BLOCK: Final = r"encoder.layers.encoder_layer_\g<number>."
 
-_RESPELLINGS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
-    (re.compile(r"(?P<before>^|\.)" + theirs), r"\g<before>" + ours)
-    for theirs, ours in (
-        (r"cls_token$", "class_token"),
-        (r"pos_embed$", "encoder.pos_embedding"),
-        (r"patch_embed\.proj\.", "conv_proj."),
-        (r"blocks\.(?P<number>\d+)\.norm(?P<norm>[12])\.", _BLOCK + r"ln_\g<norm>."),
-        (r"blocks\.(?P<number>\d+)\.attn\.qkv\.", _BLOCK + "self_attention.in_proj_"),
-        (r"blocks\.(?P<number>\d+)\.attn\.proj\.", _BLOCK + "self_attention.out_proj."),
-        (r"blocks\.(?P<number>\d+)\.mlp\.fc1\.", _BLOCK + "mlp.0."),
-        (r"blocks\.(?P<number>\d+)\.mlp\.fc2\.", _BLOCK + "mlp.3."),
-        (r"norm\.(?P<kind>weight|bias)$", r"encoder.ln.\g<kind>"),
-        (r"head\.(?P<kind>weight|bias)$", r"heads.head.\g<kind>"),
-        # torchvision's DenseNet files of 2017: norm.1 for norm1, conv.2 for conv2.
-        (r"(?P<layer>norm|relu|conv)\.(?P<number>[12])\.", r"\g<layer>\g<number>."),
-    )
-)
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How somebody names a family of networks."""
+
+    name: str
+    """Whose, and of what: `timm's RegNets`."""
+    rules: tuple[tuple[re.Pattern[str], str], ...]
+    """What a part of a key looks like there, and what it is here; the first that fits counts."""
+    note: str = ""
+    """What may differ beside names; empty: nothing does."""
+
+    def respell(self, key: str) -> str:
+        """Return a key in torchvision's spelling; whatever stands before it, and others, stay."""
+        return _respell(self.rules, key)
 
 
-def respell(key: str) -> str:
-    """Return a key in torchvision's spelling; whatever stands before it, and others, stay."""
-    for theirs, ours in _RESPELLINGS:
-        spelled, count = theirs.subn(ours, key, count=1)
-        if count:
-            return spelled
+@cache
+def _respell(rules: tuple[tuple[re.Pattern[str], str], ...], key: str) -> str:
+    for theirs, ours in rules:
+        match = theirs.search(key)
+        if match:
+            renamed = ours.format_map(_count(match.groupdict()))
+            return key[: match.start()] + match["before"] + renamed + key[match.end() :]
     return key
+
+
+def _count(groups: Mapping[str, str]) -> dict[str, str | int]:
+    """Return a match's groups and, of those that are numbers, what torchvision counts instead."""
+    fields: dict[str, str | int] = dict(groups)
+    for name, text in groups.items():
+        if text.isdigit():
+            number = int(text)
+            fields |= {
+                f"{name}+1": number + 1,
+                f"{name}-1": number - 1,
+                f"{name}*2": 2 * number,
+                f"{name}*2+1": 2 * number + 1,
+                f"{name}*2+2": 2 * number + 2,
+            }
+    return fields
+
+
+def _spell(name: str, *tables: Mapping[str, str], note: str = "") -> Spelling:
+    rules = tuple(
+        (re.compile(r"(?P<before>^|\.)" + theirs), ours)
+        for table in tables
+        for theirs, ours in table.items()
+    )
+    return Spelling(name, rules, note)
+
+
+def _inside(theirs: str, ours: str, leaves: Mapping[str, str]) -> dict[str, str]:
+    """Return the rules of what stands inside one kind of block."""
+    return {theirs + leaf: ours + renamed for leaf, renamed in leaves.items()}
+
+
+_STAGE: Final = r"(?P<stage>\d+)\."
+_BLOCK: Final = r"(?P<block>\d+)\."
+_KIND: Final = r"(?P<kind>weight|bias)$"
+
+_VIT: Final = {
+    r"cls_token$": "class_token",
+    r"(pos_embed|(?<!encoder\.)pos_embedding)$": "encoder.pos_embedding",
+    r"patch_embed\.proj\.": "conv_proj.",
+    **_inside(
+        rf"blocks\.{_BLOCK}",
+        "encoder.layers.encoder_layer_{block}.",
+        {
+            r"norm(?P<norm>[12])\.": "ln_{norm}.",
+            r"attn\.qkv\.": "self_attention.in_proj_",
+            r"attn\.proj\.": "self_attention.out_proj.",
+            r"mlp\.fc1\.": "mlp.0.",
+            r"mlp\.fc2\.": "mlp.3.",
+        },
+    ),
+    rf"norm\.{_KIND}": "encoder.ln.{kind}",
+    rf"head\.{_KIND}": "heads.head.{kind}",
+}
+
+_CONVNEXT_BLOCK: Final = "features.{stage*2+1}.{block}."
+_TIMM_CONVNEXT: Final = {
+    r"stem\.(?P<layer>[01])\.": "features.0.{layer}.",
+    rf"stages\.{_STAGE}downsample\.": "features.{stage*2}.",
+    **_inside(
+        rf"stages\.{_STAGE}blocks\.{_BLOCK}",
+        _CONVNEXT_BLOCK,
+        {
+            r"conv_dw\.": "block.0.",
+            r"norm\.": "block.2.",
+            r"mlp\.fc1\.": "block.3.",
+            r"mlp\.fc2\.": "block.5.",
+            r"gamma$": "layer_scale",
+        },
+    ),
+    r"head\.norm\.": "classifier.0.",
+    r"head\.fc\.": "classifier.2.",
+}
+_FIRST_CONVNEXT: Final = {
+    rf"downsample_layers\.{_STAGE}": "features.{stage*2}.",
+    **_inside(
+        rf"stages\.{_STAGE}{_BLOCK}",
+        _CONVNEXT_BLOCK,
+        {
+            r"dwconv\.": "block.0.",
+            r"norm\.": "block.2.",
+            r"pwconv1\.": "block.3.",
+            r"pwconv2\.": "block.5.",
+            r"gamma$": "layer_scale",
+        },
+    ),
+    rf"norm\.{_KIND}": "classifier.0.{kind}",
+    rf"head\.{_KIND}": "classifier.2.{kind}",
+}
+
+_SWIN: Final = {
+    r"patch_embed\.proj\.": "features.0.0.",
+    r"patch_embed\.norm\.": "features.0.2.",
+    **_inside(
+        rf"layers\.{_STAGE}blocks\.{_BLOCK}",
+        "features.{stage*2+1}.{block}.",
+        {
+            r"(?P<same>norm[12]|attn)\.": "{same}.",
+            r"mlp\.fc1\.": "mlp.0.",
+            r"mlp\.fc2\.": "mlp.3.",
+        },
+    ),
+    r"head\.fc\.": "head.",
+}
+
+_REGNET_BLOCK: Final = "trunk_output.block{stage}.block{stage}-{block-1}."
+_TIMM_REGNET: Final = {
+    r"stem\.conv\.": "stem.0.",
+    r"stem\.bn\.": "stem.1.",
+    **_inside(
+        r"s(?P<stage>\d+)\.b(?P<block>\d+)\.",
+        _REGNET_BLOCK,
+        {
+            **{
+                rf"conv{number}\.{theirs}\.": f"f.{letter}.{ours}."
+                for number, letter in ((1, "a"), (2, "b"), (3, "c"))
+                for theirs, ours in (("conv", 0), ("bn", 1))
+            },
+            r"se\.": "f.se.",
+            r"downsample\.conv\.": "proj.0.",
+            r"downsample\.bn\.": "proj.1.",
+        },
+    ),
+    r"head\.fc\.": "fc.",
+}
+_VISSL_REGNET: Final = {
+    r"(stem|conv1)\.stem\.": "stem.",
+    **_inside(
+        r"(trunk_output\.block\d+|res\d+)\.block(?P<stage>\d+)-(?P<block>\d+)\.",
+        "trunk_output.block{stage}.block{stage}-{block}.",
+        {
+            r"proj\.weight$": "proj.0.weight",
+            r"bn\.": "proj.1.",
+            r"f\.c\.weight$": "f.c.0.weight",
+            r"f\.final_bn\.": "f.c.1.",
+            r"f\.se\.excitation\.0\.": "f.se.fc1.",
+            r"f\.se\.excitation\.2\.": "f.se.fc2.",
+            r"(?P<same>f\.[ab])\.": "{same}.",
+        },
+    ),
+}
+
+_TIMM_EFFICIENT_NET: Final = {
+    r"conv_stem\.": "features.0.0.",
+    r"conv_head\.": "features.8.0.",
+    **_inside(
+        rf"blocks\.0\.{_BLOCK}",
+        "features.1.{block}.block.",
+        {
+            r"conv_dw\.": "0.0.",
+            r"bn1\.": "0.1.",
+            r"se\.conv_reduce\.": "1.fc1.",
+            r"se\.conv_expand\.": "1.fc2.",
+            r"conv_pw\.": "2.0.",
+            r"bn2\.": "2.1.",
+        },
+    ),
+    **_inside(
+        rf"blocks\.{_STAGE}{_BLOCK}",
+        "features.{stage+1}.{block}.block.",
+        {
+            r"conv_pw\.": "0.0.",
+            r"bn1\.": "0.1.",
+            r"conv_dw\.": "1.0.",
+            r"bn2\.": "1.1.",
+            r"se\.conv_reduce\.": "2.fc1.",
+            r"se\.conv_expand\.": "2.fc2.",
+            r"conv_pwl\.": "3.0.",
+            r"bn3\.": "3.1.",
+        },
+    ),
+    r"bn1\.": "features.0.1.",
+    r"bn2\.": "features.8.1.",
+    rf"classifier\.{_KIND}": "classifier.1.{kind}",
+}
+
+SPELLINGS: Final = (
+    _spell("timm's vision transformers", _VIT),
+    _spell("timm's ConvNeXts", _TIMM_CONVNEXT),
+    _spell("VISSL's and their authors' ConvNeXts", _FIRST_CONVNEXT),
+    _spell(
+        "timm's Swin transformers",
+        _SWIN,
+        {rf"layers\.{_STAGE}downsample\.": "features.{stage*2}."},
+    ),
+    _spell(
+        "VISSL's and their authors' Swin transformers",
+        _SWIN,
+        {rf"layers\.{_STAGE}downsample\.": "features.{stage*2+2}."},
+    ),
+    _spell("timm's RegNets", _TIMM_REGNET),
+    _spell("VISSL's and Classy Vision's RegNets", _VISSL_REGNET),
+    _spell(
+        "timm's EfficientNets",
+        _TIMM_EFFICIENT_NET,
+        note="timm's tf_efficientnet files have the same names but pad as TensorFlow does, and "
+        "torchvision's b5 to b7 have another epsilon in batch norm: with these, features differ",
+    ),
+    _spell(
+        "torchvision's DenseNets of 2017",
+        {r"(?P<layer>norm|relu|conv)\.(?P<number>[12])\.": "{layer}{number}."},
+    ),
+)
+"""The nearest first; a file is read by the one that gives most keys of the model."""
+
+
+def find_spelling(file_keys: Iterable[str], model_keys: Collection[str]) -> Spelling | None:
+    """Return the spelling in which most of a file's other keys are the model's; None where none is.
+
+    Args:
+        file_keys: Without wrappers and prefixes.
+        model_keys: Of a network of torchvision's.
+    """
+    unknown = [key for key in file_keys if key not in model_keys]
+    best, most = None, 0
+    for spelling in SPELLINGS:
+        num_found = sum(spelling.respell(key) in model_keys for key in unknown)
+        if num_found > most:
+            best, most = spelling, num_found
+    return best

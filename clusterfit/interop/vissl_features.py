@@ -74,20 +74,29 @@ class VisslFeatures:
         """Rows beside the first of each image: what the sampler padded with."""
         self._check_duplicates(indices[repeated], owners[repeated], rows[repeated])
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Return the features of images start to stop in the data set's order, (n, D) float32.
+    @property
+    def files(self) -> list[Path]:
+        """Every file that features come from, in the order of ranks and chunks."""
+        return [
+            self._folder / name
+            for chunk in self._chunks
+            for name in (chunk.name, chunk.name.replace("_features.npy", "_inds.npy"))
+        ]
+
+    def read(self, sample_indices: np.ndarray) -> np.ndarray:
+        """Return the features of these images, (n, D) float32.
 
         Raises:
             InvalidDataError: a value is not finite.
         """
-        features = np.empty((stop - start, self.feature_dim), np.float32)
-        owners, rows = self._owners[start:stop], self._rows[start:stop]
+        features = np.empty((len(sample_indices), self.feature_dim), np.float32)
+        owners, rows = self._owners[sample_indices], self._rows[sample_indices]
         for number in np.unique(owners):
             places = np.flatnonzero(owners == number)
             features[places] = self._chunks[number].features[rows[places]]
         finite = np.isfinite(features).all(axis=1)
         if not finite.all():
-            index = start + int(np.flatnonzero(~finite)[0])
+            index = int(sample_indices[np.flatnonzero(~finite)[0]])
             name = self._chunks[self._owners[index]].name
             raise InvalidDataError(
                 f"{self._folder / name}: the features of image {index} are not all finite; extract "
@@ -147,13 +156,37 @@ class VisslFeatures:
                 )
 
 
-def _open_chunks(folder: Path, partition: str, layer: str) -> list[_Chunk]:
+def list_feature_layers(folder: Path, partition: str) -> list[str]:
+    """Return the layers of a partition that a folder has chunks of.
+
+    Raises:
+        MissingInputError: it has none.
+    """
+    prefix = f"{partition.lower()}_"
+    layers = sorted(
+        {
+            match["rest"].removeprefix(prefix)
+            for match in map(_NAME.fullmatch, _list_names(folder))
+            if match and match["rest"].startswith(prefix)
+        }
+    )
+    if not layers:
+        raise MissingInputError(
+            f"{folder}: no rank*_chunk*_{prefix}*_features.npy, which VISSL's extraction writes"
+        )
+    return layers
+
+
+def _list_names(folder: Path) -> list[str]:
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        return sorted(path.name for path in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(f"{folder}: no such folder") from None
+
+
+def _open_chunks(folder: Path, partition: str, layer: str) -> list[_Chunk]:
     wanted = f"{partition.lower()}_{layer}"
-    matches = [match for match in map(_NAME.fullmatch, names) if match]
+    matches = [match for match in map(_NAME.fullmatch, _list_names(folder)) if match]
     ours = [match for match in matches if match["rest"] == wanted]
     if not ours:
         others = sorted({match["rest"] for match in matches})

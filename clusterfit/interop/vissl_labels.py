@@ -15,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clusterfit.artifacts.files import read_array, write_array
-from clusterfit.errors import InvalidDataError
+from clusterfit.artifacts.dataset import read_samples
+from clusterfit.artifacts.files import read_array, read_json, write_array
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.manifest import read_manifest
+from clusterfit.errors import InvalidDataError, MissingInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +110,45 @@ def write_vissl_labels(
     write_array(images, np.array([image_paths[row] for row in kept], dtype=np.str_))
     write_array(labels, assignments[kept].astype(np.int64))
     return images, labels
+
+
+def export_run_labels(
+    run: RunDirectory, partition: str, folder: Path, data_root: Path | None = None
+) -> tuple[Path, Path]:
+    """Write a finished run's assignments as images.npy and labels.npy.
+
+    Args:
+        run: The run whose cluster stage has finished.
+        partition: `train` or `val`.
+        folder: Where to.
+        data_root: What VISSL finds the images below; None: paths stay relative.
+
+    Returns:
+        The two files, images first.
+
+    Raises:
+        MissingInputError: there are no assignments, or nobody knows of which images.
+        InvalidDataError: the assignments are of other images than the run lists.
+        WriteError: the folder cannot be written.
+    """
+    manifest = read_manifest(run.stage("cluster"))
+    found = manifest.results["partitions"].get(partition)
+    if found is None:
+        raise MissingInputError(f"{run.stage('cluster')}: has no assignments of {partition}")
+    samples = read_samples(_find_listing(run, partition))
+    if samples.fingerprint != found["data_fingerprint"]:
+        raise InvalidDataError(
+            f"{run.assignments(partition)}: of other images than the run lists in "
+            f"{run.data(partition)}"
+        )
+    paths = [str(data_root / path) if data_root else path for path in samples.paths]
+    return write_vissl_labels(folder, paths, np.array(read_array(run.assignments(partition))))
+
+
+def _find_listing(run: RunDirectory, partition: str) -> Path:
+    """Return where the images are listed: in the run, or in that whose features it clustered."""
+    if not run.data(partition).is_dir():
+        inputs = read_json(run.run_file).get("config", {}).get("inputs", {})
+        if inputs.get("features"):
+            return run.sibling(inputs["features"]).data(partition)
+    return run.data(partition)

@@ -11,6 +11,7 @@ from clusterfit.config.tree import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.acceptance import (
     check_coverage,
+    check_is_not_foreign,
     check_is_not_larger,
     check_shapes,
     convert_tensor,
@@ -18,7 +19,13 @@ from clusterfit.interop.acceptance import (
 )
 from clusterfit.interop.checkpoint import read_checkpoint
 from clusterfit.interop.head import find_head, is_of_head
-from clusterfit.interop.keys import KeyMap, is_skipped, map_keys
+from clusterfit.interop.keys import (
+    KeyMap,
+    holds_same_numbers,
+    is_derived,
+    is_skipped,
+    map_keys,
+)
 from clusterfit.interop.locate import StateDict, locate_state_dict
 from clusterfit.interop.report import LoadReport
 
@@ -71,12 +78,19 @@ def load_backbone_weights(
     targets = _tensors_of(model)
     key_map = _map_file_keys(file, weights, list(targets), head)
     sources = key_map.sources
+    check_is_not_foreign(file, key_map.strangers.values())
     skipped = [key for key in targets if is_skipped(key, weights.skip_layers, head)]
-    candidates = [key for key in targets if key in sources and key not in skipped]
-
-    misshapen = [
-        key for key in candidates if file.tensors[sources[key]].shape != targets[key].shape
+    fitting = {
+        key
+        for key, source in sources.items()
+        if holds_same_numbers(file.tensors[source].shape, targets[key].shape)
+    }
+    candidates = [
+        key
+        for key in targets
+        if key in sources and key not in skipped and (key in fitting or not is_derived(key))
     ]
+    misshapen = [key for key in candidates if key not in fitting]
     check_shapes(file, sources, targets, [key for key in misshapen if not is_of_head(key, head)])
     head_keys = [key for key in targets if is_of_head(key, head)]
     head_fits = all(key in candidates and key not in misshapen for key in head_keys)
@@ -86,7 +100,7 @@ def load_backbone_weights(
     wanted = [
         key
         for key in targets
-        if key not in skipped and key not in head_keys and not key.endswith("num_batches_tracked")
+        if key not in skipped and key not in head_keys and not is_derived(key)
     ]
     num_loaded = check_coverage(
         file, {key: targets[key] for key in wanted}, accepted, weights.min_loaded_fraction
@@ -169,13 +183,13 @@ def _find_surplus(
     """Return the file's keys that lie in the backbone's modules, but not in the model's network.
 
     The head's module is left out, because other projects put whole projectors there, and so are
-    counters, which profilers leave behind.
+    counters, which profilers leave behind, and what networks compute by themselves.
     """
     modules = {name for name, _ in model.named_children()} - {head.partition(".")[0], "heads"}
     return [
         file_key
         for key, file_key in strangers.items()
-        if key.partition(".")[0] in modules and file.tensors[file_key].ndim
+        if key.partition(".")[0] in modules and file.tensors[file_key].ndim and not is_derived(key)
     ]
 
 

@@ -29,6 +29,10 @@ class PodWatch:
     first_seen: dict[str, datetime] = field(default_factory=dict)
     last_whole: datetime | None = None
     """When all pods of the stage were last seen running."""
+    whole_since: datetime | None = None
+    """Since when they have been, without a break."""
+    failures_before: int = -1
+    """A Job's failed pods when one of its pods last lived long; -1: not looked at yet."""
 
 
 class Bounds:
@@ -50,6 +54,7 @@ class Bounds:
             self._check_deadline(view, moment)
             or self._check_start(view, watch, moment)
             or self._check_pods(view, watch, moment)
+            or self._check_failures(view, watch, moment)
         )
         if why and self._plan.gang == "kueue":
             end_stage(self._api, view.stage, "supervisor", why)
@@ -106,6 +111,19 @@ class Bounds:
                 last = f": {watch.last_death}" if watch.last_death else ""
                 return f"{MAX_EARLY_DEATHS} pods in a row died within seconds{last}"
         return ""
+
+    def _check_failures(self, view: StageView, watch: PodWatch, moment: datetime) -> str:
+        """Do for a Job, whose pods have names that cannot be known, what it counts itself."""
+        if view.stage.kind != "Job":
+            return ""
+        is_whole = view.state.phase is Phase.RUNNING
+        watch.whole_since = (watch.whole_since or moment) if is_whole else None
+        lived = (moment - watch.whole_since).total_seconds() if watch.whole_since else 0.0
+        if watch.failures_before < 0 or lived >= _EARLY_SECONDS:
+            watch.failures_before = view.state.failed_pods
+        if view.state.failed_pods - watch.failures_before < MAX_EARLY_DEATHS:
+            return ""
+        return f"{MAX_EARLY_DEATHS} pods in a row died within seconds"
 
 
 def utc_now() -> datetime:

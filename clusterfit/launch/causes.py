@@ -10,8 +10,10 @@ from clusterfit.errors import EXIT_CODE_MEANINGS
 from clusterfit.launch.jobs import JobState, Phase
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
-from clusterfit.launch.pods import explain_waiting, is_running, read_end
+from clusterfit.launch.pods import explain_waiting, is_running, read_end, read_event_time
 
+_REFUSED: Final = ("FailedCreatePod", "FailedCreate")
+_MADE: Final = ("SuccessfulCreatePod", "SuccessfulCreate")
 _EXITED: Final = re.compile(r"exited with code (\d+)")
 
 
@@ -114,18 +116,30 @@ def _explain_suspended(evidence: Evidence) -> Cause:
 
 
 def _explain_starting(evidence: Evidence) -> Cause:
+    refusal = _find_refusal(evidence)
+    if refusal:
+        return _explain_refused_pod(refusal)
     for pod in evidence.pods:
         text, advice = explain_waiting(pod)
         if text:
             return Cause(f"{pod['metadata']['name']}: {text}", advice)
     for event in reversed(evidence.job_events):
-        if event.get("reason") in ("FailedCreatePod", "FailedCreate"):
-            return _explain_refused_pod(event.get("message", ""))
         exited = _EXITED.search(event.get("message", ""))
         if exited:
             return _explain_crash(evidence, int(exited[1]))
     running = sum(is_running(pod) for pod in evidence.pods)
     return Cause(f"{running} of {evidence.stage.nodes} pods run")
+
+
+def _find_refusal(evidence: Evidence) -> str:
+    """Return why a pod that is wanted is not made, where making one was refused last."""
+    if len(evidence.pods) >= evidence.stage.nodes:
+        return ""
+    tried = [item for item in evidence.job_events if item.get("reason") in _REFUSED + _MADE]
+    # The second in which one pod was made may be that in which the next one was refused.
+    last = [item for item in tried if read_event_time(item) == read_event_time(tried[-1])]
+    refused = [item for item in last if item["reason"] in _REFUSED]
+    return str(refused[-1].get("message", "refused")) if refused else ""
 
 
 def _explain_refused_pod(message: str) -> Cause:

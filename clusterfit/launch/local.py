@@ -1,4 +1,4 @@
-"""The local door: each stage as a worker process on this machine, one after the other."""
+"""The local door: a worker process on this machine that runs the stages one after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +33,16 @@ class LocalRun:
     """Whether finished stages with other settings are redone."""
 
 
-def run_stage(run: LocalRun, stage: StageName, show: Callable[[str], None]) -> int:
-    """Run one stage to its end and return its exit code.
+def run_stages(run: LocalRun, stages: Sequence[StageName], show: Callable[[str], None]) -> int:
+    """Run stages until one fails, or to the end of the last, and return the exit code.
 
     Ctrl-C and SIGTERM are passed on as SIGTERM: the worker writes a checkpoint and ends with 143.
     If this process is killed, the worker dies with it.
 
     Args:
         run: what to run, and where.
-        stage: which of its stages.
+        stages: which of its stages, in their order. One worker runs them all, because loading
+            what a stage needs takes longer than many a stage.
         show: called with every line that the worker prints, without its end.
     """
     with tempfile.TemporaryDirectory(prefix="clusterfit-") as folder:
@@ -49,7 +50,7 @@ def run_stage(run: LocalRun, stage: StageName, show: Callable[[str], None]) -> i
         config_path.write_text(json.dumps(run.config.dump()), encoding="utf-8")
         command = [
             # -P: nothing in the caller's folder stands in for a module of that name.
-            *(sys.executable, "-P", "-m", "clusterfit.worker", stage),
+            *(sys.executable, "-P", "-m", "clusterfit.worker", *stages),
             f"--config={config_path}",
             f"--data-root={run.data_root.resolve()}",
             f"--storage-root={run.storage_root.resolve()}",

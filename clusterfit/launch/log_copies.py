@@ -21,14 +21,20 @@ _ATTEMPT = re.compile(r"attempt-(\d+)")
 _RANK = re.compile(r"rank-(\d+)\.log")
 
 
-def find_attempt(folder: Path, back: int) -> Path | None:
-    """Return the folder of the newest attempt, or of the `back`-th before it."""
+def find_attempts(folder: Path) -> list[Path]:
+    """Return the folders of all attempts, oldest first."""
     attempts = sorted(
         (int(match[1]), path)
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := _ATTEMPT.fullmatch(path.name))
     )
-    return attempts[-1 - back][1] if back < len(attempts) else None
+    return [path for _, path in attempts]
+
+
+def find_attempt(folder: Path, back: int) -> Path | None:
+    """Return the folder of the newest attempt, or of the `back`-th before it."""
+    attempts = find_attempts(folder)
+    return attempts[-1 - back] if back < len(attempts) else None
 
 
 def find_files(attempt: Path, ranks: Iterable[int] = ()) -> list[Path]:
@@ -42,11 +48,17 @@ def find_files(attempt: Path, ranks: Iterable[int] = ()) -> list[Path]:
     return [path for _, path in found]
 
 
-def merge_lines(files: Iterable[Path]) -> Iterator[str]:
-    """Yield the lines of all files by their time stamps; a line without one stays in its place."""
+def merge_lines(files: Iterable[Path], since: str = "") -> Iterator[str]:
+    """Yield the lines of all files by their time stamps; a line without one stays in its place.
+
+    Args:
+        files: Of different ranks, or of one rank's different attempts.
+        since: Leave out lines with an earlier time stamp.
+    """
     streams = [_read_stamped(path) for path in files]
-    for _, _, line in heapq.merge(*streams, key=lambda item: item[:2]):
-        yield line
+    for stamp, _, line in heapq.merge(*streams, key=lambda item: item[:2]):
+        if stamp >= since:
+            yield line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,13 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="<storage>/<run>/logs/<stage>")
     parser.add_argument("--back", type=int, default=0, help="attempts before the newest one")
     parser.add_argument("--rank", type=int, action="append", default=[])
+    parser.add_argument("--since", default="", help="of all attempts, lines from this time on")
     options = parser.parse_args(arguments)
     attempt = find_attempt(options.folder, options.back)
-    files = find_files(attempt, options.rank) if attempt else []
+    attempts = find_attempts(options.folder) if options.since else [attempt] if attempt else []
+    files = [path for folder in attempts for path in find_files(folder, options.rank)]
     if not files:
         sys.stderr.write(f"no copies in {options.folder}\n")
         return EXIT_NONE
-    sys.stdout.writelines(merge_lines(files))
+    sys.stdout.writelines(merge_lines(files, options.since))
     return 0
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from clusterfit.launch.api import Api
 from clusterfit.launch.failures import ClusterError, NotFoundError
@@ -22,9 +19,8 @@ from clusterfit.launch.pods import (
     read_node_rank,
     select_pods,
 )
+from clusterfit.launch.sequence import find_failed, look
 from clusterfit.logline import parse_line
-
-_POLL_SECONDS: Final = 1.0
 
 Say = Callable[[str], None]
 
@@ -69,19 +65,6 @@ class Line:
     text: str
 
 
-@dataclass(slots=True)
-class _Follow:
-    """What the readers of a stage's pods share."""
-
-    api: Api
-    plan: Plan
-    stage: PlannedStage
-    wanted: Wanted
-    say: Say
-    lines: queue.Queue[Line | None] = field(default_factory=lambda: queue.Queue(10_000))
-    stop: threading.Event = field(default_factory=threading.Event)
-
-
 def choose_stage(api: Api, releases: Sequence[Release]) -> tuple[Release, PlannedStage]:
     """Return the stage that a reader means who names none: the one at work, else the last one."""
     pairs = [(release, stage) for release in releases for stage in release.plan.stages]
@@ -121,7 +104,8 @@ def read_stage(
         job = api.find(stage.resource, stage.name)
         state = read_state(release.plan, stage, job)
         if state.phase in (Phase.HELD, Phase.QUEUED):
-            say(f"{stage.stage} has not started: {state.phase.value}")
+            why = f"{stage.stage} has not started: {state.phase.value}"
+            say(explain_never(api, release.plan, stage) or why)
             return
         yield from read_copies(api, release, stage, wanted, say)
         return
@@ -143,32 +127,6 @@ def read_stage(
                 yield Line(read_node_rank(pod), line)
 
 
-def follow_stage(
-    api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say
-) -> Iterator[Line]:
-    """Yield what is said until the stage is over, across restarts of pods and of the server.
-
-    Lines of one pod keep their order; those of several come as they arrive.
-    """
-    shared = _Follow(api, release.plan, stage, wanted, say)
-    threads = [
-        threading.Thread(target=_follow_node, args=(shared, node), daemon=True)
-        for node in wanted.find_nodes(stage)
-    ]
-    for thread in threads:
-        thread.start()
-    running = len(threads)
-    try:
-        while running:
-            line = shared.lines.get()
-            if line is None:
-                running -= 1
-            else:
-                yield line
-    finally:
-        shared.stop.set()
-
-
 def read_copies(
     api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say, back: int = 0
 ) -> Iterator[Line]:
@@ -177,87 +135,42 @@ def read_copies(
     Raises:
         NotFoundError: There are none.
     """
-    run = release.plan.run
-    folder = f"/storage/{run}/logs/{stage.stage}"
-    command = ["python", "-m", "clusterfit.launch.log_copies", folder, f"--back={back}"]
-    command += [f"--rank={rank}" for rank in wanted.ranks]
     say("no pods are left; reading the copies on the claim" if not back else
         "reading an earlier attempt from the copies on the claim")  # fmt: skip
-    with run_files_pod(api, release.files_pod, run, command, say) as pod:
-        exit_code = wait_until_ended(api, pod)
-        if exit_code == EXIT_NONE:
-            which = "no earlier attempt" if back else "nothing"
-            raise NotFoundError(f"run {run}: {which} of stage {stage.stage} is kept on the claim")
-        if exit_code:
-            raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
-        lines = list(read_lines(api, pod, Cursor(), follow=False))
+    lines = print_copies(api, release, stage, wanted.ranks, [f"--back={back}"], say)
+    if not lines:
+        which = "no earlier attempt" if back else "nothing"
+        raise NotFoundError(
+            f"run {release.plan.run}: {which} of stage {stage.stage} is kept on the claim"
+        )
     for line in lines[-wanted.tail :] if wanted.tail else lines:
         rank = (parse_line(line) or {}).get("rank", "0")
         yield Line(int(rank) // stage.processes_per_node if rank.isdigit() else 0, line)
 
 
-def _follow_node(shared: _Follow, node: int) -> None:
-    """Read one pod's log, and its successors', until the stage is over."""
-    cursor = Cursor()
-    said = ""
-    try:
-        while not shared.stop.is_set():
-            try:
-                # Asked before reading: what is over now has nothing more to say after it.
-                is_over = _is_over(shared)
-                why = _read_node(shared, node, cursor)
-            except ClusterError as error:
-                is_over, why = False, str(error)
-            if is_over and not why:
-                return
-            if why and why != said:
-                shared.say(why)
-            said = why
-            if is_over:
-                return
-            shared.stop.wait(_POLL_SECONDS)
-    finally:
-        shared.lines.put(None)
+def print_copies(
+    api: Api,
+    release: Release,
+    stage: PlannedStage,
+    ranks: Iterable[int],
+    options: list[str],
+    say: Say,
+) -> list[str]:
+    """Return what a pod with the claim prints of the copies; nothing where there are none."""
+    run = release.plan.run
+    folder = f"/storage/{run}/logs/{stage.stage}"
+    command = ["python", "-m", "clusterfit.launch.log_copies", folder, *options]
+    command += [f"--rank={rank}" for rank in ranks]
+    with run_files_pod(api, release.files_pod, run, command, say) as pod:
+        exit_code = wait_until_ended(api, pod)
+        if exit_code == EXIT_NONE:
+            return []
+        if exit_code:
+            raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
+        return list(read_lines(api, pod, Cursor(), follow=False))
 
 
-def _read_node(shared: _Follow, node: int, cursor: Cursor) -> str:
-    """Read what one pod has to say now; return why there is nothing to read, if so."""
-    pod = next(
-        (
-            item
-            for item in select_pods(shared.api, shared.plan.run, shared.stage)
-            if read_node_rank(item) == node
-        ),
-        None,
-    )
-    if pod is None:
-        return f"waiting for a pod of {shared.stage.stage}"
-    name = pod["metadata"]["name"]
-    if not is_running(pod) and read_end(pod) is None:
-        return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
-    uid = pod["metadata"]["uid"]
-    if cursor.uid and cursor.uid != uid:
-        shared.say(f"{name} was started again; its log goes on")
-        cursor.stamp, cursor.count = "", 0
-    is_first = not cursor.uid
-    cursor.uid = uid
-    for line in read_lines(
-        shared.api,
-        name,
-        cursor,
-        follow=True,
-        tail=shared.wanted.tail if is_first else 0,
-        since_seconds=shared.wanted.since_seconds if is_first else 0,
-    ):
-        if shared.wanted.takes(line):
-            shared.lines.put(Line(node, line))
-        if shared.stop.is_set():
-            break
-    return ""
-
-
-def _is_over(shared: _Follow) -> bool:
-    stage = shared.stage
-    job = shared.api.find(stage.resource, stage.name)
-    phase = read_state(shared.plan, stage, job).phase
-    return phase.is_final or phase is Phase.MISSING
+def explain_never(api: Api, plan: Plan, stage: PlannedStage) -> str:
+    """Return why a held stage will never start; nothing where it may."""
+    failed = find_failed(look(api, plan))
+    return f"{stage.stage} will not start: {failed.stage} failed" if failed else ""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from clusterfit.errors import EXIT_CODE_MEANINGS
 from clusterfit.launch.api import EVENTS, PODS, Api
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
+
+_INSUFFICIENT: Final = re.compile(r"(\d+) Insufficient ([^\s,]*[^\s,.])")
+_ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
+"""Where the scheduler goes on to what it tried besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,11 @@ def select_events(api: Api, thing: Manifest) -> list[Manifest]:
 def read_event_time(event: Manifest) -> str:
     """Return when an event was last seen, in RFC 3339."""
     series = event.get("series") or {}
-    metadata = event["metadata"]
     return str(
         series.get("lastObservedTime")
         or event.get("lastTimestamp")
         or event.get("eventTime")
-        or metadata.get("creationTimestamp", "")
+        or event["metadata"]["creationTimestamp"]
     )
 
 
@@ -99,7 +103,7 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
     """Say why a pod does not run yet, and what to do; two empty texts where nothing is wrong."""
     for condition in pod["status"].get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _explain_unschedulable(condition.get("message", ""))
+            return _explain_unschedulable(pod, condition.get("message", ""))
     waiting = (read_container(pod).get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), " ".join((waiting.get("message") or "").split())
     image = pod["spec"]["containers"][0]["image"]
@@ -115,22 +119,21 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
     return "", ""
 
 
-def _explain_unschedulable(message: str) -> tuple[str, str]:
+def _explain_unschedulable(pod: Manifest, message: str) -> tuple[str, str]:
     if "persistentvolumeclaim" in message.lower():
         return (
             f"a claim is not ready: {message}",
             "see `kubectl describe pvc`: does the claim exist, and has its class a provisioner?",
         )
-    wanted = sorted(
-        {
-            part.partition("Insufficient ")[2].strip(" .,;").split(" ")[0].rstrip(".,;")
-            for part in message.split(",")
-            if "Insufficient " in part
-        }
-    )
+    message = _ASIDE.split(message)[0].rstrip(".")
+    short = {name: int(nodes) for nodes, name in _INSUFFICIENT.findall(message)}
+    # A node of another kind lacks more than what is missing: that is short on the most nodes.
+    wanted = sorted(name for name, nodes in short.items() if nodes == max(short.values()))
     if wanted:
+        requests = pod["spec"]["containers"][0].get("resources", {}).get("requests", {})
+        amounts = [f"{requests.get(name, 'enough')} {name}" for name in wanted]
         return (
-            f"no node has enough {' and '.join(wanted)}: {message}",
+            f"no node has {' and '.join(amounts)} free: {message}",
             "wait until others finish, or ask for less (--gpus, platform.cpusPerNode, "
             "platform.memoryGibPerNode)",
         )

@@ -31,6 +31,7 @@ class StageView:
             TextColumn("{task.fields[state]}"),
             console=self._console,
         )
+        self._stage = ""
         self._task: TaskID | None = None
         self._finished = ""
         self._started = 0.0
@@ -52,7 +53,8 @@ class StageView:
             self._bars.stop()
 
     def begin(self, stage: str) -> None:
-        """Begin a stage's bar."""
+        """Begin a stage's bar; a line of another stage ends it and begins that one's."""
+        self._stage = stage
         self._finished = ""
         self._started = time.monotonic()
         self._task = self._bars.add_task(stage, total=None, state="starting")
@@ -73,7 +75,11 @@ class StageView:
         fields = parse_line(line)
         if fields is None:
             self._console.print(Text(line))
-        elif (progress := read_progress(fields)) is not None and self._task is not None:
+            return
+        if fields.get("stage", self._stage) != self._stage:
+            self.end(0)
+            self.begin(fields["stage"])
+        if (progress := read_progress(fields)) is not None and self._task is not None:
             left = _format_seconds(progress.eta_seconds) if progress.eta_seconds >= 0 else "?"
             self._bars.update(
                 self._task,

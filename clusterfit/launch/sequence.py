@@ -5,7 +5,7 @@ The supervisor in the cluster and a client with `--follow` take the same looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from clusterfit.launch.api import Api
@@ -41,6 +41,11 @@ def is_over(views: list[StageView]) -> bool:
     """Whether nothing will happen any more: all have succeeded, or one has failed for good."""
     phases = [view.state.phase for view in views]
     return Phase.FAILED in phases or all(phase is Phase.SUCCEEDED for phase in phases)
+
+
+def find_failed(views: Iterable[StageView]) -> PlannedStage | None:
+    """Return the stage that has failed for good, if there is one: what is held will not start."""
+    return next((view.stage for view in views if view.state.phase is Phase.FAILED), None)
 
 
 def release_next(api: Api, plan: Plan, views: list[StageView]) -> PlannedStage | None:

@@ -29,9 +29,11 @@ from clusterfit.launch.failures import (
     NotPermittedError,
 )
 from clusterfit.launch.helm import Helm, HelmError
+from clusterfit.launch.jobs import Phase
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Release, list_releases
 from clusterfit.launch.render import Rendered
+from clusterfit.launch.sequence import look
 
 
 class Outcome(StrEnum):
@@ -55,14 +57,15 @@ class Verdict:
 def submit(
     helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
 ) -> Outcome:
-    """Install a release, unless the same is there.
+    """Install a release, unless the same is there; `replace` runs the same again if it failed.
 
     Raises:
         AlreadyExistsError: Something else is there, and `replace` was not asked for.
         ClusterError: The cluster lacks something, or refuses an object; nothing is left behind.
     """
     in_the_way = find_conflicts(api, rendered)
-    if any(_is_same(release, rendered) for release in in_the_way) and len(in_the_way) == 1:
+    is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
+    if is_there and not (replace and _has_failed(api, in_the_way[0])):
         return Outcome.UNCHANGED
     if in_the_way and not replace:
         names = ", ".join(release.plan.release for release in in_the_way)
@@ -186,6 +189,10 @@ def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
 
 def _is_same(release: Release, rendered: Rendered) -> bool:
     return release.content == rendered.content and bool(release.content)
+
+
+def _has_failed(api: Api, release: Release) -> bool:
+    return any(view.state.phase is Phase.FAILED for view in look(api, release.plan))
 
 
 def _pods(rendered: Rendered) -> Iterator[Manifest]:

@@ -1,4 +1,4 @@
-"""The command line of the entry, and of the ranks that it starts."""
+"""The command line of the entry, and of the nursery that it starts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,6 @@ class Assignment:
     overwrite: str
     """Token of a submission that may redo a finished stage; empty: none."""
 
-    def command(self) -> list[str]:
-        """Return the arguments that say the same to a rank."""
-        return [
-            self.stage,
-            f"--config={self.config_path}",
-            f"--data-root={self.data_root}",
-            f"--storage-root={self.run.storage_root}",
-        ]
-
 
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong command line as any other fault of configuration."""
@@ -45,9 +36,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the options that entry and ranks share."""
+    """Return the options that the entry and its nursery share."""
     parser = _Parser(prog=prog)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stages", nargs="+", choices=STAGES, metavar="STAGE")
     parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--storage-root", type=Path, required=True)
@@ -56,7 +47,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def read_assignment(options: argparse.Namespace) -> Assignment:
-    """Return the assignment that parsed options describe.
+    """Return the assignment that parsed options describe, for the first of their stages.
 
     Raises:
         ConfigError: when config.json cannot be read or is not a run of this version.
@@ -73,7 +64,7 @@ def read_assignment(options: argparse.Namespace) -> Assignment:
         ]
         raise ConfigError(*faults) from error
     return Assignment(
-        stage=options.stage,
+        stage=options.stages[0],
         config_path=path,
         config=config,
         data_root=options.data_root,

@@ -19,7 +19,7 @@ from clusterfit.artifacts.manifest import (
     read_manifest,
 )
 from clusterfit.config.stages import STAGES, StageName
-from clusterfit.config.tree import Algorithm, EvaluatedBackbone
+from clusterfit.config.tree import Algorithm, CenterView, EvaluatedBackbone
 from clusterfit.errors import MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 
@@ -132,18 +132,34 @@ def _identify_train(assignment: Assignment, world_size: int) -> Identity:
     config, run = assignment.config, assignment.run
     settings = config.train.dump_results() | _look(config) | {"seed": config.seed}
     settings["globalBatchSize"] = config.train.batch_size_per_rank * world_size
-    clusters = require_manifest(assignment, "cluster", run.stage("cluster"))
+    if config.inputs.assignments:
+        clusters = _hash_input(assignment, config.inputs.assignments)
+    else:
+        clusters = require_manifest(assignment, "cluster", run.stage("cluster")).fingerprint
     inputs = {
         f"data.{partition}": _read_data(assignment, partition)
         for partition in list_partitions(config)
     }
-    return Identity("train", settings, inputs | {"assignments": clusters.fingerprint})
+    return Identity("train", settings, inputs | {"assignments": clusters})
+
+
+def identify_heads(assignment: Assignment, number: int, world_size: int) -> Identity:
+    """Return the identity of the heads that evaluate trains on one of its backbones."""
+    config = assignment.config
+    evaluate = config.evaluate.dump_results()
+    settings = {key: evaluate[key] for key in ("heads", "layers", *CenterView().dump_results())}
+    settings |= {"backbone": evaluate["backbones"][number]} | _look(config) | {"seed": config.seed}
+    settings["globalBatchSize"] = config.evaluate.heads.batch_size_per_rank * world_size
+    inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
+    inputs["backbone"] = _identify_backbone(assignment, config.evaluate.backbones[number])
+    return Identity("evaluate", settings, inputs)
 
 
 def _identify_evaluate(assignment: Assignment, world_size: int) -> Identity:
-    del world_size  # the result is the same at any, up to rounding
     config = assignment.config
     settings = config.evaluate.dump_results() | _look(config) | {"seed": config.seed}
+    if "heads" in config.evaluate.protocols:  # the others find the same at any world size
+        settings["globalBatchSize"] = config.evaluate.heads.batch_size_per_rank * world_size
     inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
     for number, backbone in enumerate(config.evaluate.backbones):
         inputs[f"backbones.{number}"] = _identify_backbone(assignment, backbone)
@@ -180,5 +196,6 @@ def _hash_input(assignment: Assignment, path: str) -> str:
         return compute_sha256(file)
     except OSError as error:
         raise MissingInputError(
-            f"{file}: {error.strerror}; paths to weights and centroids start at the storage root"
+            f"{file}: {error.strerror}; paths to weights, centroids and assignments start at the "
+            "storage root"
         ) from error

@@ -17,23 +17,28 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 def die_with_parent(parent: int) -> None:
     """Kill this process, without ceremony, when its parent dies, or at once where it already has.
 
-    torchrun's ranks outlive a torchrun that is killed with SIGKILL; so would the entry a killed
+    Ranks would outlive a nursery that is killed with SIGKILL, and the entry a killed
     `clusterfit run`. What they might still write is lost like any crash's, and the next attempt
     continues from what is on disk.
 
     Args:
-        parent: pid of the process that started this one. It may have died while this interpreter
-            was starting, and then `os.getppid` already tells of another.
+        parent: pid of the process that started this one. It may have died before this call, and
+            then `os.getppid` already tells of another.
     """
-    if sys.platform == "linux":
-        # The kernel does it in the same moment, even while a long call holds the interpreter.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    tie_to_parent(parent)
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+def tie_to_parent(parent: int) -> None:
+    """Do the same without a thread, by the kernel alone: in full on Linux only."""
+    if sys.platform == "linux":
+        # The kernel does it in the same moment, even while a long call holds the interpreter.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()

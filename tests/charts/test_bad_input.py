@@ -75,6 +75,13 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     "a volume given twice": (
         {"platform": {"extraVolumes": [SCRATCH, SCRATCH]}}, "given twice", "given twice",
     ),
+    "a capability with its prefix": (
+        {"platform": {"capabilities": ["cap_ipc_lock"]}},
+        "capabilities.0", "/platform/capabilities/0",
+    ),
+    "a capability given twice": (
+        {"platform": {"capabilities": ["IPC_LOCK", "IPC_LOCK"]}}, "given twice", "given twice",
+    ),
     "a folder outside the claim": (
         {"platform": {"storage": {"subPath": "a/../../b"}}}, "must not hold ..", "must not hold ..",
     ),

@@ -64,6 +64,7 @@ CHANGES: dict[str, tuple[Any, Values]] = {
         [{"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}],
         {},
     ),
+    "capabilities": (["IPC_LOCK"], {}),
     "labels": ({"team": "vision"}, {}),
     "annotations": ({"note": "mine"}, {}),
     "networkPolicy": (True, {}),

@@ -170,6 +170,18 @@ def test_a_pod_with_a_part_of_the_gpus_gets_that_part_of_a_node(
     }
 
 
+def test_only_workers_get_capabilities(values: Values, helm: Helm) -> None:
+    changed = load(deep_merge(values, {"platform": {"capabilities": ["IPC_LOCK"]}}))
+    manifests = render_run(helm, changed, "somewhere").manifests
+    adding = set()
+    for item in manifests:
+        labels = item["metadata"]["labels"]
+        if '"add": ["IPC_LOCK"]' in json.dumps(item).replace('\\"', '"'):
+            adding.add(labels.get("clusterfit.dev/stage", item["metadata"]["name"]))
+    assert adding == {"pretext", "extract", "cluster", "train"}
+    assert find_restrictions(manifests) == ["container pytorch adds capabilities"]
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

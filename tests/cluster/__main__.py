@@ -7,12 +7,17 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.cluster import lifecycle, programs
+from tests.cluster import lifecycle, preflight, programs
 from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
 from tests.cluster.paths import CHECKOUT, Cache, State
 
-TOOLS = {"helm3": programs.HELM_3, "helm4": programs.HELM_4, "kubectl": programs.KUBECTL}
+TOOLS = {
+    "helm3": programs.HELM_3,
+    "helm4": programs.HELM_4,
+    "kubeconform": programs.KUBECONFORM,
+    "kubectl": programs.KUBECTL,
+}
 
 
 def main() -> int:
@@ -22,9 +27,12 @@ def main() -> int:
     for reason in (signal.SIGINT, signal.SIGTERM):
         signal.signal(reason, signal.default_int_handler)
     args = build_parser().parse_args()
-    cache, state = Cache.from_environment(), State.from_environment()
     try:
         command = args.command
+        if command == "check":
+            preflight.check_machine()
+            return 0
+        cache, state = Cache.from_environment(), State.from_environment()
         if command == "up":
             up(cache, state, args)
         elif command == "down":
@@ -69,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--pretend-nodes", type=int, default=0, metavar="N", help="nodes of 8 GPUs on paper"
     )
     commands.add_parser("down", help="stop it and remove everything that it made")
+    commands.add_parser("check", help="say why this computer cannot run it, if it cannot")
     commands.add_parser("build", help="only fill the cache")
     commands.add_parser("env", help="print the variables to export")
     tool = commands.add_parser("tool", help="build a tool if need be and print its path")

@@ -104,12 +104,16 @@ class Namespace:
 
     def read(self, path: str, claim_name: str = STORAGE_CLAIM) -> str:
         """Read a file of a claim, through a pod, so that it works on any cluster."""
+        return self.run_on_claim(["cat", f"/claim/{path}"], claim_name)
+
+    def run_on_claim(self, command: Sequence[str], claim_name: str = STORAGE_CLAIM) -> str:
+        """Run a command in a pod that mounts a claim at /claim; return what it prints."""
         reader = f"reader-{claim_name}"
         if not self.kubectl("get", "pod", reader, "--ignore-not-found").strip():
             mounts = {"/claim": claim_name}
             self.kubectl.create(self.pod(reader, ["sleep", "infinity"], claims=mounts))
         self.wait_for_pod(reader, is_ready)
-        return self.kubectl("exec", reader, "--", "cat", f"/claim/{path}")
+        return self.kubectl("exec", reader, "--", *command)
 
     def save(self, folder: Path) -> None:
         """Keep what a person needs to understand a failure: objects, events, logs of all pods."""

@@ -71,6 +71,9 @@ TRAINING_OPERATOR = Program(
 )
 KUEUE = Program("kueue", "sigs.k8s.io/kueue", versions.KUEUE, "/cmd/kueue")
 KWOK = Program("kwok", "sigs.k8s.io/kwok", versions.KWOK, "/cmd/kwok")
+KUBECONFORM = Program(
+    "kubeconform", "github.com/yannh/kubeconform", versions.KUBECONFORM, "/cmd/kubeconform"
+)
 # Helm 3 takes the Kubernetes version that an offline render reports from the linker; Helm 4 from
 # its dependencies.
 HELM_3 = Program(
@@ -104,7 +107,7 @@ CORE = (
     TRAINING_OPERATOR,
     HELM_4,
 )
-ALL = (*CORE, HELM_3, KUEUE, KWOK)
+ALL = (*CORE, HELM_3, KUEUE, KWOK, KUBECONFORM)
 
 
 def build(cache: Cache, *wanted: Program) -> None:

@@ -84,7 +84,7 @@ def serve(volumes: Path, kubectl: Kubectl) -> None:
             for event in watch(kubectl, "persistentvolumeclaims"):
                 handle(event["type"], event["object"], volumes, kubectl)
             remove_orphans(volumes, kubectl)
-        except ClusterError as error:
+        except (ClusterError, OSError, ValueError) as error:  # also half a line of a dying server
             print(error, flush=True)
         time.sleep(0.5)  # the API server ended the watch, or is away
 
@@ -114,11 +114,7 @@ def handle(kind: str, claim: dict[str, Any], volumes: Path, kubectl: Kubectl) ->
     if kind == "DELETED":
         remove(volume, volumes, kubectl)
     elif claim["status"].get("phase") == "Pending" and not claim["spec"].get("volumeName"):
-        found = (
-            kubectl.get("storageclasses", storage_class_name, "--ignore-not-found")
-            if storage_class_name
-            else {}
-        )
+        found = find(kubectl, "storageclass", storage_class_name) if storage_class_name else {}
         if found.get("provisioner") == PROVISIONER:
             provide(volume, claim, found, volumes, kubectl)
 
@@ -182,9 +178,7 @@ def remove_orphans(volumes: Path, kubectl: Kubectl) -> None:
 
 def remove(volume: str, volumes: Path, kubectl: Kubectl) -> None:
     """Remove a volume and, if its class says so, what is in it."""
-    found = json.loads(
-        kubectl("get", "persistentvolume", volume, "--ignore-not-found", "--output=json") or "{}"
-    )
+    found = find(kubectl, "persistentvolume", volume)
     if not found or found["spec"]["persistentVolumeReclaimPolicy"] != "Delete":
         return
     kubectl("delete", "persistentvolume", volume, "--wait=false")
@@ -192,6 +186,13 @@ def remove(volume: str, volumes: Path, kubectl: Kubectl) -> None:
     if path.is_mount():
         run(["umount", path])
     shutil.rmtree(path, ignore_errors=True)
+
+
+def find(kubectl: Kubectl, kind: str, name: str) -> dict[str, Any]:
+    """Read an object; an empty one where it does not exist."""
+    said = kubectl("get", kind, name, "--ignore-not-found", "--output=json")
+    found: dict[str, Any] = json.loads(said or "{}")
+    return found
 
 
 def size_bytes(quantity: str) -> int:

@@ -14,6 +14,7 @@ KUEUE = "v0.10.0"
 KWOK = "v0.7.0"
 HELM3 = "v3.21.4"
 HELM4 = "v4.3.1"
+KUBECONFORM = "v0.7.0"
 
 # The suite of the base image: its Python is 3.11, the oldest that the project supports.
 DEBIAN_SUITE = "bookworm"

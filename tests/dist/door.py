@@ -39,8 +39,10 @@ class Ending:
         return "\n".join(self.lines)
 
     def faults(self) -> list[str]:
-        """Return each different explanation of the failure: what is told as an error, but for the
-        entry's closing remark about its attempt."""
+        """Return each different explanation of the failure.
+
+        That is what is told as an error, but for the entry's closing remark about its attempt.
+        """
         told = [
             fields["msg"]
             for fields in map(parse_line, self.lines)
@@ -184,7 +186,7 @@ class Bench:
             *("run", step, "-f", str(self._write_run_file()), f"--nproc-per-node={nproc}"),
             *(f"--data-root={self.data_root}", f"--storage-root={self.storage_root}", *options),
         ]
-        return Process([*_CLUSTERFIT, *command], environment)
+        return Process([*CLUSTERFIT, *command], environment)
 
     def execute(self, step: str, nproc: int = 1, *options: str, **environment: str) -> Ending:
         """Run `clusterfit run` to its end."""
@@ -196,9 +198,7 @@ class Bench:
         assert ending.code == 0, ending.text
         return ending
 
-    def start_worker(
-        self, stage: str, nproc: int, submission: str, **environment: str
-    ) -> Process:
+    def start_worker(self, stage: str, nproc: int, submission: str, **environment: str) -> Process:
         """Start the worker's entry as a pod does."""
         path = self.storage_root / f"{self.config['name']}.{stage}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,15 @@ class Bench:
     def artifacts(self, command: str) -> Ending:
         """Run `clusterfit artifacts ls` or `verify` on the run."""
         arguments = ["artifacts", command, self.run.name, f"--storage-root={self.storage_root}"]
-        return Process([*_CLUSTERFIT, *arguments], {}).wait()
+        return Process([*CLUSTERFIT, *arguments], {}).wait()
+
+    def plan(self, *options: str) -> dict[str, Any]:
+        """Return what `clusterfit plan` says of the run file."""
+        arguments = ["plan", str(self._write_run_file()), f"--data-root={self.data_root}"]
+        ending = Process([*CLUSTERFIT, *arguments, "--output=json", *options], {}).wait()
+        assert ending.code == 0, ending.text
+        planned: dict[str, Any] = json.loads(ending.text)
+        return planned
 
     def find_processes(self) -> list[int]:
         """Return the pids of everything that works on the storage root."""
@@ -227,7 +235,7 @@ class Bench:
         return path
 
 
-_CLUSTERFIT = [str(Path(sys.executable).with_name("clusterfit"))]
+CLUSTERFIT = [str(Path(sys.executable).with_name("clusterfit"))]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -247,6 +255,11 @@ def find_descendants(pid: int) -> list[int]:
         ring = [child for child, parent in parents.items() if parent in ring]
         found += ring
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs, and is not merely waited for by nobody."""
+    return _read_proc(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
 
 
 def list_files(folder: Path) -> dict[str, tuple[int, int, int]]:

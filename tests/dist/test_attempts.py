@@ -28,7 +28,9 @@ def test_a_permanent_code_of_one_rank_wins_and_each_log_holds_its_ranks_lines(
     fault = ending.explain(65)
     assert "more than data.maxUnreadableFraction (0.001)" in fault
     told = [fields for fields in map(parse_line, ending.lines) if fields]
-    speakers = {fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields}
+    speakers = {
+        fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields
+    }
     assert len(speakers) == 1
     logs = bench.run.root / "logs" / "extract" / "attempt-1"
     for rank in (0, 1):
@@ -42,8 +44,8 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
 ) -> None:
     bench = bench.changed({"device": "cuda"})
 
-    def attempt(submission: str = "first") -> Ending:
-        return bench.start_worker("pretext", 1, submission).wait()
+    def attempt() -> Ending:
+        return bench.start_worker("pretext", 1, "first").wait()
 
     assert NO_GPU in attempt().explain(203)
 
@@ -61,4 +63,5 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
     fault = attempt().explain(70)
     assert "3 attempts in a row made no progress" in fault
     assert "logs/pretext/attempt-4" in fault
-    assert NO_GPU in attempt("another submission").explain(203)
+    # Who submits once more, even the very same, has mended something: it is tried again.
+    assert NO_GPU in attempt().explain(203)

@@ -198,8 +198,14 @@ def _write_intruder(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("write", "word"),
-    [(_write_nan, "NaN"), (_write_foreign, "conv1.weight"), (_write_intruder, "pickle")],
-    ids=["NaN weights", "a checkpoint that matches nothing", "a pickle that executes code"],
+    [
+        pytest.param(_write_intruder, "pickle", id="a pickle that executes code"),
+        # Refused at the same place, each by a rule with a test of its own.
+        pytest.param(_write_nan, "NaN", id="NaN weights", marks=pytest.mark.campaign),
+        pytest.param(
+            _write_foreign, "conv1.weight", id="nothing matches", marks=pytest.mark.campaign
+        ),
+    ],
 )
 def test_weights_that_cannot_be_used_are_refused(bench: Bench, write: Any, word: str) -> None:
     bench.storage_root.mkdir()
@@ -213,7 +219,10 @@ def test_weights_that_cannot_be_used_are_refused(bench: Bench, write: Any, word:
 
 @pytest.mark.parametrize(
     ("key", "value", "suggestion"),
-    [("extract.model", "resnet5O", "resnet50"), ("extract.layer", "layer33", "layer3")],
+    [
+        ("extract.layer", "layer33", "layer3"),
+        pytest.param("extract.model", "resnet5O", "resnet50", marks=pytest.mark.campaign),
+    ],
 )
 def test_an_unknown_model_or_layer_is_refused_with_the_nearest(
     bench: Bench, key: str, value: str, suggestion: str
@@ -252,7 +261,9 @@ def test_only_a_truncated_part_is_extracted_again(clustered: Bench) -> None:
     (folder / part_name(2)).write_bytes(content[:-100])
     verified = clustered.artifacts("verify")
     assert verified.code == 65
-    assert f"{folder / part_name(2)}: {len(content) - 100} bytes, the manifest says" in verified.text
+    assert (
+        f"{folder / part_name(2)}: {len(content) - 100} bytes, the manifest says" in verified.text
+    )
 
     clustered.succeed("extract")
     after = list_files(folder)

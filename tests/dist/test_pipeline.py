@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.manifest import read_manifest
 from clusterfit.artifacts.parts import FeatureTable
+from clusterfit.logline import parse_line
 
 from .conftest import CONFIG, NUM_TRAIN, NUM_VAL
 from .door import Bench, list_files, read_json_lines
@@ -114,9 +115,13 @@ def test_evaluate_tells_the_accuracies_of_each_backbone(finished: Bench) -> None
         assert all(0 <= accuracy <= 1 for accuracy in [*row["linear"].values(), row["knn"]])
 
 
-def test_a_second_run_skips_every_stage_and_changes_no_file(finished: Bench) -> None:
+def test_a_second_run_skips_every_stage_changes_no_file_and_loads_no_torch(
+    finished: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('loaded')", encoding="utf-8")
     before = list_files(finished.run.root)
-    ending = finished.succeed("pipeline", 2)
+    ending = finished.execute("pipeline", 2, PYTHONPATH=str(tmp_path))
+    assert ending.code == 0, ending.text
     assert ending.text.count('msg="already finished"') == 5
     assert list_files(finished.run.root) == before
 
@@ -126,9 +131,7 @@ def test_artifacts_lists_and_verifies_what_was_made(finished: Bench) -> None:
     names = {line.split()[0] for line in listed.lines}
     assert listed.code == 0
     parts = {"extract/res5avg/train", "extract/res5avg/val"}
-    assert names == {
-        f"tiny/{name}" for name in {"pretext", "cluster", "train", "evaluate", *parts}
-    }
+    assert names == {f"tiny/{name}" for name in {"pretext", "cluster", "train", "evaluate", *parts}}
     verified = finished.artifacts("verify")
     assert verified.code == 0, verified.text
     assert "of 6 artifacts hold what their manifests say" in verified.text
@@ -140,6 +143,63 @@ def test_logs_keep_what_each_rank_said(finished: Bench) -> None:
         assert sorted(path.name for path in folder.iterdir()) == [
             "rank-00000.log", "rank-00001.log",
         ]  # fmt: skip
+
+
+def test_a_plan_says_beforehand_what_is_then_logged_and_written(finished: Bench) -> None:
+    nodes = {"gpus": 0, "nodesWithoutGpus": 1, "processesPerNode": 2}
+    planned = finished.changed({"platform": nodes}).plan()
+    assert planned["images"] == COUNTS
+    for stage in planned["stages"]:
+        name = stage["stage"]
+        log = (finished.run.root / f"logs/{name}/attempt-1/rank-00000.log").read_text("utf-8")
+        lines = [fields for fields in map(parse_line, log.splitlines()) if fields]
+        assert stage["pods"]["world_size"] == int(
+            next(line["world_size"] for line in lines if line["msg"] == "process group")
+        )
+        told = {line["name"]: line for line in lines if line["msg"] == "derived"}
+        assert bool(told) == (name in {"pretext", "train"})
+        work = {figure["name"]: figure for figure in stage["work"]}
+        for key, line in told.items():
+            assert line["because"] == work[key]["because"]
+            assert line["value"] == str(work[key]["value"] or 0) or key == "decay_steps"
+        for figure in stage["storage"]:
+            path = finished.run.root / figure["name"]
+            found = _measure(path)
+            if figure["name"].startswith("logs/") or path.name == "checkpoints":
+                assert found <= figure["value"]  # short epochs end without a checkpoint
+            elif path.suffix == ".safetensors":
+                assert found == pytest.approx(figure["value"], rel=0.02)
+    _check_arrays(finished, planned)
+
+
+def _measure(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder that need not be there."""
+    files = list_files(path) or list_files(path.parent)
+    return sum(size for name, (_, size, _) in files.items() if path.is_dir() or name == path.name)
+
+
+def _check_arrays(bench: Bench, planned: dict[str, Any]) -> None:
+    """Hold the numbers of arrays against the plan; manifests and headers are beside them."""
+    storage = {
+        figure["name"]: figure["value"]
+        for stage in planned["stages"]
+        for figure in stage["storage"]
+    }
+    work = {
+        figure["name"]: figure["value"] for stage in planned["stages"] for figure in stage["work"]
+    }
+    for partition, count in COUNTS.items():
+        folder = bench.run.features("res5avg", partition)
+        table = FeatureTable(folder)
+        assert table.feature_dim == work["feature_dim"]
+        assert len(list(folder.glob("part-*"))) == work[f"parts of {partition}"]
+        assert storage[f"extract/res5avg/{partition}"] == count * (table.feature_dim * 4 + 8)
+        arrays = (bench.run.assignments(partition), bench.run.distances_sq(partition))
+        assert storage[f"cluster/{partition}"] == sum(np.load(path).nbytes for path in arrays)
+    centroids = np.load(bench.run.centroids())
+    first = np.load(bench.run.centroids().with_name("initial_centroids.npy"))
+    assert storage["cluster/*.npy"] == centroids.nbytes + first.nbytes
+    assert centroids.shape == (work["num_clusters"], work["dim"])
 
 
 def test_nothing_is_left_running_or_half_written(finished: Bench) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster import lifecycle
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import Kubectl
@@ -30,6 +31,8 @@ from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import UnsuitableError
+from tests.e2e.digits import RUN, run_here, write_images
+from tests.e2e.product import Product
 
 FAILED = Path(__file__).with_name("failed")
 OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
@@ -93,6 +96,33 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Name
     own.delete()
 
 
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a few digits, which no test changes."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The digits run by `clusterfit run` on this computer: what every cluster must arrive at."""
+    return run_here("pipeline", images, tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture
+def user(namespace: Namespace, image: str, tmp_path: Path) -> Product:
+    """A user of a namespace whose claims are empty."""
+    return Product(namespace, tmp_path, image)
+
+
+@pytest.fixture
+def product(user: Product, images: Path) -> Product:
+    """A user of a namespace whose data claim holds the digits."""
+    user.put(images / RUN, f"data:{RUN}")
+    return user
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -100,7 +130,7 @@ def pytest_runtest_makereport(
     """When a test fails, save what its namespace and the cluster say, before they are gone."""
     report = yield
     own = item.funcargs.get("namespace") if isinstance(item, pytest.Function) else None
-    if report.failed and report.when == "call" and isinstance(own, Namespace):
+    if report.failed and report.when != "teardown" and isinstance(own, Namespace):
         folder = FAILED / re.sub(r"[^\w.-]+", "_", item.name)
         shutil.rmtree(folder, ignore_errors=True)
         own.save(folder)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
+from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.config.loading import load_run_file
+from clusterfit.worker.networks.backbone import build_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,6 +33,25 @@ def test_the_readme_run_file_loads(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(block)
         assert load_run_file([path]).run_file.name == yaml.safe_load(block)["name"]
+
+
+def test_the_readme_shows_how_to_load_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    [snippet] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    shown = yaml.safe_load(block)
+    model, num_clusters = shown["train"]["model"], shown["cluster"]["numClusters"]
+    built = build_model(model, num_clusters, seed=0, crop_pixels=224, path="train.model")
+    run = RunDirectory(tmp_path / "runs", shown["name"])
+    run.stage("train").mkdir(parents=True)
+    save_file(built.state_dict(), run.backbone("train"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    for key, value in built.state_dict().items():
+        assert torch.equal(names["model"].state_dict()[key], value)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
@@ -57,10 +81,10 @@ def test_the_readme_first_commands_work_as_typed(
     from clusterfit.cli import main
 
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     monkeypatch.chdir(tmp_path)
-    init, check, run, render, *_ = (shlex.split(command)[1:] for command in commands)
-    for arguments in (init, check, render):
+    init, check, run, render, plan, *_ = (shlex.split(command)[1:] for command in commands)
+    for arguments in (init, check, plan, render):
         with pytest.raises(SystemExit) as ending:
             main(arguments)
         assert ending.value.code in {None, 0}, capsys.readouterr().err

@@ -10,6 +10,7 @@ Usage: include "clusterfit.pod" (dict
   "resources" (dict)  Kubernetes' own resources
   "settings" (dict)   of a stage: node selector, tolerations, affinity, shm; or an empty dict
   "volumes" "claims"  all worker volumes; "config": only the ConfigMap
+  "capabilities" (list)  Linux capabilities; left out: none
   "account" ""        service account whose token is mounted; empty: no token
   "grace" 120)        seconds between SIGTERM and SIGKILL
 */}}
@@ -73,6 +74,9 @@ containers:
       readOnlyRootFilesystem: true
       capabilities:
         drop: [ALL]
+{{- with .capabilities }}
+        add: {{ toJson . }}
+{{- end }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: cache, mountPath: /cache}
@@ -164,5 +168,5 @@ spec:
 {{- end }}
   {{- include "clusterfit.pod" (dict "root" .root "container" "pytorch" "command" $command "env" $env
         "resources" (include "clusterfit.resources" $stage | fromJson) "settings" $stage.settings
-        "volumes" "claims" "account" "" "grace" 120) | nindent 2 }}
+        "volumes" "claims" "capabilities" $platform.capabilities "account" "" "grace" 120) | nindent 2 }}
 {{- end -}}

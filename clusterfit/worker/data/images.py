@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -12,7 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 
+from clusterfit.artifacts.outage import is_outage
+from clusterfit.errors import RetryableError
 from clusterfit.worker.cores import count_cores
+from clusterfit.worker.data.png import PNG_MAGIC, decode_png
 from clusterfit.worker.data.views import View
 from clusterfit.worker.randomness import derive_seed, seeded
 
@@ -33,10 +37,19 @@ def read_image(path: Path) -> torch.Tensor:
     frame.
 
     Raises:
-        OSError, RuntimeError, ValueError: when it cannot be decoded to its end.
+        OSError: when the file cannot be read.
+        RuntimeError, ValueError: when it cannot be decoded to its end.
     """
+    # Read here, because torchvision maps the file: where storage fails, that kills the process.
+    content = bytearray(path.read_bytes())
+    if not content:
+        raise ValueError("an empty file")
+    if content.startswith(PNG_MAGIC):
+        return decode_png(io.BytesIO(content))
     image: torch.Tensor = decode_image(
-        path.as_posix(), ImageReadMode.RGB, apply_exif_orientation=True
+        torch.frombuffer(content, dtype=torch.uint8),
+        ImageReadMode.RGB,
+        apply_exif_orientation=True,
     )
     if image.dim() == 4:
         image = image[0]
@@ -56,6 +69,8 @@ class Example:
     sample_index: int
     unreadable: dict[int, str]
     """Sample index -> why, of this image or of those that it stands in for."""
+    outage: str = ""
+    """What the file system said instead of reading; no image is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +83,12 @@ class Batch:
     """(n,) int64."""
     unreadable: dict[int, str]
     """Sample index -> why, for what is left out."""
+    outage: str = ""
+    """What the file system said; the batch is of no use then."""
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; DataLoader calls it."""
-        return Batch(self.images.pin_memory(), self.sample_indices, self.unreadable)
+        return replace(self, images=self.images.pin_memory())
 
 
 class ImageSet(Dataset[Any]):
@@ -102,9 +119,12 @@ class ImageSet(Dataset[Any]):
         unreadable: dict[int, str] = {}
         for offset in range(self._max_tries):
             sample_index = (wanted + offset) % len(self._paths)
+            path = self._data_root / self._paths[sample_index]
             try:
-                image = read_image(self._data_root / self._paths[sample_index])
+                image = read_image(path)
             except (OSError, RuntimeError, ValueError) as error:
+                if isinstance(error, OSError) and is_outage(error):
+                    return Example(None, wanted, {}, f"{path}: {error.strerror}")
                 unreadable[sample_index] = _explain(error)
                 continue
             with seeded(derive_seed("view", self._seed, epoch, sample_index)):
@@ -114,6 +134,8 @@ class ImageSet(Dataset[Any]):
 
 def _explain(error: Exception) -> str:
     """Return the first line of an error, without where in torchvision's source it arose."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     line = (str(error).strip().splitlines() or [""])[0]
     return _SOURCE_POSITION.sub("", line) or type(error).__name__
 
@@ -130,15 +152,24 @@ class KeyBatches(Protocol):
 
 def build_loader(
     images: ImageSet, batches: KeyBatches, loaders_per_rank: int, device: torch.device
-) -> DataLoader[Batch]:
-    """Return a loader that yields one `Batch` for each batch of keys, in order."""
-    return DataLoader(
+) -> Iterator[Batch]:
+    """Yield one `Batch` for each batch of keys, in order.
+
+    Raises:
+        RetryableError: when the file system fails. A loader's process only passes on what it was
+            told, because what it raises reaches this one as a traceback.
+    """
+    loader = DataLoader(
         images,
         batch_sampler=batches,
         num_workers=min(loaders_per_rank, count_cores()),
         collate_fn=collate,
         pin_memory=device.type == "cuda",
     )
+    for batch in loader:
+        if batch.outage:
+            raise RetryableError(f"{batch.outage}; the storage of the images is not available")
+        yield batch
 
 
 def collate(examples: list[Example]) -> Batch:
@@ -147,11 +178,13 @@ def collate(examples: list[Example]) -> Batch:
     unreadable: dict[int, str] = {}
     for example in examples:
         unreadable |= example.unreadable
+    outage = next((example.outage for example in examples if example.outage), "")
     if not readable:
         nothing = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-        return Batch(nothing, torch.empty(0, dtype=torch.int64), unreadable)
+        return Batch(nothing, torch.empty(0, dtype=torch.int64), unreadable, outage)
     return Batch(
         torch.stack([image for image, _ in readable]),
         torch.tensor([sample_index for _, sample_index in readable]),
         unreadable,
+        outage,
     )

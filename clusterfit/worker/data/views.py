@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from clusterfit.config.tree import CenterView, Pretext, Train
+from clusterfit.config.tree import CenterView, Heads, Pretext, Train
 
 _MAX_ASPECT: Final = 8
 """A 1 x 10000 image scaled to a short side of 256 would take 2 GB: longer ones are cut first."""
@@ -59,11 +59,21 @@ def build_train_view(recipe: Train) -> View:
     brightness, contrast, saturation, hue = recipe.color_jitter
     jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
     return _compose(
-        v2.RandomResizedCrop(
-            recipe.crop_pixels, scale=(recipe.crop_min_scale, 1.0), antialias=True
-        ),
-        *([v2.RandomHorizontalFlip()] if recipe.horizontal_flip else []),
+        *_crop_at_random(recipe, recipe.crop_pixels),
         *([jitter] if any(recipe.color_jitter) else []),
+    )
+
+
+def build_heads_view(recipe: Heads, crop_pixels: int) -> View:
+    """Random resized crop and flip: what linear heads are trained on."""
+    return _compose(*_crop_at_random(recipe, crop_pixels))
+
+
+def build_squashed_view(recipe: CenterView) -> View:
+    """Scale the short side, then both to the square: nothing is cut off, VISSL's view for SVMs."""
+    side = recipe.crop_pixels
+    return _compose(
+        v2.Resize(recipe.resize_pixels, antialias=True), v2.Resize((side, side), antialias=True)
     )
 
 
@@ -103,6 +113,11 @@ class Normalizer:
 def choose_memory_format(channels_last: bool) -> torch.memory_format:
     """Return torch's name of a memory order."""
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _crop_at_random(recipe: Train | Heads, crop_pixels: int) -> list[torch.nn.Module]:
+    crop = v2.RandomResizedCrop(crop_pixels, scale=(recipe.crop_min_scale, 1.0), antialias=True)
+    return [crop, *([v2.RandomHorizontalFlip()] if recipe.horizontal_flip else [])]
 
 
 def _compose(*transforms: torch.nn.Module) -> View:

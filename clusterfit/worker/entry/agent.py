@@ -1,64 +1,54 @@
-"""torchrun, in process: its agent starts the ranks, and every rank's exit code is looked at."""
+"""torchrun, in process: its agent keeps the ranks together, and every rank's exit code counts."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import socket
-import sys
-from typing import Final
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Final
 
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.elastic.agent.server.api import (
+    RunResult,
+    SimpleElasticAgent,
+    WorkerGroup,
+    WorkerSpec,
+    WorkerState,
+)
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine_exit_codes
-from clusterfit.worker.cores import count_cores
 from clusterfit.worker.entry.gang import Place
+from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.log import Log
 
 GRACE_SECONDS: Final = 105
 """Given to ranks between SIGTERM and SIGKILL: the pod's 120 s less what the entry itself needs."""
 
 _RENDEZVOUS_SECONDS: Final = 900
+_MONITOR_SECONDS: Final = 0.1
 
-_AGENT_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""Those for which torchrun's agent installs handlers, and leaves them behind."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run_agent(place: Place, command: list[str], log: Log) -> int:
-    """Run the command once for each local rank and return the gang's exit code.
+def run_agent(
+    place: Place, ranks: Ranks, stage: str, writer_token: str, attempt: int, log: Log
+) -> int:
+    """Run the stage on this node's ranks and return the gang's exit code.
 
     Permanent codes of any rank win over what their peers died of; see
     `clusterfit.errors.combine_exit_codes`.
     """
     # The agent logs a table of its own for each failure; ours is one line, told by the caller.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // place.nproc_per_node)))
-    if place.num_nodes == 1 and sys.platform == "linux":
-        # A host name that resolves to nothing, or to another interface, must not matter here.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # Idle threads of one pool (faiss', torch's) must not spin on the cores that the other needs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    config = LaunchConfig(
-        min_nodes=place.num_nodes,
-        max_nodes=place.num_nodes,
-        nproc_per_node=place.nproc_per_node,
-        run_id=place.submission,
-        rdzv_backend="static",
-        rdzv_endpoint=f"{place.master_addr}:{place.master_port or _find_free_port()}",
-        rdzv_configs={"rank": place.node_rank, "timeout": _RENDEZVOUS_SECONDS},
-        max_restarts=0,
-        monitor_interval=0.1,
-        shutdown_timeout=GRACE_SECONDS,
-    )
-    executable, *arguments = command
-    handlers = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
+    agent = _Agent(place, ranks, stage, writer_token, attempt)
+    handlers = {number: signal.signal(number, agent.note_signal) for number in _SIGNALS}
     try:
-        elastic_launch(config, executable)(*arguments)
-    except ChildFailedError as error:
-        return combine_exit_codes([failure.exitcode for failure in error.failures.values()])
+        agent.run()
+        agent.check_signal()
     except SignalException as error:
         log.info("stopped", signal=error.sigval.name)
         return TERMINATED_EXIT_CODE
@@ -66,13 +56,121 @@ def run_agent(place: Place, command: list[str], log: Log) -> int:
         log.error(f"rendezvous failed: {error}".splitlines()[0], exit_code=RETRYABLE_EXIT_CODE)
         return RETRYABLE_EXIT_CODE
     finally:
-        for number, handler in handlers.items():  # the agent's would raise from now on, anywhere
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    return 0
+    return combine_exit_codes([code for code in ranks.poll() if code is not None])
 
 
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class _Agent(SimpleElasticAgent):
+    """torchrun's agent over ranks that are forked.
+
+    torchrun's own would start a new interpreter for each rank, or report one failed fork of many.
+    """
+
+    def __init__(
+        self, place: Place, ranks: Ranks, stage: str, writer_token: str, attempt: int
+    ) -> None:
+        rendezvous, self._port_holder = build_rendezvous(place)
+        spec = WorkerSpec(
+            role="rank",
+            local_world_size=place.nproc_per_node,
+            rdzv_handler=rendezvous,
+            entrypoint="clusterfit.worker.rank",
+            max_restarts=0,
+            monitor_interval=_MONITOR_SECONDS,
+        )
+        super().__init__(spec, shutdown_timeout=GRACE_SECONDS)
+        self._ranks = ranks
+        self._stage = stage
+        self._writer_token = writer_token
+        self._attempt = attempt
+        self._signal: signal.Signals | None = None
+
+    def note_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Keep a signal until it is safe to act on it."""
+        self._signal = signal.Signals(number)
+
+    def check_signal(self) -> None:
+        """Raise SignalException, which the agent expects, where a signal has come."""
+        if self._signal is not None:
+            raise SignalException(f"got {self._signal.name}", self._signal)
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        while not self._ranks.wait_until_warm():
+            self.check_signal()
+        self.check_signal()
+        environments = _build_environments(worker_group)
+        self._ranks.start(self._stage, self._writer_token, self._attempt, environments)
+        return {worker.local_rank: worker.local_rank for worker in worker_group.workers}
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        del worker_group
+        self.check_signal()
+        codes = self._ranks.poll()
+        if any(codes):
+            return RunResult(WorkerState.FAILED)
+        if None in codes:
+            return RunResult(WorkerState.HEALTHY)
+        return RunResult(WorkerState.SUCCEEDED, return_values=dict.fromkeys(self._global_ranks()))
+
+    def _global_ranks(self) -> list[int]:
+        return [worker.global_rank for worker in self._worker_group.workers]
+
+    def _stop_workers(self, worker_group: WorkerGroup) -> None:
+        del worker_group
+        self._shutdown()
+
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
+        self._ranks.stop(death_sig, timeout)
+
+
+def build_rendezvous(place: Place) -> tuple[StaticTCPRendezvous, TCPStore | None]:
+    """Return torchrun's static rendezvous, and what keeps its port where nobody has named one.
+
+    A free port that is only looked for may be taken by the time it is used. So a store binds one,
+    and the rendezvous, whose store may share a port with others of its process, joins it there.
+    """
+    port_holder = None
+    if not place.master_port:
+        port_holder = TCPStore(
+            place.master_addr,
+            0,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=_RENDEZVOUS_SECONDS),
+            multi_tenant=True,
+        )
+    rendezvous = StaticTCPRendezvous(
+        place.master_addr,
+        port_holder.port if port_holder else place.master_port,
+        rank=place.node_rank,
+        world_size=place.num_nodes,
+        run_id=place.submission,
+        timeout=_RENDEZVOUS_SECONDS,
+    )
+    return rendezvous, port_holder
+
+
+def _build_environments(worker_group: WorkerGroup) -> list[dict[str, str]]:
+    """Return what torchrun tells each rank about its place."""
+    spec = worker_group.spec
+    return [
+        {
+            "RANK": str(worker.global_rank),
+            "LOCAL_RANK": str(worker.local_rank),
+            "WORLD_SIZE": str(worker.world_size),
+            "LOCAL_WORLD_SIZE": str(spec.local_world_size),
+            "GROUP_RANK": str(worker_group.group_rank),
+            "GROUP_WORLD_SIZE": str(worker_group.group_world_size),
+            "MASTER_ADDR": str(worker_group.master_addr),
+            "MASTER_PORT": str(worker_group.master_port),
+            "TORCHELASTIC_RUN_ID": spec.rdzv_handler.get_run_id(),
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_MAX_RESTARTS": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": str(spec.rdzv_handler.use_agent_store),
+            "TORCH_NCCL_ASYNC_ERROR_HANDLING": os.environ.get(
+                "TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"
+            ),
+        }
+        for worker in worker_group.workers
+    ]

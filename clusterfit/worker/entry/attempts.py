@@ -53,6 +53,15 @@ def record_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard
     write_json(run.attempts_file(stage), asdict(attempt), guard)
 
 
+def end_submission(run: RunDirectory, stage: str, guard: Guard) -> None:
+    """Count from zero again once `plan_attempt` has refused.
+
+    Whoever submits once more, even the very same, has mended something.
+    """
+    last = Attempt(**read_json(run.attempts_file(stage)))
+    record_attempt(run, stage, replace(last, stalled=0), guard)
+
+
 def forgive_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
     """Take back that a try stalled, whether it was recorded by then or not: SIGTERM ended it."""
     record_attempt(run, stage, replace(attempt, stalled=attempt.stalled - 1), guard)

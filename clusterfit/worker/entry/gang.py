@@ -13,11 +13,13 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from clusterfit.errors import TERMINATED_EXIT_CODE, ConfigError, RetryableError
 from clusterfit.worker.log import Log
@@ -25,7 +27,10 @@ from clusterfit.worker.log import Log
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
 
+_T = TypeVar("_T")
+
 _POLL_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.1
 _MEET_SECONDS: Final = 900.0
 _PART_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 10.0
@@ -71,8 +76,13 @@ def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -
         raise ConfigError(
             f"PET_NODE_RANK: got {place.node_rank}, want 0..{place.num_nodes - 1} (PET_NNODES)"
         )
-    if num_nodes > 1 and not (place.master_port and environment.get("PET_RDZV_ID")):
-        raise ConfigError("PET_MASTER_PORT and PET_RDZV_ID: needed with PET_NNODES > 1")
+    needed = ("PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_RDZV_ID")
+    missing = [name for name in needed if environment.get(name, "") in {"", "0"}]
+    if num_nodes > 1 and missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: not set, but PET_NNODES is {num_nodes}; every node needs node "
+            "0's address and port, and one id for all"
+        )
     return place
 
 
@@ -131,12 +141,11 @@ class Gang:
             RetryableError: when node 0 does not come, or this rank's place is still taken.
         """
         try:
-            store = _open_store(place, is_host=False)
-            gang = cls(place, store, log)
-            gang.writer_token = store.get("writer").decode()
-            gang.attempt_number = int(store.get("attempt"))
+            store, token, attempt = _call_interruptibly(lambda: _meet(place, log))
         except RuntimeError as error:
             raise RetryableError(f"node 0 was not there: {error}".splitlines()[0]) from error
+        gang = cls(place, store, log)
+        gang.writer_token, gang.attempt_number = token, attempt
         with gang._watched():
             yield gang
 
@@ -154,7 +163,7 @@ class Gang:
             while self._place.node_rank == 0 and self._store.add("done", 0) < self._place.num_nodes:
                 if time.monotonic() > deadline:
                     break
-                time.sleep(0.1)
+                time.sleep(_PAUSE_SECONDS)
         except RuntimeError:
             pass  # node 0 has left before: its ranks passed the last barrier, so did ours
         return code
@@ -170,9 +179,28 @@ class Gang:
         watcher = threading.Thread(target=self._watch, args=(self._store,), daemon=True)
         watcher.start()
         try:
+            self._wait_for_all(self._store)
             yield
         finally:
             self._parted.set()
+
+    def _wait_for_all(self, store: TCPStore) -> None:
+        """Wait until every entry is there: torchrun's own waiting is deaf to SIGTERM.
+
+        Raises:
+            RetryableError: when one does not come, or node 0 goes.
+        """
+        num_nodes = self._place.num_nodes
+        deadline = time.monotonic() + _MEET_SECONDS
+        try:
+            if store.add("met", 1) < num_nodes:
+                self._log.info("waiting for all nodes", nodes=num_nodes)
+            while (num_met := store.add("met", 0)) < num_nodes:
+                if time.monotonic() > deadline:
+                    raise RetryableError(f"only {num_met} of {num_nodes} nodes came")
+                time.sleep(_PAUSE_SECONDS)
+        except RuntimeError as error:
+            raise RetryableError(f"node 0 is gone: {error}".splitlines()[0]) from error
 
     def _watch(self, store: TCPStore) -> None:
         while not self._parted.wait(_POLL_SECONDS):
@@ -198,6 +226,34 @@ class Gang:
         if not self._parted.wait(_KILL_SECONDS):
             for pid in _find_children():
                 os.kill(pid, signal.SIGKILL)
+
+
+def _meet(place: Place, log: Log) -> tuple[TCPStore, str, int]:
+    """Connect to node 0's store and return it with what node 0 tells."""
+    import torch.distributed  # noqa: F401 - takes seconds; what follows is waiting alone
+
+    log.info("waiting for node 0", address=place.master_addr)
+    store = _open_store(place, is_host=False)
+    return store, store.get("writer").decode(), int(store.get("attempt"))
+
+
+def _call_interruptibly(work: Callable[[], _T]) -> _T:
+    """Call what blocks in C++ in a thread, so that SIGTERM ends the waiting in Python at once.
+
+    A signal's handler runs in the main thread and between two of its own instructions only.
+    """
+    ended: SimpleQueue[Future[_T]] = SimpleQueue()
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where it was called
+            future.set_exception(error)
+        ended.put(future)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ended.get().result()
 
 
 def _open_store(place: Place, is_host: bool) -> TCPStore:

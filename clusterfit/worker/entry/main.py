@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
@@ -22,11 +22,20 @@ from clusterfit.errors import (
     RETRYABLE_EXIT_CODE,
     TERMINATED_EXIT_CODE,
     ClusterfitError,
+    ConfigError,
+    NoProgressError,
 )
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
-from clusterfit.worker.entry.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
+from clusterfit.worker.entry.attempts import (
+    Attempt,
+    end_submission,
+    forgive_attempt,
+    plan_attempt,
+    record_attempt,
+)
 from clusterfit.worker.entry.gang import Gang, Place, read_place
 from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
+from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.entry.samples import fix_samples
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
@@ -35,7 +44,7 @@ from clusterfit.worker.versions import read_versions
 
 
 def main() -> int:
-    """Run this node's share of a stage and return the exit code of the pod."""
+    """Run this node's share of one stage, or here of several, and return the exit code."""
     signal.signal(signal.SIGTERM, _exit_terminated)  # PID 1 has no default handler
     parser = build_parser("clusterfit.worker")
     parser.add_argument(
@@ -44,11 +53,21 @@ def main() -> int:
     options = parser.parse_args()
     if options.stop_with_parent:
         die_with_parent(options.stop_with_parent)
-    log = Log(options.stage, rank=None)
+    log = Log(options.stages[0], rank=None)
     try:
-        assignment = read_assignment(options)
-        place = read_place(os.environ, assignment.config.device)
-        return _run_stage(assignment, place, log)
+        first = read_assignment(options)
+        place = read_place(os.environ, first.config.device)
+        if len(options.stages) > 1 and place.num_nodes > 1:
+            raise ConfigError(
+                f"got the stages {', '.join(options.stages)}: with PET_NNODES > 1 each stage is a "
+                "worker of its own"
+            )
+        with Ranks(first, options.stages, place) as ranks:
+            for stage in options.stages:
+                log = Log(stage, rank=None)
+                log.info("started")
+                if code := _run_stage(replace(first, stage=stage), place, ranks, log):
+                    return code
     except ClusterfitError as error:
         for fault in error.faults:
             log.error(fault, exit_code=error.exit_code)
@@ -57,16 +76,18 @@ def main() -> int:
         traceback.print_exc()
         log.error(describe(error), exit_code=RETRYABLE_EXIT_CODE)
         return RETRYABLE_EXIT_CODE
+    return 0
 
 
-def _run_stage(assignment: Assignment, place: Place, log: Log) -> int:
+def _run_stage(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
     if place.node_rank == 0:
-        return _lead(assignment, place, log)
+        return _lead(assignment, place, ranks, log)
     if _is_known_finished(assignment, place):
         log.info("already finished")
         return 0
+    ranks.warm_up()
     with Gang.join(place, log) as gang:
-        code = _run_ranks(assignment, place, gang.writer_token, gang.attempt_number, log)
+        code = _run_ranks(assignment, place, ranks, gang, log)
         return gang.leave(code)
 
 
@@ -84,7 +105,7 @@ def _is_known_finished(assignment: Assignment, place: Place) -> bool:
         return False
 
 
-def _lead(assignment: Assignment, place: Place, log: Log) -> int:
+def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
     """Do what is done once for all nodes, then run this node's ranks."""
     run, stage = assignment.run, assignment.stage
     writer = claim(run, stage, place.submission)
@@ -98,12 +119,16 @@ def _lead(assignment: Assignment, place: Place, log: Log) -> int:
             log.info("already finished", folder=run.stage(stage))
             return 0
         _write_run_file(assignment, writer)
-        attempt = plan_attempt(run, stage, place.submission)
+        try:
+            attempt = plan_attempt(run, stage, place.submission)
+        except NoProgressError:
+            end_submission(run, stage, writer.check)
+            raise
+        ranks.warm_up()
         try:
             record_attempt(run, stage, attempt, writer.check)
             with Gang.host(place, writer.token, attempt.number, log) as gang:
-                code = _run_ranks(assignment, place, writer.token, attempt.number, log)
-                code = gang.leave(code)
+                code = gang.leave(_run_ranks(assignment, place, ranks, gang, log))
         except SystemExit:  # SIGTERM where no rank can be told: before they start, or after
             code = TERMINATED_EXIT_CODE
         if code == TERMINATED_EXIT_CODE:
@@ -115,25 +140,12 @@ def _lead(assignment: Assignment, place: Place, log: Log) -> int:
         writer.release()
 
 
-def _run_ranks(
-    assignment: Assignment, place: Place, writer_token: str, attempt_number: int, log: Log
-) -> int:
-    """Start this node's ranks under torchrun's agent and return their common exit code."""
-    from clusterfit.worker.entry.agent import (
-        run_agent,  # torch: paid only where there is work to do
-    )
+def _run_ranks(assignment: Assignment, place: Place, ranks: Ranks, gang: Gang, log: Log) -> int:
+    """Run this node's ranks under torchrun's agent and return their common exit code."""
+    # torch: paid only where there is work to do, and while the nursery imports it too
+    from clusterfit.worker.entry.agent import run_agent
 
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "clusterfit.worker.rank",
-        *assignment.command(),
-        f"--writer={writer_token}",
-        f"--attempt={attempt_number}",
-        f"--parent={os.getpid()}",
-    ]
-    return run_agent(place, command, log)
+    return run_agent(place, ranks, assignment.stage, gang.writer_token, gang.attempt_number, log)
 
 
 def _write_run_file(assignment: Assignment, writer: Writer) -> None:

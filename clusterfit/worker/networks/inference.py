@@ -13,41 +13,39 @@ from clusterfit.errors import InvalidDataError
 from clusterfit.interop.weights import load_backbone_weights
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
-from clusterfit.worker.data.views import Normalizer, build_center_view, choose_memory_format
+from clusterfit.worker.data.views import (
+    Normalizer,
+    View,
+    build_center_view,
+    choose_memory_format,
+)
 from clusterfit.worker.networks.backbone import Extractor, Pooling, build_model
 
 _ANY_NUM_CLASSES = 2
 """A head nobody asks: backbones are loaded without theirs."""
 
 
-class FrozenBackbone:
-    """One network's layer, applied to any images of the data set in any order."""
+class FrozenNetwork:
+    """What turns an image into a row of features, applied to any images in any order."""
 
     def __init__(
-        self,
-        context: Context,
-        recipe: CenterView,
-        model: nn.Module,
-        layer: str,
-        pooling: Pooling,
-        path: str,
+        self, context: Context, recipe: CenterView, extractor: nn.Module, view: View, path: str
     ) -> None:
-        """Cut the network after a layer and move it to the device.
+        """Move the extractor to the device.
 
         Args:
             context: the stage's.
-            recipe: how images are brought to the network, and its arithmetic.
-            model: with its weights loaded.
-            layer: where to cut.
-            pooling: over spatial or token axes.
-            path: what the run file calls the layer, for errors.
+            recipe: its batches and memory order.
+            extractor: (n, 3, s, s) normalised images -> (n, D) float32.
+            view: how images are brought to its size; nothing random.
+            path: what the run file calls it, for errors.
         """
         self._context = context
         self._recipe = recipe
+        self._view = view
         self._where = path
         data, device = context.config.data, context.env.device
         memory_format = choose_memory_format(recipe.channels_last)
-        extractor = Extractor(model, layer, pooling, recipe.precision, recipe.fold_batch_norm, path)
         self._extractor = extractor.to(device).to(memory_format=memory_format)
         self._normalize = Normalizer(data.mean, data.std, device, memory_format)
 
@@ -62,7 +60,7 @@ class FrozenBackbone:
         images = ImageSet(
             self._context.assignment.data_root,
             paths,
-            build_center_view(self._recipe),
+            self._view,
             seed=0,  # nothing is random
             substitute=False,
         )
@@ -83,6 +81,32 @@ class FrozenBackbone:
                     "or set precision: fp32"
                 )
             yield batch, features
+
+
+class FrozenBackbone(FrozenNetwork):
+    """One layer of a network, on the center view."""
+
+    def __init__(
+        self,
+        context: Context,
+        recipe: CenterView,
+        model: nn.Module,
+        layer: str,
+        pooling: Pooling,
+        path: str,
+    ) -> None:
+        """Cut the network after a layer.
+
+        Args:
+            context: the stage's.
+            recipe: how images are brought to the network, and its arithmetic.
+            model: with its weights loaded.
+            layer: where to cut.
+            pooling: over spatial or token axes.
+            path: what the run file calls the layer, for errors.
+        """
+        extractor = Extractor(model, layer, pooling, recipe.precision, recipe.fold_batch_norm, path)
+        super().__init__(context, recipe, extractor, build_center_view(recipe), path)
 
 
 def load_model(

@@ -1,11 +1,11 @@
-"""Evaluate: linear probes and nearest neighbours for several frozen backbones, side by side."""
+"""Evaluate: how good several frozen backbones are, side by side, by the protocols asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.files import write_json
@@ -14,11 +14,13 @@ from clusterfit.artifacts.manifest import write_manifest
 from clusterfit.config.tree import EvaluatedBackbone, Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
-from clusterfit.worker.identity import list_targets, require_backbone
+from clusterfit.worker.identity import identify_heads, list_targets, require_backbone
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
-from clusterfit.worker.probes.probe import LabelledFeatures, probe_linear, vote_neighbors
-from clusterfit.worker.randomness import permute
+from clusterfit.worker.probes.multi_label import check_positives, judge_svm
+from clusterfit.worker.probes.one_layer import judge_knn, judge_linear
+from clusterfit.worker.probes.shares import extract_share
+from clusterfit.worker.probes.trained_heads import judge_heads
 from clusterfit.worker.versions import read_versions
 
 
@@ -28,24 +30,10 @@ def run(context: Context) -> None:
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     train = read_samples(context.run.data(TRAIN))
     val = read_samples(context.run.data(VAL))
-    num_classes = _count_classes(train, val)
-    num_images = (len(train.paths) + len(val.paths)) * len(config.evaluate.backbones)
-    progress = ProgressReporter(log, num_images, "images") if env.is_main_rank else None
+    num_classes = _count_classes(context, train, val)
     rows = []
-    for number, backbone in enumerate(config.evaluate.backbones):
-        frozen, model = _load(context, backbone, f"evaluate.backbones.{number}")
-        features = {
-            partition: _extract(context, frozen, samples, progress)
-            for partition, samples in ((TRAIN, train), (VAL, val))
-        }
-        accuracies = _judge(context, features[TRAIN], features[VAL], train, num_classes)
-        row = {
-            "label": backbone.label,
-            "model": model,
-            "layer": backbone.layer,
-            "feature_dim": features[TRAIN].features.shape[1],
-            **accuracies,
-        }
+    for number in range(len(config.evaluate.backbones)):
+        row = _Judgement(context, number, folder, train, val, num_classes).run()
         rows.append(row)
         if env.is_main_rank:
             log.info("result", **{key: _flatten(value) for key, value in row.items()})
@@ -64,93 +52,121 @@ def run(context: Context) -> None:
     env.barrier()
 
 
-def _count_classes(train: Samples, val: Samples) -> int:
+class _Judgement:
+    """One backbone under each protocol."""
+
+    def __init__(
+        self,
+        context: Context,
+        number: int,
+        folder: Path,
+        train: Samples,
+        val: Samples,
+        num_classes: int,
+    ) -> None:
+        self._context = context
+        self._number = number
+        self._backbone: EvaluatedBackbone = context.config.evaluate.backbones[number]
+        self._folder = folder
+        self._train = train
+        self._val = val
+        self._num_classes = num_classes
+
+    def run(self) -> dict[str, Any]:
+        """Return the backbone's row: what it is, and each protocol's findings."""
+        name = _find_model(self._context, self._backbone)
+        row: dict[str, Any] = {"label": self._backbone.label, "model": name}
+        protocols = self._context.config.evaluate.protocols
+        if {"linear", "knn"} & set(protocols):
+            row |= self._judge_one_layer(name)
+        if "heads" in protocols:
+            env = self._context.env
+            row["heads"] = judge_heads(
+                self._context,
+                self._load(name),
+                self._folder / "heads" / str(self._number),
+                identify_heads(self._context.assignment, self._number, env.world_size),
+                self._train,
+                self._val,
+                self._num_classes,
+            )
+        if "svm" in protocols:
+            row["svm"] = judge_svm(
+                self._context, self._load(name), self._train, self._val, self._report_images()
+            )
+        return row
+
+    def _judge_one_layer(self, name: str) -> dict[str, Any]:
+        context, config = self._context, self._context.config.evaluate
+        where = f"evaluate.backbones.{self._number}.layer"
+        layer = self._backbone.layer
+        frozen = FrozenBackbone(context, config, self._load(name), layer, "avg", where)
+        progress = self._report_images()
+        train, val = (
+            extract_share(context, frozen, samples, progress)
+            for samples in (self._train, self._val)
+        )
+        row: dict[str, Any] = {"layer": layer, "feature_dim": train.features.shape[1]}
+        if "linear" in config.protocols:
+            row["linear"] = judge_linear(context, train, val, self._train, self._num_classes)
+        if "knn" in config.protocols:
+            row["knn"] = judge_knn(context, train, val, self._num_classes)
+        return row
+
+    def _load(self, name: str) -> nn.Module:
+        """Return the network with its weights."""
+        context, backbone = self._context, self._backbone
+        weights_file: Path | None = None
+        if backbone.source == "run":
+            run = context.run.sibling(backbone.run) if backbone.run else context.run
+            weights_file = run.backbone(backbone.stage)
+        elif backbone.source == "path":
+            weights_file = context.run.storage_root / backbone.path
+        weights = Weights(source="path", path="model")  # any file: only how keys are read counts
+        where = f"evaluate.backbones.{self._number}.model"
+        return load_model(name, weights_file, weights, context, context.config.evaluate, where)
+
+    def _report_images(self) -> ProgressReporter | None:
+        num_images = len(self._train.paths) + len(self._val.paths)
+        is_main_rank = self._context.env.is_main_rank
+        return ProgressReporter(self._context.log, num_images, "images") if is_main_rank else None
+
+
+def _find_model(context: Context, backbone: EvaluatedBackbone) -> str:
+    if backbone.source == "run":
+        return str(require_backbone(context.assignment, backbone).results["model"])
+    return backbone.model
+
+
+def _count_classes(context: Context, train: Samples, val: Samples) -> int:
+    """Return the number of classes, and refuse labels that the protocols cannot use."""
     if train.labels is None or val.labels is None:
         raise InvalidDataError(
             "evaluate needs labels for train and val: put the images into one folder per class, or "
             "give data.trainLabels and data.valLabels with format: filelist"
         )
-    return int(max(train.labels.max(), val.labels.max())) + 1
-
-
-def _load(context: Context, backbone: EvaluatedBackbone, path: str) -> tuple[FrozenBackbone, str]:
-    """Return the backbone, frozen, and its model's name."""
-    recipe = context.config.evaluate
-    weights_file: Path | None = None
-    name = backbone.model
-    if backbone.source == "run":
-        name = str(require_backbone(context.assignment, backbone).results["model"])
-        run = context.run.sibling(backbone.run) if backbone.run else context.run
-        weights_file = run.backbone(backbone.stage)
-    elif backbone.source == "path":
-        weights_file = context.run.storage_root / backbone.path
-    weights = Weights(source="path", path="model")  # any file: only how its keys are read counts
-    model = load_model(name, weights_file, weights, context, recipe, f"{path}.model")
-    frozen = FrozenBackbone(context, recipe, model, backbone.layer, "avg", f"{path}.layer")
-    return frozen, name
-
-
-def _extract(
-    context: Context, frozen: FrozenBackbone, samples: Samples, progress: ProgressReporter | None
-) -> LabelledFeatures:
-    """Return this rank's share of a partition's features; unreadable images are left out."""
-    env = context.env
-    num_samples = len(samples.paths)
-    share = range(
-        num_samples * env.rank // env.world_size, num_samples * (env.rank + 1) // env.world_size
-    )
-    assert samples.labels is not None, "checked before"
-    chunks, indices = [], []
-    for batch, features in frozen.extract(samples.paths, share):
-        env.stop.check()
-        if progress is not None:  # this rank's pace is everybody's, more or less
-            progress.step(len(batch.images) * env.world_size)
-        if len(features):
-            chunks.append(features)
-            indices.append(batch.sample_indices)
-    # A share may be empty: its rank still knows how wide the others' rows are.
-    feature_dim = env.find_maximum(chunks[0].shape[1] if chunks else 0)
-    if not feature_dim:
-        raise InvalidDataError(f"evaluate: none of {num_samples} images can be read")
-    chunks.append(torch.empty(0, feature_dim, device=env.device))
-    sample_indices = torch.cat([*indices, torch.empty(0, dtype=torch.int64)])
-    labels = torch.from_numpy(samples.labels)[sample_indices].to(env.device)
-    return LabelledFeatures(torch.cat(chunks).clone(), labels, sample_indices)
-
-
-def _judge(
-    context: Context,
-    train: LabelledFeatures,
-    val: LabelledFeatures,
-    samples: Samples,
-    num_classes: int,
-) -> dict[str, Any]:
-    """Return accuracies: `linear` by number of labels (`all`, or n per class), and `knn`."""
-    recipe, env = context.config.evaluate, context.env
-    linear = {"all": probe_linear(train, val, num_classes, recipe.l2_penalty, env)}
-    for labels_per_class in recipe.labels_per_class:
-        chosen = _choose_labelled(samples, labels_per_class, context.config.seed)
-        is_chosen = torch.isin(train.sample_indices, chosen).to(env.device)
-        few = LabelledFeatures(
-            train.features[is_chosen],
-            train.labels[is_chosen],
-            train.sample_indices[is_chosen.cpu()],
+    protocols = context.config.evaluate.protocols
+    if "svm" in protocols:
+        check_positives(train, context.config.evaluate.svm.folds)
+    if train.labels.ndim == val.labels.ndim == 1:
+        return int(max(train.labels.max(), val.labels.max())) + 1
+    if others := [protocol for protocol in protocols if protocol != "svm"]:
+        raise InvalidDataError(
+            f"evaluate.protocols: {', '.join(others)} needs one label per image, but the labels "
+            f"are {train.labels.shape} and {val.labels.shape}; ask for svm alone"
         )
-        linear[str(labels_per_class)] = probe_linear(few, val, num_classes, recipe.l2_penalty, env)
-    knn = vote_neighbors(train, val, num_classes, recipe.neighbors, recipe.temperature, env)
-    return {"linear": linear, "knn": knn}
-
-
-def _choose_labelled(samples: Samples, labels_per_class: int, seed: int) -> torch.Tensor:
-    """Return the sample indices of n images of each class, drawn by the seed."""
-    assert samples.labels is not None, "checked before"
-    labels = torch.from_numpy(samples.labels)
-    order = permute(len(labels), "labelled", seed)
-    chosen = [order[labels[order] == label][:labels_per_class] for label in labels.unique()]
-    return torch.cat(chosen)
+    if train.labels.shape[1:] != val.labels.shape[1:]:
+        raise InvalidDataError(
+            f"data.valLabels: {val.labels.shape}, want as many classes as data.trainLabels, which "
+            f"is {train.labels.shape}"
+        )
+    return int(train.labels.shape[1])
 
 
 def _flatten(value: Any) -> Any:
+    """Return a finding as one field of a log line."""
     if isinstance(value, dict):
-        return " ".join(f"{key}:{number:.4f}" for key, number in value.items())
+        return " ".join(
+            f"{key}:{_flatten(item)}" for key, item in value.items() if not isinstance(item, list)
+        )
     return float(f"{value:.4f}") if isinstance(value, float) else value

@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     config, env = context.config, context.env
     recipe = config.pretext
     samples = read_samples(context.run.data(TRAIN))
-    [(_, identity)] = list_targets(context.assignment, env.world_size)
+    [(folder, identity)] = list_targets(context.assignment, env.world_size)
     memory_format = choose_memory_format(recipe.channels_last)
     normalize = Normalizer(config.data.mean, config.data.std, env.device, memory_format)
 
@@ -43,11 +43,15 @@ def run(context: Context) -> None:
         context,
         Training(
             recipe=recipe,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+            crop_pixels=recipe.crop_pixels,
+            folder=folder,
             identity=identity,
+            facts={"model": recipe.model, "num_classes": NUM_ROTATIONS},
             model=build_model(
                 recipe.model, NUM_ROTATIONS, config.seed, recipe.crop_pixels, "pretext.model"
             ),
-            num_classes=NUM_ROTATIONS,
             images=ImageSet(
                 context.assignment.data_root,
                 samples.paths,

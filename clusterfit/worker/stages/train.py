@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from clusterfit.artifacts.dataset import Samples, read_samples
-from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.layout import TRAIN, VAL
-from clusterfit.artifacts.manifest import Manifest
-from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
-from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.images import Batch, ImageSet
 from clusterfit.worker.data.views import (
     Normalizer,
     build_crop_view,
     build_train_view,
     choose_memory_format,
 )
-from clusterfit.worker.identity import list_partitions, list_targets, require_manifest
+from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.networks.backbone import build_model
+from clusterfit.worker.stages.clusters import read_clusters
+from clusterfit.worker.training.held_out import sum_over_images
 from clusterfit.worker.training.loop import Training, fit
 
 
@@ -29,17 +27,13 @@ def run(context: Context) -> None:
     """Train on every image that has a cluster."""
     config, env = context.config, context.env
     recipe = config.train
-    clusters = require_manifest(context.assignment, "cluster", context.run.stage("cluster"))
-    num_clusters = clusters.results["num_clusters"]
-    [(_, identity)] = list_targets(context.assignment, env.world_size)
+    [(folder, identity)] = list_targets(context.assignment, env.world_size)
     samples = {
         partition: read_samples(context.run.data(partition))
         for partition in list_partitions(config)
     }
-    assignments = {
-        partition: _read_assignments(context, clusters, partition, samples[partition])
-        for partition in samples
-    }
+    clusters = read_clusters(context, samples)
+    num_clusters, assignments = clusters.num_clusters, clusters.assignments
     normalize = Normalizer(
         config.data.mean, config.data.std, env.device, choose_memory_format(recipe.channels_last)
     )
@@ -53,7 +47,12 @@ def run(context: Context) -> None:
         context,
         Training(
             recipe=recipe,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+            crop_pixels=recipe.crop_pixels,
+            folder=folder,
             identity=identity,
+            facts={"model": recipe.model, "num_classes": num_clusters},
             model=build_model(
                 recipe.model,
                 num_clusters,
@@ -61,7 +60,6 @@ def run(context: Context) -> None:
                 recipe.crop_pixels,
                 "train.model",
             ),
-            num_classes=num_clusters,
             images=ImageSet(
                 context.assignment.data_root,
                 samples[TRAIN].paths,
@@ -74,24 +72,6 @@ def run(context: Context) -> None:
             evaluate=held_out.evaluate,
         ),
     )
-
-
-def _read_assignments(
-    context: Context, clusters: Manifest, partition: str, samples: Samples
-) -> torch.Tensor:
-    """Return (N,) int64 assignments that belong to these images."""
-    path = context.run.assignments(partition)
-    assignments = np.array(read_array(path))
-    clustered = clusters.results["partitions"].get(partition, {}).get("data_fingerprint")
-    if clustered != samples.fingerprint or len(assignments) != len(samples.paths):
-        raise InvalidDataError(
-            f"{path}: the {len(assignments)} assignments belong to other images than the "
-            f"{len(samples.paths)} of data.{partition}; run cluster on this run's own features"
-        )
-    num_clusters = clusters.results["num_clusters"]
-    if assignments.min() < -1 or assignments.max() >= num_clusters:
-        raise InvalidDataError(f"{path}: want clusters 0..{num_clusters - 1}, or -1 for none")
-    return torch.from_numpy(assignments)
 
 
 class _HeldOut:
@@ -117,8 +97,7 @@ class _HeldOut:
         recipe = context.config.train
         for buffer in network.buffers():  # running statistics: each rank's are its own till now
             dist.broadcast(buffer, src=0)
-        assigned = torch.nonzero(self._assignments >= 0).flatten()
-        share = assigned[env.rank :: env.world_size].tolist()
+        assignments = self._assignments
         images = ImageSet(
             context.assignment.data_root,
             self._samples.paths,
@@ -126,22 +105,19 @@ class _HeldOut:
             seed=0,  # nothing is random
             substitute=False,
         )
-        size = recipe.batch_size_per_rank
-        batches: list[list[Key]] = [
-            [(0, index) for index in share[start : start + size]]
-            for start in range(0, len(share), size)
-        ]
-        counts = torch.zeros(2, dtype=torch.float64)  # correct, images
         network.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(env.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
-        ):
-            loaders = context.config.data.loaders_per_rank
-            for batch in build_loader(images, batches, loaders, env.device):
-                if len(batch.sample_indices):
-                    predicted = network(self._normalize(batch.images)).argmax(1).cpu()
-                    hits = predicted == self._assignments[batch.sample_indices]
-                    counts += torch.tensor([hits.sum(), len(hits)], dtype=torch.float64)
-        correct, num_images = env.sum_tensor(counts).tolist()
+
+        def count_hits(batch: Batch) -> torch.Tensor:
+            """Return (correct, images)."""
+            with torch.autocast(
+                env.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+            ):
+                predicted = network(self._normalize(batch.images)).argmax(1).cpu()
+            hits = predicted == assignments[batch.sample_indices]
+            return torch.tensor([hits.sum(), len(hits)])
+
+        assigned = torch.nonzero(assignments >= 0).flatten()
+        correct, num_images = sum_over_images(
+            context, images, assigned, recipe.batch_size_per_rank, 2, count_hits
+        )
         return {"held_out_accuracy": correct / max(num_images, 1)}

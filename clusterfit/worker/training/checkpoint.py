@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.manifest import Identity, check_identity
 from clusterfit.worker.log import Log
 
+_KEYS = {"identity", "step", "state"}
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
@@ -74,8 +76,12 @@ class Checkpoints:
         )
 
     def _read(self, path: Path) -> dict[str, Any] | None:
+        """Return what a checkpoint holds, None where a single bit of it is not what was written."""
         try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch.load looks at no checksum
+                    return None
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 - torch.load has no error of its own for a damaged file
+        except Exception:  # noqa: BLE001 - a damaged file ends in anything
             return None
-        return content if isinstance(content, dict) and "identity" in content else None
+        return content if isinstance(content, dict) and content.keys() == _KEYS else None

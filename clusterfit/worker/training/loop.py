@@ -1,4 +1,4 @@
-"""The training loop that pretext and train share: exact resume, checkpoints, metrics.
+"""The loop of every training, be it a network or heads on one: exact resume, checkpoints, metrics.
 
 A step is a function of (weights, momentum, seed, step): order and augmentation come from the seed,
 and everything that DDP decides by itself is decided before any state is loaded. So a training that
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import torch
 from safetensors.torch import save
@@ -20,14 +21,14 @@ from torch import nn
 from clusterfit.artifacts.files import write_file
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.config.schedule import Schedule
-from clusterfit.config.tree import Pretext, Train
+from clusterfit.config.tree import Optimization
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.randomness import derive_seed, permute
 from clusterfit.worker.training.checkpoint import Checkpoints
-from clusterfit.worker.training.stepping import Stepper
+from clusterfit.worker.training.stepping import Inputs, Stepper
 from clusterfit.worker.versions import read_versions
 
 EPOCH_CHECKPOINT_SECONDS: Final = 30.0
@@ -44,23 +45,31 @@ class Training:
 
     Attributes:
         recipe: how.
+        precision: of forward and backward.
+        channels_last: whether images and convolutions are kept so.
+        crop_pixels: side of the images.
+        folder: where the artifact comes to stand.
         identity: of the artifact that comes out.
+        facts: what its manifest says of the network, beside the training's results.
         model: on the CPU, with its initial weights.
-        num_classes: size of its head.
         images: the data set, with the recipe's random view.
         sample_indices: (N,) int64, the samples that are trained on.
-        prepare: batch -> normalised images (n, 3, s, s) and int64 targets (n,) on the device;
-            target -1 counts nothing.
+        prepare: batch -> what the network is given, and int64 targets (n,), on the device; target
+            -1 counts nothing.
         evaluate: network -> more metrics of an epoch, the same on every rank.
     """
 
-    recipe: Pretext | Train
+    recipe: Optimization
+    precision: Literal["bf16", "fp32"]
+    channels_last: bool
+    crop_pixels: int
+    folder: Path
     identity: Identity
+    facts: Mapping[str, Any]
     model: nn.Module
-    num_classes: int
     images: ImageSet
     sample_indices: torch.Tensor
-    prepare: Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]
+    prepare: Callable[[Batch], tuple[Inputs, torch.Tensor]]
     evaluate: Callable[[nn.Module], dict[str, float]]
 
 
@@ -88,8 +97,7 @@ class _Trainer:
         self._context = context
         self._training = training
         self._recipe = training.recipe
-        self._stage = training.identity.stage
-        self._folder = context.run.stage(self._stage)
+        self._folder = training.folder
         self._schedule = Schedule.plan(
             training.recipe, len(training.sample_indices), context.env.world_size
         )
@@ -97,7 +105,14 @@ class _Trainer:
             for name, reason in self._schedule.reasons().items():
                 value = getattr(self._schedule, name)
                 context.log.info("derived", name=name, value=value, because=reason)
-        self._stepper = Stepper(training.model, training.recipe, context.env.device)
+        self._stepper = Stepper(
+            training.model,
+            training.recipe,
+            training.precision,
+            training.channels_last,
+            context.env.device,
+        )
+        self._stepper.settle(*training.prepare(self._build_blank_batch()))
         self._checkpoints = Checkpoints(
             self._folder / "checkpoints",
             training.identity,
@@ -108,6 +123,12 @@ class _Trainer:
         self._metrics: list[dict[str, Any]] = []
         self._epoch = _EpochSums(context.env.device)
         self._last_checkpoint = time.monotonic()
+
+    def _build_blank_batch(self) -> Batch:
+        """Return black images of the size that the training has."""
+        size, side = self._recipe.batch_size_per_rank, self._training.crop_pixels
+        images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
+        return Batch(images, self._training.sample_indices[:size], {})
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of this training, if there is one."""
@@ -145,9 +166,9 @@ class _Trainer:
             self._check_batch(batch)
             # Dropout and the like: the same on a resumed run, another on each rank.
             torch.manual_seed(derive_seed("step", seed, self._done, env.rank))
-            images, targets = self._training.prepare(batch)
+            inputs, targets = self._training.prepare(batch)
             rate = schedule.learning_rate(self._done)
-            self._epoch.add(self._stepper.step(images, targets, rate), schedule.global_batch_size)
+            self._epoch.add(self._stepper.step(inputs, targets, rate), schedule.global_batch_size)
             self._done += 1
             is_epoch_end = self._done % schedule.steps_per_epoch == 0
             if is_epoch_end:
@@ -165,9 +186,8 @@ class _Trainer:
         }
         write_file(self._folder / "model.safetensors", save(weights), context.guard)
         results = {
-            "model": self._recipe.model,
-            "num_classes": training.num_classes,
-            "crop_pixels": self._recipe.crop_pixels,
+            **training.facts,
+            "crop_pixels": training.crop_pixels,
             "num_samples": len(training.sample_indices),
             "global_batch_size": self._schedule.global_batch_size,
             "final": self._metrics[-1],
@@ -200,8 +220,8 @@ class _Trainer:
         loss, correct, num_images = env.sum_tensor(self._epoch.sums).tolist()
         if not loss < float("inf"):
             raise InvalidDataError(
-                f"{self._stage}: the loss is not finite in epoch {epoch}; a lower "
-                f"{self._stage}.baseLr may help (its peak is now {self._schedule.peak_lr:g})"
+                f"{self._recipe.section}: the loss is not finite in epoch {epoch}; a lower baseLr "
+                f"may help (its peak is now {self._schedule.peak_lr:g})"
             )
         metrics = {
             "epoch": epoch,

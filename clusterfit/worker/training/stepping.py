@@ -5,18 +5,21 @@ n: images of a batch on this rank.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from clusterfit.config.tree import Recipe
+from clusterfit.config.tree import Optimization
 from clusterfit.worker.data.views import choose_memory_format
 
 _WARM_UP_STEPS: Final = 2
 """DDP rebuilds its buckets on the forward after the first backward."""
+
+Inputs = torch.Tensor | list[torch.Tensor]
+"""What a network is given: (n, 3, s, s) images, or several layers' outputs for them."""
 
 
 class Stepper:
@@ -27,12 +30,18 @@ class Stepper:
         optimizer: SGD over it.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
-        """Move the network to the device and let DDP settle."""
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Optimization,
+        precision: Literal["bf16", "fp32"],
+        channels_last: bool,
+        device: torch.device,
+    ) -> None:
+        """Move the network to the device; `settle` comes before the first step."""
         self._device = device
-        self._precision = recipe.precision
-        self._memory_format = choose_memory_format(recipe.channels_last)
-        self.model = model.to(device).to(memory_format=self._memory_format)
+        self._precision = precision
+        self.model = model.to(device).to(memory_format=choose_memory_format(channels_last))
         self.optimizer = torch.optim.SGD(
             group_parameters(self.model, recipe.weight_decay),
             lr=recipe.base_lr,
@@ -43,15 +52,12 @@ class Stepper:
         self._network = DistributedDataParallel(
             self.model, device_ids=[device.index] if device.type == "cuda" else None
         )
-        self._settle(recipe)
 
-    def step(
-        self, images: torch.Tensor, targets: torch.Tensor, learning_rate: float
-    ) -> torch.Tensor:
+    def step(self, inputs: Inputs, targets: torch.Tensor, learning_rate: float) -> torch.Tensor:
         """Take one step and return this rank's (3,) sums of loss, correct predictions, images.
 
         Args:
-            images: (n, 3, s, s) float32, normalised, on the device.
+            inputs: of n images, on the device.
             targets: (n,) int64; -1 counts nothing.
             learning_rate: of this step.
         """
@@ -59,10 +65,11 @@ class Stepper:
             group["lr"] = learning_rate
         self._network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        logits, loss = self._backward(images, targets)
+        logits, loss = self._backward(inputs, targets)
         self.optimizer.step()
         num_images = torch.tensor(float(len(targets)), dtype=torch.float64, device=self._device)
-        correct = (logits.detach().argmax(1) == targets).sum().double()
+        hits = logits.detach().argmax(2) == targets[:, None]  # (n, heads)
+        correct = hits.double().mean(1).sum()
         return torch.stack([loss.detach().double() * num_images, correct, num_images])
 
     def load(self, state: dict[str, Any]) -> None:
@@ -74,7 +81,7 @@ class Stepper:
         """Return all that a later step depends on, beside the seed and the step's number."""
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def _settle(self, recipe: Recipe) -> None:
+    def settle(self, inputs: Inputs, targets: torch.Tensor) -> None:
         """Let DDP rebuild its buckets before any state that counts is loaded.
 
         After its first backward DDP rebuilds them in the order in which gradients came, and with
@@ -82,24 +89,26 @@ class Stepper:
         with steps that leave no trace. (With two ranks a sum has but one order.)
         """
         initial = {key: value.clone() for key, value in self.model.state_dict().items()}
-        side = recipe.crop_pixels
-        images = torch.zeros(recipe.batch_size_per_rank, 3, side, side, device=self._device)
-        images = images.contiguous(memory_format=self._memory_format)
-        targets = torch.zeros(recipe.batch_size_per_rank, dtype=torch.int64, device=self._device)
         self._network.train()
         for _ in range(_WARM_UP_STEPS):
-            self._backward(images, targets)
+            self._backward(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.load_state_dict(initial)
 
-    def _backward(
-        self, images: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (n, num_classes) logits and the mean loss, with gradients accumulated."""
+    def _backward(self, inputs: Inputs, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (n, heads, classes) logits and the loss, with gradients accumulated.
+
+        The loss is the mean over images, summed over heads where the network has several.
+        """
         is_bf16 = self._precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
-            logits = self._network(images)
-        loss = functional.cross_entropy(logits.float(), targets, ignore_index=-1)
+            logits = self._network(inputs)
+        if logits.dim() == 2:
+            logits = logits[:, None]
+        heads = logits.float().unbind(1)
+        loss = torch.stack(
+            [functional.cross_entropy(head, targets, ignore_index=-1) for head in heads]
+        ).sum()
         loss.backward()
         return logits, loss
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
-from clusterfit.artifacts.files import write_array
+from clusterfit.artifacts.files import write_array, write_json
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 SAMPLES = Samples(("t/a/1.png", "t/a/2.png", "t/b/1.png"), np.array([0, 0, 1]), ("a", "b"))
@@ -82,6 +82,13 @@ def test_edited_samples_and_labels_are_refused(tmp_path: Path) -> None:
         "gone": lambda: (tmp_path / "samples.txt").unlink(),
         "relabelled": lambda: write_array(tmp_path / "labels.npy", np.array([0, 1, 1])),
         "no labels": lambda: (tmp_path / "labels.npy").unlink(),
+        "wide labels": lambda: write_array(tmp_path / "labels.npy", np.array([[0, 0, 1]])),
+        "other labels": lambda: write_array(tmp_path / "labels.npy", np.array([0.0, 0.0, 1.0])),
+        "no names": lambda: edit(tmp_path / "dataset.json", '"class_names": [', '"x": ['),
+        "numbers for names": lambda: write_json(
+            tmp_path / "dataset.json",
+            {"class_names": 3, "labelled": True, "fingerprint": SAMPLES.fingerprint},
+        ),
         "no record": lambda: (tmp_path / "dataset.json").write_text("{}"),
     }
     for name, make_edit in edits.items():

@@ -114,6 +114,34 @@ def test_a_part_that_is_damaged_at_its_recorded_size_is_refused_when_read(
         FeatureTable(folder)
 
 
+@pytest.mark.parametrize("indices", [[-1, 0], [999, 1000]])
+def test_rows_of_images_that_the_partition_does_not_have_are_refused(
+    write_partition: WritePartition, indices: list[int]
+) -> None:
+    folder = write_partition([np.ones((2, DIM), np.float32)], [np.array(indices)])
+    with pytest.raises(InvalidDataError, match="parts overlap or are out of order"):
+        FeatureTable(folder)
+
+
+def test_a_part_of_another_width_is_refused(write_partition: WritePartition) -> None:
+    wide, narrow = np.ones((1, DIM), np.float32), np.ones((1, DIM - 1), np.float32)
+    folder = write_partition([wide, narrow], [np.array([0]), np.array([1])])
+    with pytest.raises(InvalidDataError, match=r"part-00001\.safetensors: damaged"):
+        FeatureTable(folder)
+
+
+@pytest.mark.parametrize("count", [None, -1, 1.5, True, "3"])
+def test_a_manifest_without_the_counts_of_features_is_refused(
+    write_partition: WritePartition, count: object
+) -> None:
+    path = write_partition(*make_parts([4])) / "manifest.json"
+    content = json.loads(path.read_text())
+    content["results"]["num_samples"] = count
+    path.write_text(json.dumps(content))
+    with pytest.raises(InvalidDataError, match=r"results\.num_samples is .*, want a count"):
+        FeatureTable(path.parent)
+
+
 def test_a_header_says_what_is_in_a_part_without_reading_it(tmp_path: Path) -> None:
     path = tmp_path / part_name(0)
     excluded = {7: "truncated", 9: 'a "quoted" reason\nin two lines'}
@@ -173,6 +201,15 @@ def with_header(header: object) -> bytes:
             {"features": np.ones((1, 1)), "sample_indices": np.zeros(1, np.int64)},
             metadata={"clusterfit": '{"fingerprint": "f", "excluded": []}'},
         ),
+        save(
+            {"features": np.ones((1, 1), np.int16), "sample_indices": np.zeros(1, np.int64)},
+            metadata={"clusterfit": '{"fingerprint": "f", "excluded": {}}'},
+        ),
+        save(
+            {"features": np.ones((1, 1), np.float16), "sample_indices": np.zeros(1, np.uint64)},
+            metadata={"clusterfit": '{"fingerprint": "f", "excluded": {}}'},
+        ),
+        with_header({"features": {"data_offsets": [0]}, "sample_indices": {"data_offsets": [0]}}),
         save(
             {"features": np.ones(1), "sample_indices": np.zeros(1, np.int64)},
             metadata={"clusterfit": '{"fingerprint": "f", "excluded": {}}'},

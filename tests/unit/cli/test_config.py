@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from clusterfit.config.schema import build_schema, walk_leaves
+from clusterfit.config.tree import Evaluate
 
 from .conftest import RunCommand
 
@@ -27,7 +28,8 @@ def test_show_says_where_each_value_comes_from(run_command: RunCommand) -> None:
     options = ("-f", "run.yaml", "-f", "over.yaml", "--set", "cluster.pcaDim=7")
     lines = run_command("config", "show", *options, "--origin").out.splitlines()
     origins = {line.split(":")[0].strip(): line.split(" # ")[1] for line in lines if " # " in line}
-    assert len([line for line in lines if " # " in line]) == len(list(walk_leaves()))
+    items = sum(len(layer.dump()) for layer in Evaluate().layers)  # each key of a list's maps
+    assert len([line for line in lines if " # " in line]) == len(list(walk_leaves())) + items
     assert origins["numClusters"] == "run.yaml:4"
     assert origins["seed"] == "over.yaml:1"
     assert origins["pcaDim"] == "--set"

@@ -11,6 +11,7 @@ from .conftest import WriteFile
 
 HEAD = "formatVersion: 1\nname: rotnet\n"
 NAME = "1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"
+MODEL = "a torchvision classification model or resnet8_small"
 YES_NO = "(y, yes, on, n, no and off are true and false without)"
 
 # Line 3 of the file, after HEAD: the line of fault, without its place.
@@ -38,11 +39,19 @@ MISTAKES = {
     "cluster.numClusters?",
     "extract: {loaders_per_rank: 3}": "extract.loaders_per_rank: unknown key here, did you mean "
     "data.loadersPerRank?",
-    "baseLr: 3": "baseLr: unknown key here, did you mean pretext.baseLr or train.baseLr?",
+    "baseLr: 3": "baseLr: unknown key here, did you mean pretext.baseLr or train.baseLr or "
+    "evaluate.heads.baseLr?",
     "train: {momentum: 1}": "train.momentum: got 1, want a number >= 0 and < 1",
-    "train: {model: no}": "train.model: got false, want text that is not empty; put quotes around "
-    f"it {YES_NO}",
-    "train: {model: 3}": "train.model: got 3, want text that is not empty; put quotes around it",
+    "train: {model: no}": f"train.model: got false, want {MODEL}",
+    "train: {model: 3}": f"train.model: got 3, want {MODEL}",
+    "train: {model: resnet5}": f"train.model: got resnet5, want {MODEL}; did you mean resnet50 or "
+    "resnet152 or resnet34?",
+    "extract: {model: vit_b16}": f"extract.model: got vit_b16, want {MODEL}; did you mean vit_b_16 "
+    "or vit_l_16 or vit_h_14?",
+    "extract: {layer: no}": "extract.layer: got false, want text that is not empty; put quotes "
+    f"around it {YES_NO}",
+    "extract: {layer: 3}": "extract.layer: got 3, want text that is not empty; put quotes around "
+    "it",
     "train: {lrMilestones: 3}": "train.lrMilestones: got 3, want a list, each a number > 0; put "
     "brackets around it: [3]",
     "train: {lrMilestones: [3, x]}": 'train.lrMilestones[1]: got "x", want a number > 0',
@@ -52,7 +61,17 @@ MISTAKES = {
     "data: {format: folders}": 'data.format: got "folders", want one of folder, filelist; did you '
     "mean folder?",
     "data: {train: /images}": 'data.train: got "/images", want a path below its root, so without '
-    "`/` in front",
+    "`/` in front and without `..`",
+    "data: {train: a/../../b}": 'data.train: got "a/../../b", want a path below its root, so '
+    "without `/` in front and without `..`",
+    "data: {mean: [0.1, ~, 0.3]}": "data.mean[1]: got nothing (null), want a value; leave it out "
+    "to keep the default",
+    "evaluate: {backbones: [{label: a, from: run, stage: train, run: ../b}]}": "evaluate."
+    'backbones[0].run: got "../b", want another run\'s name, or nothing',
+    'cluster: {"num\\nClusters": 3}': 'cluster."num\\nClusters": unknown key, did you mean '
+    "numClusters?",
+    f'cluster: {{numClusters: "{"7" * 5000}"}}': f'cluster.numClusters: got "{"7" * 56}..., want '
+    "an integer >= 1",
     "data: {mean: [1, 2]}": "data.mean: got [1, 2], want a list of 3, each a number",
     "data: {maxUnreadableFraction: 2}": "data.maxUnreadableFraction: got 2, want a number >= 0 and "
     "<= 1",
@@ -73,10 +92,19 @@ MISTAKES = {
     "want text of 1 to 60 characters",
     "evaluate: {backbones: [{label: a, from: run}]}": "evaluate.backbones[0].stage: missing, want "
     "it given with from: run",
-    "evaluate: {backbones: [{label: a, from: random, model: b, path: c}]}": "evaluate.backbones[0]"
-    ".path: has no effect with from: random; leave it out",
+    "evaluate: {backbones: [{label: a, from: random, model: vgg11, path: c}]}": "evaluate."
+    "backbones[0].path: has no effect with from: random; leave it out",
     "evaluate: {backbones: [{label: a, from: run, stag: train}]}": "evaluate.backbones[0].stag: "
     "unknown key, did you mean stage?",
+    "evaluate: {backbones: [{label: a, from: random, model: b}]}": "evaluate.backbones[0].model: "
+    f"got b, want {MODEL}",
+    "evaluate: {protocols: [svm, svm]}": "evaluate.protocols: got svm, svm, want each only once",
+    "evaluate: {protocols: [knm]}": 'evaluate.protocols[0]: got "knm", want one of linear, knn, '
+    "heads, svm; did you mean knn?",
+    "evaluate: {layers: [{layer: res4, kernel: 4, padding: 3}]}": "evaluate.layers[0].padding: got "
+    "3, want at most half of kernel (4)",
+    "evaluate: {heads: {epochs: 20}}": "evaluate.heads.lrMilestones: got [8.0, 16.0, 24.0], want "
+    "all below epochs (20); give milestones of your own, or schedule: cosine",
     "seed: -1": "seed: got -1, want an integer >= 0 and <= 2147483647",
     "seed:": "seed: got nothing (null), want a value; leave it out to keep the default",
 }

@@ -77,6 +77,18 @@ def test_numbers_are_helms_too() -> None:
             'a="\\ud83d"',
             "a: got '\\ud83d', want whole characters: half of a surrogate pair is none (--set)",
         ),
+        (
+            'a={"\\ud83d": 1}',
+            "a: got '\\ud83d', want whole characters: half of a surrogate pair is none (--set)",
+        ),
+        (
+            "a\nb=1",
+            "--set 'a\\nb=1': want KEY=JSON with dots between keys, "
+            "like --set cluster.numClusters=100",
+        ),
+        ("a=x\ny", "a: 'x\\ny' is not JSON; text needs quotes of its own: --set 'a=\"x\\ny\"'"),
+        ("a=" + "7" * 5000, "a: got inf, want a finite number (--set)"),
+        ("a." * 3000 + "a=1", "a." * 3000 + "a: nested deeper than 50 levels (--set)"),
         ("a=" + "[" * 60 + "]" * 60, "a: nested deeper than 50 levels (--set)"),
         ("a=" + "[" * 100_000, "a: nested too deeply (--set)"),
     ],

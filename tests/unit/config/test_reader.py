@@ -124,6 +124,8 @@ REFUSED = {
     "(run.yaml:1)",
     "x: &x {b: 1}\na: {b: 2, <<: *x}\n": "a.b: given, and again by a later `<<`; write `<<` before "
     "it (run.yaml:2)",
+    '"\\ud83d": 1\n': "a key: got '\\ud83d', want whole characters: half of a surrogate pair is "
+    "none (run.yaml:1)",
     "a: {<<: 3}\n": "a: `<<` takes a map or a list of maps (run.yaml:1)",
     "a: *q\n": "a: *q names no anchor above it (run.yaml:1)",
     "a: &x [*x]\n": "a[0]: *x would contain itself (run.yaml:1)",
@@ -157,6 +159,13 @@ def test_refused_in_one_line(text: str) -> None:
 
 def test_all_faults_of_a_document_are_named_at_once() -> None:
     assert len(_faults("a: ~\nb: .nan\nc: 1\nc: 2\nd: !x y\n")) == 4
+
+
+def test_a_list_with_a_faulty_item_is_left_out_so_that_no_item_moves_up() -> None:
+    node, faults = read_yaml("a: [x, ~, y]\nb: 1\n", "run.yaml")
+    assert [fault.path for fault in faults] == [("a", 1)]
+    assert node is not None
+    assert node.plain() == {"b": 1}
 
 
 def test_nothing_but_comments_is_empty() -> None:

@@ -180,8 +180,45 @@ def test_every_derived_number_has_its_reason() -> None:
         "num_steps": "105 epochs x 1251 steps",
         "peak_lr": "baseLr 0.1 x 1024 / 256",
         "warmup_steps": "5 epochs from baseLr 0.1, because the global batch exceeds 256",
+        "decay_steps": "x 0.1 at epochs 30, 60, 90, 100",
     }
     small = Schedule.plan(Train(), IMAGENET, 8).reasons()
     assert small["warmup_steps"] == "none: the global batch does not exceed 256"
     without = Schedule.plan(Train(warmup_epochs=0), IMAGENET, 16).reasons()
     assert without["warmup_steps"] == "warmupEpochs is 0"
+    cosine = Schedule.plan(Train(schedule="cosine"), IMAGENET, 8).reasons()
+    assert cosine["decay_steps"] == "none: half a cosine from the peak to 0"
+
+
+def test_decay_steps_are_where_the_rate_falls() -> None:
+    schedule = Schedule.plan(Train(lr_milestones=(30.0, 60.5)), IMAGENET, 32)
+    assert schedule.decay_steps == (37530, 75686)  # 60.5 x 1251 = 75685.5
+    for step in schedule.decay_steps:
+        assert schedule.learning_rate(step) < 0.2 * schedule.learning_rate(step - 1)
+    assert Schedule.plan(Train(schedule="cosine"), IMAGENET, 32).decay_steps == ()
+
+
+PAPER = (
+    # nodes, processes, batch per process: peak, steps per epoch, warm-up steps, decay steps.
+    (1, 8, 32, 0.1, 5004, 0, (150120, 300240, 450360, 500400)),
+    (1, 1, 32, 0.0125, 40036, 0, (1201080, 2402160, 3603240, 4003600)),
+    (1, 8, 64, 0.2, 2502, 12510, (75060, 150120, 225180, 250200)),
+    (4, 8, 32, 0.4, 1251, 6255, (37530, 75060, 112590, 125100)),
+    (2, 4, 32, 0.1, 5004, 0, (150120, 300240, 450360, 500400)),
+)
+
+
+@pytest.mark.parametrize(("nodes", "processes", "batch", "peak", "steps", "warmup", "decay"), PAPER)
+def test_rates_follow_the_papers_rule_at_every_layout(
+    nodes: int, processes: int, batch: int, peak: float, steps: int, warmup: int,
+    decay: tuple[int, ...],
+) -> None:  # fmt: skip
+    """0.1 for a batch of 256, in proportion; 5 epochs of warm-up above, whatever the nodes."""
+    schedule = Schedule.plan(Train(batch_size_per_rank=batch), IMAGENET, nodes * processes)
+    assert schedule.peak_lr == pytest.approx(0.1 * nodes * processes * batch / 256) == peak
+    assert (schedule.steps_per_epoch, schedule.warmup_steps) == (steps, warmup)
+    assert schedule.decay_steps == decay
+    after = [schedule.learning_rate(step) for step in decay]
+    assert after == pytest.approx([peak / 10, peak / 100, peak / 1000, peak / 10000])
+    assert schedule.learning_rate(0) == (0.1 if warmup else peak)
+    assert schedule.learning_rate(warmup) == peak

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import densenet121
 from torchvision.models.vision_transformer import VisionTransformer
 
 from clusterfit.interop.keys import is_skipped, map_keys, suggest_prefixes
-from clusterfit.interop.spelling import respell
 
 
 class TimmBlock(nn.Module):
@@ -88,13 +86,6 @@ def test_the_names_of_torchvisions_old_densenet_files() -> None:
     ]  # fmt: skip
     assert set(old) != set(keys)
     assert set(map_keys(old, keys).sources) == set(keys)
-
-
-@pytest.mark.parametrize(
-    "key", ["layer1.0.conv1.weight", "layer4.1.downsample.1.weight", "fc.weight", "bn1.bias"]
-)
-def test_names_of_resnets_are_the_same_everywhere(key: str) -> None:
-    assert respell(key) == key
 
 
 def test_prefixes_are_applied_in_vissls_order() -> None:

@@ -61,10 +61,10 @@ def test_rows_come_in_the_data_sets_order(
         assert (run.num_samples, run.feature_dim) == (NUM_SAMPLES, FEATURE_DIM)
         assert run.num_duplicates == -NUM_SAMPLES % num_ranks
         wanted = features.astype(dtype).astype(np.float32)
-        got = np.concatenate([run.read_rows(start, start + 1) for start in range(10)])
+        got = np.concatenate([run.read(np.arange(start, start + 1)) for start in range(10)])
         assert got.dtype == np.float32
         np.testing.assert_array_equal(got, wanted[:10])
-        np.testing.assert_array_equal(run.read_rows(7, NUM_SAMPLES), wanted[7:])
+        np.testing.assert_array_equal(run.read(np.arange(7, NUM_SAMPLES)), wanted[7:])
         targets = run.read_targets()
         assert targets is not None
         np.testing.assert_array_equal(targets, np.arange(NUM_SAMPLES) * 10)
@@ -75,7 +75,7 @@ def test_maps_are_flattened_and_targets_may_be_absent(tmp_path: Path) -> None:
     np.save(tmp_path / "rank0_chunk0_test_res5_features.npy", features)
     np.save(tmp_path / "rank0_chunk0_test_res5_inds.npy", np.array([3, 1, 0, 2]))
     run = VisslFeatures(tmp_path, "TEST", "res5")
-    np.testing.assert_array_equal(run.read_rows(0, 4), features[[2, 1, 3, 0]].reshape(4, 18))
+    np.testing.assert_array_equal(run.read(np.arange(0, 4)), features[[2, 1, 3, 0]].reshape(4, 18))
     assert run.read_targets() is None
 
 
@@ -163,9 +163,9 @@ def test_values_that_are_not_finite_are_named_by_image(tmp_path: Path) -> None:
     features[17, 2] = np.nan
     write_run(tmp_path, features)
     run = open_run(tmp_path)
-    run.read_rows(0, 17)
+    run.read(np.arange(0, 17))
     with pytest.raises(InvalidDataError, match="the features of image 17 are not all finite"):
-        run.read_rows(10, 30)
+        run.read(np.arange(10, 30))
 
 
 def test_many_labels_an_image(tmp_path: Path) -> None:

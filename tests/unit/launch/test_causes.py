@@ -34,7 +34,14 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
 def pod(**status: Any) -> Any:
     return {
         "metadata": {"name": "run-extract-worker-0", "labels": {}},
-        "spec": {"containers": [{"image": "registry.example/clusterfit:1"}]},
+        "spec": {
+            "containers": [
+                {
+                    "image": "registry.example/clusterfit:1",
+                    "resources": {"requests": {"cpu": "64", "nvidia.com/gpu": "8"}},
+                }
+            ]
+        },
         "status": status,
     }
 
@@ -45,6 +52,14 @@ def container(**state: Any) -> Any:
 
 def unschedulable(message: str) -> Any:
     return pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+
+
+def event(reason: str, message: str, second: int = 0) -> Any:
+    return {
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-11-23T10:00:{second:02}Z",
+    }
 
 
 STARTING = JobState(Phase.STARTING)
@@ -60,17 +75,24 @@ CASES = {
     "no GPUs free": (
         evidence(
             STARTING,
-            pods=[unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu.")],
+            pods=[
+                unschedulable(
+                    "0/5 nodes are available: 1 Insufficient memory, 4 Insufficient cpu, 5 "
+                    "Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/5 "
+                    "nodes are available: 5 No preemption victims found for incoming pod."
+                )
+            ],
         ),
-        "no node has enough nvidia.com/gpu: 0/4 nodes",
+        "no node has 8 nvidia.com/gpu free: 0/5 nodes are available: 1 Insufficient memory, "
+        "4 Insufficient cpu, 5 Insufficient nvidia.com/gpu",
         "--gpus",
     ),
     "two resources short": (
         evidence(
             STARTING,
-            pods=[unschedulable("0/4 nodes: 1 Insufficient cpu, 4 Insufficient memory. none")],
+            pods=[unschedulable("0/4 nodes: 4 Insufficient cpu, 4 Insufficient memory. none")],
         ),
-        "no node has enough cpu and memory",
+        "no node has 64 cpu and enough memory free: ",
         "ask for less",
     ),
     "an unbound claim": (
@@ -94,20 +116,43 @@ CASES = {
     "Pod Security": (
         evidence(
             STARTING,
-            job_events=[
-                {"reason": "FailedCreatePod", "message": 'x violates PodSecurity "restricted": y'}
-            ],
+            job_events=[event("FailedCreatePod", 'x violates PodSecurity "restricted": y')],
         ),
         'Pod Security refuses its pods: PodSecurity "restricted"',
         "extraVolumes",
     ),
-    "a quota": (
+    "a quota that one of the pods was within": (
         evidence(
             STARTING,
-            job_events=[{"reason": "FailedCreatePod", "message": "forbidden: exceeded quota: q"}],
+            pods=[unschedulable("0/1 nodes: 1 node(s) had untolerated taint")],
+            job_events=[
+                event("FailedCreatePod", "forbidden: exceeded quota: q"),
+                event("SuccessfulCreatePod", "Created pod: run-extract-worker-0"),
+                event("Unschedulable", "Error pod run-extract-worker-0 condition message: ..."),
+            ],
         ),
         "exceeded quota: q",
         "ask for less",
+    ),
+    "a quota": (
+        evidence(
+            STARTING,
+            job_events=[event("FailedCreatePod", "forbidden: exceeded quota: q")],
+        ),
+        "exceeded quota: q",
+        "ask for less",
+    ),
+    "a quota that has room again": (
+        evidence(
+            STARTING,
+            pods=[container(running={})],
+            job_events=[
+                event("FailedCreatePod", "forbidden: exceeded quota: q"),
+                event("SuccessfulCreatePod", "Created pod: run-extract-worker-1", second=1),
+            ],
+        ),
+        "1 of 2 pods run",
+        "",
     ),
     "a crash that starts again": (
         evidence(

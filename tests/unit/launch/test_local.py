@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.config.tree import Algorithm
-from clusterfit.launch.local import LocalRun, run_stage
+from clusterfit.launch.local import LocalRun, run_stages
 
 CONFIG = Algorithm(format_version=1, name="digits", device="cpu")
 
@@ -47,10 +47,10 @@ def test_the_worker_is_told_everything_and_inherits_no_place_in_another_gang(
     monkeypatch.chdir(tmp_path)
     lines: list[str] = []
     run = LocalRun(CONFIG, Path("data"), Path("runs"), 3, overwrite=False)
-    assert run_stage(run, "extract", lines.append) == 0
+    assert run_stages(run, ["extract", "cluster"], lines.append) == 0
     [told] = lines
     arguments, config, environment, stdin = json.loads(told)
-    assert arguments[:4] == ["-P", "-m", "clusterfit.worker", "extract"]
+    assert arguments[:5] == ["-P", "-m", "clusterfit.worker", "extract", "cluster"]
     assert f"--data-root={tmp_path / 'data'}" in arguments
     assert f"--storage-root={tmp_path / 'runs'}" in arguments
     assert f"--stop-with-parent={os.getpid()}" in arguments
@@ -68,7 +68,7 @@ def test_each_call_is_a_submission_of_its_own_and_may_overwrite_once(
     submissions = set()
     for _ in range(2):
         lines: list[str] = []
-        assert run_stage(local_run(tmp_path, overwrite=True), "train", lines.append) == 0
+        assert run_stages(local_run(tmp_path, overwrite=True), ["train"], lines.append) == 0
         arguments, _, environment, _ = json.loads(lines[0])
         assert environment["PET_NPROC_PER_NODE"] == "auto"
         assert f"--overwrite={environment['PET_RDZV_ID']}" in arguments
@@ -90,7 +90,7 @@ def test_the_exit_code_is_the_workers(
     tmp_path: Path, use_worker: Path, ending: str, expected: int
 ) -> None:
     use_worker.write_text(f"import os, sys\n{ending}\n")
-    assert run_stage(local_run(tmp_path), "train", lambda _line: None) == expected
+    assert run_stages(local_run(tmp_path), ["train"], lambda _line: None) == expected
 
 
 def test_every_line_is_shown_in_order_whatever_is_in_it(tmp_path: Path, use_worker: Path) -> None:
@@ -101,7 +101,7 @@ def test_every_line_is_shown_in_order_whatever_is_in_it(tmp_path: Path, use_work
         "sys.stdout.buffer.write(b'not UTF-8: \\xff\\n\\nwithout an end')\n"
     )
     lines: list[str] = []
-    assert run_stage(local_run(tmp_path), "train", lines.append) == 0
+    assert run_stages(local_run(tmp_path), ["train"], lines.append) == 0
     assert lines == ["first", "second, to stderr", "not UTF-8: \ufffd", "", "without an end"]
 
 
@@ -125,6 +125,6 @@ def test_a_signal_reaches_the_worker_as_sigterm_and_its_own_ending_counts(
         if line == "ready":
             os.kill(os.getpid(), number)
 
-    assert run_stage(local_run(tmp_path), "train", show) == 143
+    assert run_stages(local_run(tmp_path), ["train"], show) == 143
     assert lines == ["ready", "checkpoint written"]
     assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before

@@ -97,6 +97,16 @@ def test_copies_of_one_rank_of_the_attempt_before(
     assert all("rank=1 msg=9" in line for line in lines[:2])
 
 
+def test_copies_of_all_attempts_from_a_moment_on(
+    copies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(copies), "--since=2026-11-23T10:00:02.000Z"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ts=")]
+    assert [line.partition(" ")[2] for line in lines] == [
+        "rank=0 msg=1", "rank=0 msg=9", "rank=0 msg=10", "rank=1 msg=9", "rank=1 msg=10",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("arguments", [["--back=3"], ["--rank=7"]])
 def test_copies_that_are_not_there(arguments: list[str], copies: Path) -> None:
     assert main([str(copies), *arguments]) == EXIT_NONE

@@ -11,8 +11,8 @@ from clusterfit.launch.progress import StageView
 from clusterfit.logline import format_line
 
 
-def line(msg: str, level: str = "info", **fields: object) -> str:
-    head = {"ts": "2026-11-23T10:00:00Z", "level": level, "stage": "train", "rank": 0, "msg": msg}
+def line(msg: str, level: str = "info", stage: str = "train", **fields: object) -> str:
+    head = {"ts": "2026-11-23T10:00:00Z", "level": level, "stage": stage, "rank": 0, "msg": msg}
     return format_line(head | fields)
 
 
@@ -86,3 +86,20 @@ def test_what_was_found_is_cut_to_the_terminals_width() -> None:
     text = draw(line("finished", objective="x" * 100, last="y"))
     assert "…" in text
     assert "last y" not in text
+
+
+def test_a_line_of_the_next_stage_ends_a_bar_and_begins_the_next() -> None:
+    text = draw(
+        line("finished", num_images=3),
+        line("started", stage="evaluate"),
+        line(
+            "progress", stage="evaluate", unit="backbones", rate=1, done=1, total=2, eta_seconds=1
+        ),
+        line("no labels", "error", stage="evaluate"),
+        exit_code=65,
+    )
+    last = text[text.rindex("train ") :].splitlines()
+    assert "num_images 3" in last[0]
+    assert last[1].startswith("evaluate")
+    assert "exit 65" in last[1]
+    assert "exit" not in last[0]

@@ -233,6 +233,25 @@ def test_pods_that_live_are_not_counted(server: tuple[Api, Objects]) -> None:
         assert check(bounds, api, plan, 15 * number) == ""
 
 
+@pytest.mark.parametrize(
+    ("lives", "wanted"), [(False, "6 pods in a row died within seconds"), (True, "")]
+)
+def test_a_job_whose_pods_die_at_once_is_stopped(
+    lives: bool, wanted: str, server: tuple[Api, Objects]
+) -> None:
+    api, objects = server
+    plan = make_plan(CLUSTER)
+    bounds = Bounds(api, plan)
+    for moment in range(0, 60 * MAX_EARLY_DEATHS + 1, 20):
+        found = job(CLUSTER, suspend=False)
+        found["status"] = {"failed": moment // 60, "ready": int(lives or moment % 60 == 20)}
+        objects.put(JOBS, found)
+        why = check(bounds, api, plan, moment)
+        assert not why or moment == 60 * MAX_EARLY_DEATHS
+    assert why == wanted
+    assert objects.get(JOBS, CLUSTER.name)["spec"]["suspend"] is bool(wanted)
+
+
 def test_under_kueue_a_hopeless_stage_is_ended(server: tuple[Api, Objects]) -> None:
     api, objects = server
     plan = make_plan(EXTRACT, gang="kueue")

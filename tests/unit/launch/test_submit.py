@@ -10,7 +10,7 @@ import pytest
 
 from clusterfit.config.tree import RunFile
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, Api
+from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, PYTORCHJOBS, Api
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, NotFoundError
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.plan import find_releases
@@ -104,6 +104,31 @@ def test_the_same_again_is_a_no_op(server: tuple[Api, Objects]) -> None:
     rendered = render()
     objects.put(CONFIG_MAPS, rendered.config_map)
     assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.UNCHANGED
+
+
+def test_the_same_is_replaced_only_where_it_has_failed(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, objects = server
+    rendered = render()
+    objects.put(CONFIG_MAPS, rendered.config_map)
+    done: list[str] = []
+    monkeypatch.setattr(
+        "clusterfit.launch.submit.delete_release", lambda *_: done.append("deleted")
+    )
+    monkeypatch.setattr(HelmLibrary, "install", lambda *_: done.append("installed"))
+    job = {"metadata": {"name": "digits-extract"}, "spec": {}}
+    for condition in ("Running", "Succeeded"):
+        status = {"conditions": [{"type": condition, "status": "True"}]}
+        objects.put(PYTORCHJOBS, {**job, "status": status})
+        assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
+    objects.put(
+        PYTORCHJOBS, {**job, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+    )
+    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.UNCHANGED
+    assert done == []
+    assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.REPLACED
+    assert done == ["deleted", "installed"]
 
 
 def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Objects]) -> None:

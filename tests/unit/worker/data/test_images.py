@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from clusterfit.config.tree import CenterView, Train
+from clusterfit.errors import RetryableError
 from clusterfit.worker.data.images import (
     Batch,
     Example,
@@ -129,6 +131,25 @@ def test_16_bit_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.png"), values // 256)
 
 
+def test_a_png_with_one_wrong_bit_is_refused_and_nobody_dies_of_it(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    whole = encode(picture, "png")
+    pixels = whole.index(b"IDAT") + 4
+    refused = []
+    positions = range(pixels, len(whole) - 20, 97)
+    for position in positions:
+        damaged = bytearray(whole)
+        damaged[position] ^= 16
+        (tmp_path / "a.png").write_bytes(damaged)
+        try:
+            assert read_image(tmp_path / "a.png").shape == (3, *picture.shape[:2])
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > len(positions) / 2
+    assert all(why.startswith("a damaged PNG: ") for why in refused)
+
+
 def test_an_animation_is_its_first_frame(tmp_path: Path, picture: np.ndarray) -> None:
     first = Image.fromarray(picture).quantize(64)
     second = Image.fromarray(255 - picture).quantize(64)
@@ -170,11 +191,11 @@ def broken(tmp_path: Path, picture: np.ndarray) -> dict[str, str]:
     """Write files that are no whole images; their names, and what is said of each."""
     contents = {
         "a-cut.jpg": (encode(picture, "jpeg")[:-200], "incomplete or truncated"),
-        "b-cut.png": (encode(picture, "png")[:-200], "Out of bound read"),
+        "b-cut.png": (encode(picture, "png")[:-200], "a damaged PNG: image file is truncated"),
         "c-cut.gif": (encode(picture, "gif")[:-200], "failed"),
         "d-cut.webp": (encode(picture, "webp")[:-20], "failed"),
         "e-text.jpg": (b"this is no image\n", "Unsupported image file"),
-        "f-empty.png": (b"", "non empty file"),
+        "f-empty.png": (b"", "an empty file"),
         "g-bitmap.png": (encode(picture, "bmp"), "Unsupported image file"),
         "h-zeros.jpg": (bytes(1000), "Unsupported image file"),
     }
@@ -281,3 +302,18 @@ def test_a_view_is_a_function_of_seed_epoch_and_sample_and_of_nothing_else(
     # x.png and y.png hold the same picture: what differs is the view.
     for other in (load(1, 0, 0), load(0, 1, 0), load(0, 0, 1)):
         assert not torch.equal(other, there)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file that fails to be read is Linux's")
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_storage_that_fails_ends_the_attempt_and_blames_no_image(
+    tmp_path: Path, mixed: list[str], loaders: int
+) -> None:
+    (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # reading it is an input/output error
+    images = ImageSet(tmp_path, [*mixed, "lost.png"], VIEW, seed=0, substitute=True)
+    keys = [[(0, 0), (0, len(mixed))]]
+    with pytest.raises(RetryableError) as caught:
+        list(build_loader(images, keys, loaders, CPU))
+    [fault] = caught.value.faults
+    assert fault.startswith(f"{tmp_path / 'lost.png'}: Input/output error; ")
+    assert "\n" not in fault

@@ -8,7 +8,13 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.errors import NoProgressError
-from clusterfit.worker.entry.attempts import Attempt, forgive_attempt, plan_attempt, record_attempt
+from clusterfit.worker.entry.attempts import (
+    Attempt,
+    end_submission,
+    forgive_attempt,
+    plan_attempt,
+    record_attempt,
+)
 
 
 def no_guard() -> None:
@@ -78,6 +84,20 @@ def test_another_submission_begins_at_one_and_numbers_go_on(run_directory: RunDi
         begin(run_directory)
     attempt = begin(run_directory, "two")
     assert (attempt.number, attempt.stalled) == (4, 1)
+
+
+def test_the_same_submitted_again_after_it_was_given_up_begins_at_one(
+    run_directory: RunDirectory,
+) -> None:
+    for _ in range(3):
+        begin(run_directory)
+    with pytest.raises(NoProgressError):
+        begin(run_directory)
+    end_submission(run_directory, "train", no_guard)
+    attempts = [begin(run_directory) for _ in range(3)]
+    assert [(attempt.number, attempt.stalled) for attempt in attempts] == [(4, 1), (5, 2), (6, 3)]
+    with pytest.raises(NoProgressError):
+        begin(run_directory)
 
 
 def test_attempts_that_sigterm_ended_do_not_count(run_directory: RunDirectory) -> None:

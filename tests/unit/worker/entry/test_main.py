@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from clusterfit.logline import parse_line
+from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry import main as entry
+
+CONFIG = '{"formatVersion": 1, "name": "digits", "device": "cpu"}'
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +23,13 @@ def _keep_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, previous)
 
 
-def call(monkeypatch: pytest.MonkeyPatch, config: Path, root: Path) -> int:
-    arguments = ["cluster", f"--config={config}", f"--data-root={root}", f"--storage-root={root}"]
+def call(monkeypatch: pytest.MonkeyPatch, config: Path, root: Path, *stages: str) -> int:
+    arguments = [
+        *(stages or ["cluster"]),
+        f"--config={config}",
+        f"--data-root={root}",
+        f"--storage-root={root}",
+    ]
     monkeypatch.setattr(sys, "argv", ["clusterfit.worker", *arguments])
     return entry.main()
 
@@ -30,7 +39,7 @@ def test_an_unforeseen_failure_is_worth_another_attempt(
 ) -> None:
     """The training operator gives up for good on 1, with which Python ends after a traceback."""
     config = tmp_path / "config.json"
-    config.write_text('{"formatVersion": 1, "name": "digits", "device": "cpu"}')
+    config.write_text(CONFIG)
 
     def fail(*_: object) -> int:
         raise OSError(116, "Stale file handle")
@@ -50,3 +59,35 @@ def test_a_config_that_is_not_there_or_not_a_run_is_64(
     told = capsys.readouterr().out
     assert "formatVersion" in told
     assert "seed" in told
+
+
+def test_stages_run_in_order_until_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(CONFIG)
+    codes = {"extract": 0, "cluster": 66, "train": 0}
+    ran = []
+
+    def run(assignment: Assignment, *_: object) -> int:
+        ran.append(assignment.stage)
+        return codes[assignment.stage]
+
+    monkeypatch.setattr(entry, "_run_stage", run)
+    assert call(monkeypatch, config, tmp_path, *codes) == 66
+    assert ran == ["extract", "cluster"]
+    told = [parse_line(line) for line in capsys.readouterr().out.splitlines()]
+    begun = [fields["stage"] for fields in told if fields and fields["msg"] == "started"]
+    assert begun == ["extract", "cluster"], "each says so, and whoever shows them relies on it"
+
+
+def test_nodes_run_one_stage_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(CONFIG)
+    place = {"NNODES": "2", "MASTER_ADDR": "node-0", "MASTER_PORT": "1", "RDZV_ID": "x"}
+    for name, value in place.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    assert call(monkeypatch, config, tmp_path, "extract", "cluster") == 64
+    assert "got the stages extract, cluster: with PET_NNODES > 1" in capsys.readouterr().out

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clusterfit.artifacts.dataset import Samples
-from clusterfit.config.tree import Data
-from clusterfit.errors import InvalidDataError, MissingInputError
-from clusterfit.worker.entry.samples import list_samples
+from clusterfit.artifacts.dataset import Samples, read_samples
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.partition import list_samples
+from clusterfit.config.tree import Algorithm, Data
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
+from clusterfit.worker.arguments import Assignment
+from clusterfit.worker.entry.samples import fix_samples
+from clusterfit.worker.log import Log
 
 WriteFolder = Callable[..., Path]
 
@@ -193,13 +200,23 @@ def test_labels_of_a_list_come_from_an_array(tmp_path: Path) -> None:
     assert samples.labels.dtype == np.int64
 
 
+def test_an_image_may_show_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a.png\nb.png\n")
+    np.save(tmp_path / "labels.npy", np.array([[1, 0, -1], [1, 1, 0]], np.int8))
+    samples = list_train(LABELLED, tmp_path)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0, -1], [1, 1, 0]]
+
+
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
         (np.array([1]), "1 labels for the 2 paths"),
         (np.array([1, 2, 3]), "3 labels for the 2 paths"),
-        (np.array([1.0, 2.0]), "want one axis of integers"),
-        (np.array([[1, 2]]), "want one axis of integers"),
+        (np.array([1.0, 2.0]), "got float64 .*, want integers: one per path, or"),
+        (np.zeros((2, 2, 2), int), "want integers: one per path, or"),
+        (np.array([[1, 0]]), "1 labels for the 2 paths"),
+        (np.array([[1, 0], [2, 0]]), "must be 1 .shown., 0 .not. or -1 .difficult., got 0 to 2"),
         (np.array([0, -1]), "labels must be >= 0, got -1"),
     ],
 )
@@ -214,3 +231,125 @@ def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a.png\n")
     with pytest.raises(MissingInputError, match=r"labels\.npy: not there"):
         list_train(LABELLED, tmp_path)
+
+
+@pytest.fixture
+def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assignment:
+    """A run over three train images and one of val."""
+    root = write_folder("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/1.png")
+    config = Algorithm(format_version=1, name="digits", data=FOLDER)
+    return Assignment("pretext", root / "config.json", config, root, run_directory, "")
+
+
+def fix(assignment: Assignment, log: Log) -> None:
+    fix_samples(assignment, log, guard=lambda: None)
+
+
+def test_the_order_is_fixed_once_and_each_partition_is_told(
+    assignment: Assignment, log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fix(assignment, log)
+    fix(assignment, log)
+    told = [line for line in capsys.readouterr().out.splitlines() if "listed images" in line]
+    assert len(told) == 2
+    assert "partition=train num_samples=3 labels=yes" in told[0]
+    assert "partition=val num_samples=1 labels=yes" in told[1]
+    samples = read_samples(assignment.run.data("train"))
+    assert samples.paths == ("train/a/1.png", "train/a/2.png", "train/b/1.png")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (
+        lambda root: (root / "train/a/2.png").unlink(),
+        "data.train: 2 images now, 3 when the run began; restore the images, ",
+    ),
+    "new": (
+        lambda root: (root / "val/a/2.png").write_bytes(b""),
+        "data.val: 2 images now, 1 when the run began; ",
+    ),
+    "renamed": (
+        lambda root: (root / "train/a/2.png").rename(root / "train/a/3.png"),
+        "data.train: train/a/3.png now stands where train/a/2.png stood when the run began; ",
+    ),
+    "moved to another class": (
+        lambda root: (root / "train/b/1.png").rename(root / "train/a/3.png"),
+        "data.train: train/a/3.png now stands where train/b/1.png stood when the run began; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_images_that_changed_since_the_run_began_are_named(
+    assignment: Assignment, log: Log, change: str
+) -> None:
+    fix(assignment, log)
+    make_change, fault = CHANGES[change]
+    make_change(assignment.data_root)
+    with pytest.raises(InvalidDataError) as caught:
+        fix(assignment, log)
+    assert str(caught.value).startswith(fault)
+
+
+def test_labels_that_changed_since_the_run_began_are_named(
+    assignment: Assignment, log: Log
+) -> None:
+    root = assignment.data_root
+    (root / "train.txt").write_text("train/a/1.png\ntrain/b/1.png\n")
+    np.save(root / "labels.npy", np.array([0, 1]))
+    config = Algorithm(format_version=1, name="digits", data=LABELLED)
+    listed = replace(assignment, config=config)
+    fix(listed, log)
+    np.save(root / "labels.npy", np.array([0, 2]))
+    with pytest.raises(InvalidDataError, match="the labels are not those that the run began with"):
+        fix(listed, log)
+
+
+def test_links_are_followed_but_not_in_circles(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png", "elsewhere/2.png")
+    (tmp_path / "train" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "elsewhere")
+    assert list_train(FOLDER, tmp_path).paths == ("train/a/1.png", "train/b/2.png", "train/c/2.png")
+
+    circle = tmp_path / "train" / "a" / "again"
+    circle.symlink_to(tmp_path / "train")
+    with pytest.raises(InvalidDataError, match=f"^data.train: {circle} is a link back to a folder"):
+        list_train(FOLDER, tmp_path)
+
+
+def test_a_link_to_itself_is_named(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder("train/a/1.png")
+    knot = tmp_path / "train" / "knot"
+    knot.symlink_to(knot)
+    with pytest.raises(
+        MissingInputError, match=f"^data.train: cannot list {knot}: Too many levels"
+    ):
+        list_train(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EACCES, MissingInputError),
+        (errno.ESTALE, RetryableError),
+        (errno.EIO, RetryableError),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    write_folder: WriteFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+) -> None:
+    """Root may read everything and no server can be lost here: the answer is put in its mouth."""
+    write_folder("train/a/1.png")
+    folder, scandir = str(tmp_path / "train" / "a"), os.scandir
+
+    def refuse(path: str) -> object:
+        if path == folder:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(kind, match=f"^data.train: cannot list {folder}: {os.strerror(number)}"):
+        list_train(FOLDER, tmp_path)

@@ -18,7 +18,7 @@ from clusterfit.worker.networks.backbone import (
     Pooling,
     build_model,
     list_model_names,
-    resolve_layer,
+    resolve_layers,
 )
 
 
@@ -227,7 +227,7 @@ def test_tokens_are_averaged_over_the_tokens(images: Tensor) -> None:
 )
 def test_an_unknown_layer_is_refused_with_near_ones(name: str, layer: str, near: str) -> None:
     with pytest.raises(ConfigError, match=rf"^extract\.layer: got {layer}, which .*{near}"):
-        resolve_layer(build(name), layer, "extract.layer")
+        resolve_layers(build(name), [layer], "extract.layer")
 
 
 def test_bf16_is_close_to_fp32_and_comes_as_float32(images: Tensor) -> None:

@@ -70,6 +70,18 @@ def test_a_damaged_newest_gives_way_to_the_one_before_and_is_told(
         checkpoints.read(30)
 
 
+def test_a_single_wrong_bit_in_the_weights_is_seen(tmp_path: Path, log: Log) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    weights = torch.arange(1000.0)
+    checkpoints.write(10, state(10))
+    checkpoints.write(20, {"model": weights})
+    path = tmp_path / "step-000000020.pt"
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 2001] ^= 1
+    path.write_bytes(content)
+    assert checkpoints.find_newest(log) == 10
+
+
 def test_another_trainings_checkpoints_are_refused_by_name(tmp_path: Path, log: Log) -> None:
     open_checkpoints(tmp_path, "other").write(50, state(1))
     with pytest.raises(InvalidDataError, match=r'train\.name was "other", now "ours"'):

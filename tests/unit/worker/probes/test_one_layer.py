@@ -9,7 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from clusterfit.worker.distenv import DistEnv
-from clusterfit.worker.probes.probe import LabelledFeatures, probe_linear, vote_neighbors
+from clusterfit.worker.probes.features import LabelledFeatures
+from clusterfit.worker.probes.logistic import probe_linear
+from clusterfit.worker.probes.neighbors import vote_neighbors
 
 NUM_CLASSES = 4
 

@@ -1,0 +1,69 @@
+"""What evaluate found, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from clusterfit.artifacts.files import read_json
+
+if TYPE_CHECKING:
+    from clusterfit.artifacts.layout import RunDirectory
+
+Cells = Mapping[str, float]
+"""Column -> a fraction."""
+
+
+def print_results(run: RunDirectory) -> None:
+    """Print a table for each kind of protocol that a run's backbones were judged by."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    results = read_json(run.results())
+    console = Console(highlight=False)
+    for what, rows in _list_tables(results):
+        table = Table(
+            box=SIMPLE_HEAD,
+            title=f"{run.name}: {what} on {results['num_val']} held-out images",
+            title_justify="left",
+        )
+        table.add_column("backbone")
+        for column in next(iter(rows.values())):
+            table.add_column(column, justify="right")
+        for label, cells in rows.items():
+            table.add_row(label, *(f"{fraction:.1%}" for fraction in cells.values()))
+        console.print(table)
+    console.print(f"written to {run.results()}", soft_wrap=True)
+
+
+def _list_tables(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Cells]]]:
+    """Yield (what is told, cells by backbone) of each table."""
+    backbones = {row["label"]: row for row in results["backbones"]}
+    first = next(iter(backbones.values()))
+    if "linear" in first or "knn" in first:
+        num_classes = results["num_classes"]
+        rows = {label: dict(_list_accuracies(row, num_classes)) for label, row in backbones.items()}
+        yield "accuracy", rows
+    for protocol, measure, what in (
+        ("heads", "top1", "accuracy of linear heads"),
+        ("svm", "mean_average_precision", "mean average precision of SVMs"),
+    ):
+        if protocol in first:
+            yield (
+                what,
+                {
+                    label: {layer: found[measure] for layer, found in row[protocol].items()}
+                    for label, row in backbones.items()
+                },
+            )
+
+
+def _list_accuracies(row: Mapping[str, Any], num_classes: int) -> Iterator[tuple[str, float]]:
+    linear = row.get("linear", {})
+    for amount in sorted((key for key in linear if key != "all"), key=int):
+        yield f"linear, {int(amount) * num_classes:,} labels", linear[amount]
+    if linear:
+        yield "linear, all labels", linear["all"]
+    if "knn" in row:
+        yield "k-NN", row["knn"]

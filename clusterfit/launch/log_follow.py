@@ -1,0 +1,170 @@
+"""Follow what a stage's ranks say until it is over, across restarts of pods and of the server."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from clusterfit.launch.api import Api
+from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.jobs import Phase, read_state
+from clusterfit.launch.log_seen import Seen
+from clusterfit.launch.log_stream import Cursor, read_lines
+from clusterfit.launch.logs import Line, Say, Wanted, explain_never, print_copies, read_stage
+from clusterfit.launch.plan import PlannedStage, Release
+from clusterfit.launch.pods import (
+    explain_waiting,
+    is_running,
+    read_end,
+    read_node_rank,
+    select_pods,
+)
+
+_POLL_SECONDS: Final = 1.0
+_TELLING: Final = threading.Lock()
+
+
+@dataclass(slots=True)
+class _Follow:
+    """What the readers of a stage's pods share."""
+
+    api: Api
+    release: Release
+    stage: PlannedStage
+    wanted: Wanted
+    say: Say
+    lines: queue.Queue[Line | None] = field(default_factory=lambda: queue.Queue(10_000))
+    stop: threading.Event = field(default_factory=threading.Event)
+    said: str = ""
+
+    def tell(self, remark: str) -> None:
+        """Say something to a person; what all pods have in common is said once."""
+        with _TELLING:
+            if remark != self.said:
+                self.say(remark)
+            self.said = remark
+
+
+def follow_stage(
+    api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say
+) -> Iterator[Line]:
+    """Yield what is said until the stage is over, across restarts of pods and of the server.
+
+    Lines of one pod keep their order; those of several come as they arrive.
+    """
+    shared = _Follow(api, release, stage, wanted, say)
+    if _is_over(shared):
+        yield from read_stage(api, release, stage, wanted, shared.tell)
+        return
+    threads = [
+        threading.Thread(target=_follow_node, args=(shared, node), daemon=True)
+        for node in wanted.find_nodes(stage)
+    ]
+    for thread in threads:
+        thread.start()
+    running = len(threads)
+    try:
+        while running:
+            line = shared.lines.get()
+            if line is None:
+                running -= 1
+            else:
+                yield line
+    finally:
+        shared.stop.set()
+
+
+def _follow_node(shared: _Follow, node: int) -> None:
+    """Read one pod's log, and its successors', until the stage is over."""
+    cursor, seen = Cursor(), Seen()
+    said = ""
+    try:
+        while not shared.stop.is_set():
+            try:
+                # Asked before reading: what is over now has nothing more to say after it.
+                is_over = _is_over(shared)
+                why = _read_node(shared, node, cursor, seen)
+            except ClusterError as error:
+                is_over, why = False, str(error)
+            if is_over and why and seen.since:
+                _show_missing(shared, node, seen)  # its pod was removed before it was read
+            if is_over:
+                return
+            if why and why != said:
+                shared.tell(why)
+            said = why
+            shared.stop.wait(_POLL_SECONDS)
+    finally:
+        shared.lines.put(None)
+
+
+def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
+    """Read what one pod has to say now; return why there is nothing to read, if so."""
+    pod = next(
+        (
+            item
+            for item in select_pods(shared.api, shared.release.plan.run, shared.stage)
+            if read_node_rank(item) == node
+        ),
+        None,
+    )
+    if pod is None:
+        return f"waiting for a pod of {shared.stage.stage}"
+    name = pod["metadata"]["name"]
+    if not is_running(pod) and read_end(pod) is None:
+        return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
+    uid = pod["metadata"]["uid"]
+    if cursor.uid and cursor.uid != uid:
+        _show_missing(shared, node, seen)
+        shared.tell(f"{name} was started again; its log goes on")
+        cursor.stamp, cursor.count = "", 0
+    is_first = not cursor.uid
+    cursor.uid = uid
+    for line in read_lines(
+        shared.api,
+        name,
+        cursor,
+        follow=True,
+        tail=shared.wanted.tail if is_first else 0,
+        since_seconds=shared.wanted.since_seconds if is_first else 0,
+    ):
+        if shared.wanted.takes(line) and seen.is_new(line):
+            seen.add(line)
+            shared.lines.put(Line(node, line))
+        if shared.stop.is_set():
+            break
+    return ""
+
+
+def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
+    """Show what a pod said between what was read of it and its end, from the copies."""
+    stage = shared.stage
+    own = range(node * stage.processes_per_node, (node + 1) * stage.processes_per_node)
+    ranks = [rank for rank in own if not shared.wanted.ranks or rank in shared.wanted.ranks]
+    if not seen.since:
+        return  # nothing was read of it, so nothing says which of the copies are its own
+    if shared.api.find(stage.resource, stage.name) is None:
+        return  # removed, and whoever removed it waits until no pod of the run is left
+    try:
+        since = [f"--since={seen.find_start(ranks)}"]
+        copies = print_copies(shared.api, shared.release, stage, ranks, since, shared.tell)
+    except ClusterError as error:
+        shared.tell(f"the last lines of a pod of {stage.stage} may be missing here: {error}")
+    else:
+        for line in seen.find_missing(copies):
+            shared.lines.put(Line(node, line))
+    seen.begin()
+
+
+def _is_over(shared: _Follow) -> bool:
+    """Whether nothing more will be said; a stage that will never start says why."""
+    stage = shared.stage
+    job = shared.api.find(stage.resource, stage.name)
+    phase = read_state(shared.release.plan, stage, job).phase
+    why = explain_never(shared.api, shared.release.plan, stage) if phase is Phase.HELD else ""
+    if why:
+        shared.tell(why)
+    return bool(why) or phase.is_final or phase is Phase.MISSING

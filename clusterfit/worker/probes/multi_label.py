@@ -1,0 +1,123 @@
+"""The protocol `svm`: a linear SVM for each class and layer, the classes shared over ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from clusterfit.artifacts.dataset import Samples
+from clusterfit.errors import InvalidDataError
+from clusterfit.worker.context import Context
+from clusterfit.worker.data.views import build_center_view, build_squashed_view
+from clusterfit.worker.log import ProgressReporter
+from clusterfit.worker.networks.inference import FrozenNetwork
+from clusterfit.worker.probes.features import LabelledFeatures, gather_rows
+from clusterfit.worker.probes.layers import PooledFeatures, PooledTrunk
+from clusterfit.worker.probes.shares import extract_share
+
+
+def check_positives(train: Samples, folds: int) -> None:
+    """Refuse labels of which some class is shown too rarely for a cross-validation.
+
+    Raises:
+        InvalidDataError: when there is such a class.
+    """
+    labels = _spread(train.labels)
+    for number, shown in enumerate((labels == 1).sum(0).tolist()):
+        if shown < folds or len(labels) - shown < folds:
+            raise InvalidDataError(
+                f"evaluate.svm: class {number} is shown in {shown} of {len(labels)} train images; "
+                f"want at least svm.folds ({folds}) with it and without"
+            )
+
+
+def judge_svm(
+    context: Context,
+    model: nn.Module,
+    train: Samples,
+    val: Samples,
+    progress: ProgressReporter | None,
+) -> dict[str, dict[str, Any]]:
+    """Return each layer's mean average precision, each class's own, and the costs chosen."""
+    config, env = context.config.evaluate, context.env
+    trunk = PooledTrunk(
+        model,
+        config.layers,
+        config.crop_pixels,
+        config.precision,
+        config.fold_batch_norm,
+        "evaluate.layers",
+    )
+    features = PooledFeatures(trunk)
+    view = build_squashed_view(config) if config.svm.squash else build_center_view(config)
+    frozen = FrozenNetwork(context, config, features, view, "evaluate.layers")
+    shares = [extract_share(context, frozen, samples, progress) for samples in (train, val)]
+    results = {}
+    start = 0
+    for layer, width in zip(config.layers, features.widths, strict=True):
+        rows, labels = zip(
+            *(_gather(context, share, start, start + width) for share in shares), strict=True
+        )
+        results[layer.layer] = _judge_layer(context, layer.layer, rows, labels)
+        start += width
+        env.barrier()
+    return results
+
+
+def _gather(
+    context: Context, share: LabelledFeatures, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one layer's rows of all ranks, and their (N, C) labels."""
+    own = LabelledFeatures(share.features[:, start:stop], share.labels, share.sample_indices)
+    rows, labels = gather_rows(own, context.env)
+    return rows.cpu().numpy(), _spread(labels.cpu().numpy())
+
+
+def _judge_layer(
+    context: Context, layer: str, rows: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...]
+) -> dict[str, Any]:
+    from clusterfit.worker.probes.svm import judge_classes  # scikit-learn: only where it is used
+
+    env, config = context.env, context.config.evaluate.svm
+    num_classes = max(each.shape[1] for each in labels)
+    train_labels, val_labels = (_widen(each, num_classes) for each in labels)
+    own = list(range(env.rank, num_classes, env.world_size))
+    judged = judge_classes(
+        rows[0], train_labels, rows[1], val_labels, own, config, context.config.seed,
+        env.threads_per_rank,
+    )  # fmt: skip
+    found = torch.zeros(num_classes, 3, dtype=torch.float64)
+    for number, result in zip(own, judged, strict=True):
+        values = (result.average_precision, result.cost, float(result.has_converged))
+        found[number] = torch.tensor(values, dtype=torch.float64)
+    precisions, costs, converged = env.sum_tensor(found).T.tolist()
+    if env.is_main_rank and sum(converged) < num_classes:
+        context.log.warning(
+            "SVMs stopped before their optimum; more maxIterations may help",
+            layer=layer,
+            num_stopped=num_classes - int(sum(converged)),
+            max_iterations=config.max_iterations,
+        )
+    known = [value for value in precisions if value == value]  # NaN: no val image shows the class
+    return {
+        "mean_average_precision": sum(known) / max(len(known), 1),
+        "average_precisions": [value if value == value else None for value in precisions],
+        "costs": costs,
+    }
+
+
+def _spread(labels: np.ndarray | None) -> np.ndarray:
+    """Return (N, C) of 1, 0, -1 for such labels or for one number an image."""
+    assert labels is not None, "checked before"
+    if labels.ndim == 2:
+        return labels
+    spread: np.ndarray = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.int64)
+    return spread
+
+
+def _widen(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return (N, num_classes) labels: a class that only the other partition has is not shown."""
+    return np.pad(labels, ((0, 0), (0, num_classes - labels.shape[1])))

@@ -1,0 +1,160 @@
+"""Every protocol of evaluate on one, two and three processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clusterfit.artifacts.files import compute_sha256
+from clusterfit.artifacts.manifest import read_manifest
+
+from .conftest import CONFIG, NUM_TRAIN
+from .door import Bench, read_json_lines
+
+LAYERS = [
+    {"layer": "conv1", "kernel": 3, "stride": 2, "padding": 1},
+    {"layer": "res3", "kernel": 2},
+    {"layer": "res5avg"},
+]
+CHANGES: dict[str, Any] = {
+    "name": "judged",
+    "stages": ["evaluate"],
+    "evaluate.protocols": ["linear", "knn", "heads", "svm"],
+    "evaluate.layers": LAYERS,
+    "evaluate.heads": {"epochs": 3, "batchSizePerRank": 8, "lrMilestones": [2], "baseLr": 0.3},
+    "evaluate.svm": {"costs": [0.1, 10.0], "folds": 2},
+    "evaluate.backbones": [{"label": "random", "from": "random", "model": "resnet8_small"}],
+}
+
+
+@pytest.fixture(scope="module")
+def judged(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A random network under every protocol, by two processes."""
+    bench = Bench(images, tmp_path_factory.mktemp("judged") / "runs", CONFIG).changed(CHANGES)
+    ending = bench.succeed("evaluate", 2)
+    for table in ("accuracy on", "accuracy of linear heads", "mean average precision of SVMs"):
+        assert f"judged: {table}" in ending.text
+    return bench
+
+
+@pytest.fixture(scope="module")
+def alone(judged: Bench) -> Bench:
+    """The same by one process with the same global batch."""
+    bench = judged.changed({"name": "alone", "evaluate.heads.batchSizePerRank": 16})
+    bench.succeed("evaluate")
+    return bench
+
+
+def read_row(bench: Bench) -> dict[str, Any]:
+    results = json.loads(bench.run.results().read_text(encoding="utf-8"))
+    row: dict[str, Any] = results["backbones"][0]
+    return row
+
+
+def test_each_protocol_tells_of_each_layer(judged: Bench) -> None:
+    row = read_row(judged)
+    assert {*row["heads"]} == {*row["svm"]} == {"conv1", "res3", "res5avg"}
+    for layer in row["heads"].values():
+        assert 0 <= layer["top1"] <= layer["top5"] <= 1
+    for layer in row["svm"].values():
+        assert len(layer["average_precisions"]) == len(layer["costs"]) == 10
+        known = [value for value in layer["average_precisions"] if value is not None]
+        assert layer["mean_average_precision"] == pytest.approx(np.mean(known))
+        assert {*layer["costs"]} <= {0.1, 10.0}
+
+
+def test_heads_learn_and_are_kept_with_their_widths(judged: Bench) -> None:
+    folder = judged.run.stage("evaluate") / "heads" / "0"
+    lines = read_json_lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [4, 8, 12]  # 67 images, 16 a step
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    results = read_manifest(folder).results
+    assert results["shapes"] == {"conv1": [32, 4, 4], "res3": [64, 3, 3], "res5avg": [128, 1, 1]}
+    for layer, found in read_row(judged)["heads"].items():
+        assert found["top1"] == results["final"][f"{layer}.top1"]
+
+
+def test_results_do_not_depend_on_the_number_of_processes(judged: Bench, alone: Bench) -> None:
+    ours, theirs = read_row(judged), read_row(alone)
+    assert ours["linear"] == pytest.approx(theirs["linear"])
+    assert ours["knn"] == pytest.approx(theirs["knn"])
+    for layer in ours["svm"]:
+        assert ours["svm"][layer]["costs"] == theirs["svm"][layer]["costs"]
+        precisions = (row["svm"][layer]["mean_average_precision"] for row in (ours, theirs))
+        assert next(precisions) == pytest.approx(next(precisions), abs=1e-3)
+    losses = (
+        [
+            line["loss"]
+            for line in read_json_lines(bench.run.stage("evaluate") / "heads/0/metrics.jsonl")
+        ]
+        for bench in (judged, alone)
+    )
+    assert next(losses) == pytest.approx(next(losses), rel=1e-3)
+
+
+def test_a_plan_says_how_heads_are_trained(judged: Bench, alone: Bench) -> None:
+    nodes = {"gpus": 0, "processesPerNode": 2}
+    (stage,) = judged.changed({"platform": nodes}).plan("--num-classes=10")["stages"]
+    work = {figure["name"]: figure["value"] for figure in stage["work"]}
+    results = read_manifest(judged.run.stage("evaluate") / "heads" / "0").results
+    assert work["global_batch_size"] == results["global_batch_size"] == 16
+    assert work["num_steps"] == results["final"]["step"]
+    assert results["num_samples"] == NUM_TRAIN
+
+
+def test_images_that_show_several_classes_are_judged_by_svms_alone(
+    images: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for partition in ("train", "val"):
+        (root / partition).symlink_to(images / partition)
+        paths = sorted(
+            path.relative_to(images).as_posix() for path in images.glob(f"{partition}/*/*")
+        )
+        digits = np.array([int(path.split("/")[1]) for path in paths])
+        shown = np.stack([digits % 2 == 0, digits > 4, digits == 0], 1).astype(np.int64)
+        shown[digits == 3, 1] = -1
+        np.save(root / f"{partition}.npy", np.array(paths))
+        np.save(root / f"{partition}-labels.npy", shown)
+    listed = {
+        f"data.{key}": value
+        for key, value in {
+            "format": "filelist", "train": "train.npy", "val": "val.npy",
+            "trainLabels": "train-labels.npy", "valLabels": "val-labels.npy",
+        }.items()
+    }  # fmt: skip
+    bench = Bench(root, tmp_path / "runs", CONFIG).changed(CHANGES | listed)
+    fault = bench.execute("evaluate").explain(65)
+    assert fault.startswith("evaluate.protocols: linear, knn, heads needs one label per image")
+    bench = bench.changed({"evaluate.protocols": ["svm"]})
+    bench.succeed("evaluate")
+    for layer in read_row(bench)["svm"].values():
+        assert len(layer["average_precisions"]) == 3
+        assert layer["mean_average_precision"] > 0.5
+
+
+@pytest.mark.campaign
+def test_heads_that_are_stopped_end_in_the_bits_of_undisturbed_ones(judged: Bench) -> None:
+    """Three processes: two hide that DDP changes the order of its sums."""
+    changes = {"evaluate.protocols": ["heads"], "evaluate.heads.checkpointEverySteps": 2}
+    calm = judged.changed(changes | {"name": "calm", "evaluate.heads.epochs": 30})
+    calm.succeed("evaluate", 3)
+    rough = calm.changed({"name": "rough"})
+    process = rough.start("evaluate", 3)
+    checkpoints = rough.run.stage("evaluate") / "heads" / "0" / "checkpoints"
+    assert process.wait_until(lambda: len(list(checkpoints.glob("step-*"))) > 1), process.text
+    process.send(signal.SIGTERM)
+    stopped = process.wait()
+    assert stopped.code == 143, stopped.text
+    assert "msg=resumed" in rough.succeed("evaluate", 3).text
+    weights = "heads/0/model.safetensors"
+    ours, theirs = (
+        compute_sha256(bench.run.stage("evaluate") / weights) for bench in (rough, calm)
+    )
+    assert ours == theirs

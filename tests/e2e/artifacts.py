@@ -1,0 +1,44 @@
+"""Are two runs' artifacts the same? Whatever happened on the way, they must be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clusterfit.artifacts.layout import PARTITIONS, RunDirectory
+from clusterfit.artifacts.parts import FeatureTable
+from clusterfit.artifacts.verify import find_faults
+
+
+def check_whole(run: RunDirectory) -> None:
+    """Hold every file of a run against its manifest."""
+    assert list(find_faults(run)) == []
+
+
+def check_same_step1(run: RunDirectory, reference: RunDirectory) -> None:
+    """Compare features and assignments that were made with the same weights.
+
+    The order of a machine's sums may move single samples across a border: 99 % must agree.
+    """
+    check_same_features(run, reference)
+    for partition in PARTITIONS:
+        ours, theirs = (np.load(each.assignments(partition)) for each in (run, reference))
+        assert ours.shape == theirs.shape
+        assert np.mean(ours == theirs) >= 0.99
+
+
+def check_same_features(run: RunDirectory, reference: RunDirectory) -> None:
+    """Compare features row by row: each sample once, whatever pods wrote them."""
+    for partition in PARTITIONS:
+        ours, theirs = (
+            FeatureTable(each.features("res5avg", partition)) for each in (run, reference)
+        )
+        assert ours.data_fingerprint == theirs.data_fingerprint
+        assert np.array_equal(ours.sample_indices, theirs.sample_indices)
+        rows, wanted = (table.read_rows(0, table.num_rows) for table in (ours, theirs))
+        np.testing.assert_allclose(rows, wanted, rtol=1e-4, atol=1e-5)
+
+
+def check_same_weights(run: RunDirectory, reference: RunDirectory, stage: str) -> None:
+    """Compare the network that a stage has trained: bit for bit, as both had four ranks."""
+    ours, theirs = run.backbone(stage).read_bytes(), reference.backbone(stage).read_bytes()
+    assert ours == theirs

@@ -1,0 +1,112 @@
+"""A few real images, and a run file whose stages take seconds on 2 pods of 2 processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from clusterfit.artifacts.layout import RunDirectory
+from tests.cluster.commands import run
+from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
+
+RUN = "digits"
+WORLD_SIZE = 4
+NUM_TRAIN, NUM_VAL = 203, 37
+"""No multiple of anything: what is padded, dropped or counted twice shows."""
+
+_RECIPE = {
+    "model": "resnet8_small",
+    "epochs": 2,
+    "batchSizePerRank": 8,
+    "schedule": "cosine",
+    "cropPixels": 8,
+    "precision": "fp32",
+    "horizontalFlip": False,
+}
+_VIEW = {"resizePixels": 9, "cropPixels": 8, "precision": "fp32", "batchSizePerRank": 8}
+
+RUN_FILE: dict[str, Any] = {
+    "formatVersion": 1,
+    "name": RUN,
+    "stages": ["pretext", "extract", "cluster", "train", "evaluate"],
+    "device": "cpu",
+    "data": {"train": "digits/train", "val": "digits/val", "loadersPerRank": 0},
+    "pretext": _RECIPE,
+    "extract": {
+        **_VIEW,
+        "model": "resnet8_small",
+        "weights": {"from": "pretext"},
+        "dtype": "float32",
+        "rowsPerPart": 16,
+    },
+    "cluster": {"numClusters": 10, "numIterations": 5},
+    # Some seconds, so that something can happen meanwhile.
+    "train": {**_RECIPE, "epochs": 30, "checkpointEverySteps": 5},
+    "evaluate": {
+        **_VIEW,
+        "labelsPerClass": [2],
+        "backbones": [
+            {"label": "pretext", "from": "run", "stage": "pretext"},
+            {"label": "ClusterFit", "from": "run", "stage": "train"},
+        ],
+    },
+    "platform": {
+        "gpus": 0,
+        "nodesWithoutGpus": 2,
+        "processesPerNode": 2,
+        "cpusPerNode": 0.3,
+        "memoryGibPerNode": 2,
+        "shmGibPerNode": 0.25,
+        "data": {"claim": DATA_CLAIM},
+        "storage": {"claim": STORAGE_CLAIM},
+    },
+}
+
+
+def write_images(root: Path) -> None:
+    """Write scikit-learn's digits as `root`/digits/{train,val}/<digit>/<number>.png."""
+    digits = load_digits()
+    for number in range(NUM_TRAIN + NUM_VAL):
+        partition = "train" if number < NUM_TRAIN else "val"
+        path = root / RUN / partition / str(digits.target[number]) / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[number] * 15).astype(np.uint8)).save(path)
+
+
+def write_run_file(path: Path, image: str, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write a run file for an image, with other values at some dotted keys."""
+    settings = json.loads(json.dumps(RUN_FILE))
+    repository, _, tag = image.rpartition(":")
+    platform_image = {"repository": repository, "tag": tag}
+    for key, value in {"platform.image": platform_image, **(changes or {})}.items():
+        *sections, last = key.split(".")
+        section = settings
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    path.write_text(json.dumps(settings, indent=1), encoding="utf-8")  # YAML holds JSON
+    return path
+
+
+def run_here(
+    step: str, images: Path, storage_root: Path, changes: Mapping[str, Any] | None = None
+) -> RunDirectory:
+    """Run the digits on this computer, by `clusterfit run` and as many ranks as on a cluster."""
+    storage_root.mkdir(exist_ok=True)
+    run_file = write_run_file(storage_root / f"{RUN}.yaml", "not-used:here", changes)
+    clusterfit = Path(sys.executable).with_name("clusterfit")
+    run(
+        [
+            *(clusterfit, "run", step, "-f", run_file, f"--nproc-per-node={WORLD_SIZE}"),
+            *(f"--data-root={images}", f"--storage-root={storage_root}"),
+        ],
+        timeout_seconds=900,
+    )
+    return RunDirectory(storage_root, RUN)

@@ -1,0 +1,36 @@
+"""Lines of ranks: what a reader was shown, and the copies that the ranks keep on the claim."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.logline import parse_line
+from tests.e2e.digits import WORLD_SIZE
+
+Said = dict[int, list[str]]
+"""By rank, in their order; a rank that said nothing is left out."""
+
+
+def read_shown(text: str) -> Said:
+    """Return what `clusterfit logs` has shown of ranks; entries' lines have no rank."""
+    said: Said = defaultdict(list)
+    for line in text.splitlines():
+        fields = parse_line(line)
+        if fields and "rank" in fields:
+            said[int(fields["rank"])].append(line)
+    return said
+
+
+def read_copies(run: RunDirectory, stage: str) -> Said:
+    """Return what each rank has said in all attempts, each line in its own rank's file."""
+    copies: Said = defaultdict(list)
+    attempts = len(list((run.root / "logs" / stage).iterdir()))
+    for attempt in range(1, attempts + 1):
+        for rank in range(WORLD_SIZE):
+            lines = run.rank_log(stage, attempt, rank).read_text().splitlines()
+            assert all(f" rank={rank} " in line for line in lines)
+            if lines:
+                copies[rank] += lines
+    assert attempts > 1
+    return copies

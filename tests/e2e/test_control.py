@@ -1,0 +1,184 @@
+"""A run is suspended, resumed, cancelled, replaced and removed while its stages are at work.
+
+Whatever is done to it, the network that comes out is the one that an undisturbed run gives.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.logline import parse_line
+from tests.cluster import programs
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import run, wait_for
+from tests.cluster.paths import CHECKOUT, Cache
+from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
+from tests.e2e.digits import RUN, WORLD_SIZE
+from tests.e2e.product import Product, uids
+
+EVERYTHING = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebindings,networkpolicies"
+
+
+@pytest.fixture
+def training(product: Product, reference: RunDirectory) -> Product:
+    """A user whose run trains on the reference's assignments, in its fourth epoch."""
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("train")
+    product.wait_for_line("train", "msg=epoch epoch=3 ")
+    return product
+
+
+def what_is_there(user: Product) -> str:
+    """Name the objects of the run, and Helm's record of it."""
+    ours = f"--selector=clusterfit.dev/run={RUN}"
+    kubectl = user.namespace.kubectl
+    return kubectl("get", EVERYTHING, ours, "--output=name") + kubectl(
+        "get", "secrets", "--output=name"
+    )
+
+
+def messages(lines: list[str]) -> Iterator[str]:
+    """Yield what each line of ours says."""
+    return (fields["msg"] for line in lines if (fields := parse_line(line)))
+
+
+def test_suspend_checkpoints_and_resume_goes_on_from_there(
+    training: Product, reference: RunDirectory
+) -> None:
+    said = training.succeed("suspend", RUN).stdout
+    assert said.startswith("suspended: train\ngo on:  clusterfit resume digits -n ")
+    training.wait_for_pods("train", lambda pods: not pods)
+    code, stages = training.status()
+    assert (code, stages["train"]["phase"]) == (0, "suspended")
+    assert stages["train"]["cause"] == (f"suspended by {getpass.getuser()}: clusterfit suspend")
+    assert training.succeed("suspend", RUN).stdout == "nothing to do: nothing of it runs\n"
+    assert any((training.fetch().root / "train" / "checkpoints").iterdir())
+
+    assert training.succeed("resume", RUN).stdout == "resumed: train\n"
+    training.wait_for_success("train")
+    copies = training.succeed("logs", RUN, "train").stdout.splitlines()
+    assert "resumed" in messages(copies)
+    ours = training.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "train")
+
+    # The attempt before, and both when no pod is left to ask.
+    def kept(attempt: int, rank: int) -> list[str]:
+        return ours.rank_log("train", attempt, rank).read_text().splitlines()
+
+    previous = training.succeed("logs", RUN, "train", "--previous")
+    assert previous.stdout.splitlines() == kept(1, 0)
+    assert "reading an earlier attempt" in previous.stderr
+    assert copies == kept(2, 0)
+    training.namespace.kubectl("delete", "pods", "--all")
+    later = training.succeed("logs", RUN, "train", "--all-ranks")
+    assert "no pods are left; reading the copies on the claim" in later.stderr
+    lines = later.stdout.splitlines()
+    for rank in range(WORLD_SIZE):
+        assert [line for line in lines if f" rank={rank} " in line] == kept(2, rank)
+    stamps = [line.partition(" ")[0] for line in lines]
+    assert all(before <= after for before, after in pairwise(stamps))
+    assert training.succeed("logs", RUN, "train", "--rank=3").stdout.splitlines() == kept(2, 3)
+
+
+def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -> None:
+    said = training.succeed("cancel", RUN).stdout
+    assert said.startswith("cancelled: train\nremove: clusterfit delete digits -n ")
+    training.wait_for_pods("train", lambda pods: not pods)
+    training.wait_for_pods("", lambda pods: not pods, role="supervisor")
+    assert "pytorchjob.kubeflow.org/digits-train" in what_is_there(training)
+    _, stages = training.status()
+    assert stages["train"]["phase"] == "suspended"
+    assert "clusterfit cancel" in stages["train"]["cause"]
+    assert training.succeed("delete", RUN).stdout.startswith(f"deleted {RUN}-train; its results")
+    assert what_is_there(training) == ""
+    get = ("get", "pods,services", "--output=name")
+    wait_for("the rest goes", lambda: training.namespace.kubectl(*get), lambda names: not names)
+    missing = training.type("status", RUN).expect(3)
+    assert missing.stderr == (
+        f"error: run {RUN}: not found in namespace {training.namespace.name}; there are no runs "
+        "here\n"
+    )
+    assert any((training.fetch().root / "train" / "checkpoints").iterdir())
+
+
+def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
+    training: Product, reference: RunDirectory
+) -> None:
+    before = training.job("train")
+    assert before is not None
+    changed = training.write({"platform.memoryGibPerNode": 1.5})
+    said = training.succeed("submit", "train", "-f", changed, "--replace").stdout
+    assert said.startswith(f"replaced {RUN}-train to namespace")
+    job = training.job("train")
+    assert job is not None
+    assert job["metadata"]["uid"] != before["metadata"]["uid"]
+    training.wait_for_success("train")
+    assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")
+    ours = training.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "train")
+
+
+def test_uninstalled_and_installed_again_at_once(
+    training: Product, reference: RunDirectory
+) -> None:
+    cache = Cache.from_environment()
+    programs.build(cache, programs.HELM_4)
+    where = [f"--namespace={training.namespace.name}"]
+    where += [f"--kubeconfig={training.namespace.kubectl.kubeconfig}"]
+
+    def helm(*words: str | Path) -> str:
+        return run([programs.HELM_4.path(cache), *words, *where])
+
+    before = training.pods("train")
+    helm("uninstall", f"{RUN}-train")
+    assert set(uids(training.pods("train"))) & set(uids(before)), "still ending"
+    run_file = training.write({"stages": ["train"]})
+    helm("install", "another-name", CHECKOUT / "charts/clusterfit", "-f", run_file)
+    training.wait_for_success("train")
+    assert not set(uids(training.pods("train"))) & set(uids(before))
+    assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")
+    ours = training.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "train")
+
+
+def test_client_releases_the_stages_while_it_follows(
+    cluster: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    product.put(reference.backbone("pretext"), "storage:weights/pretext.safetensors")
+    same = {"extract.weights": {"from": "path", "path": "weights/pretext.safetensors"}}
+    run_file = product.write({**same, "platform.sequencing": {"mode": "client"}})
+    with product.begin("submit", "step1", "-f", run_file, "--follow") as typed:
+        product.wait_for_pods("extract", lambda pods: len(pods) == 2)
+        cluster.restart("kube-apiserver")
+        product.wait_for_success("extract", "cluster")
+        answer = typed.wait(60).expect(0)
+    assert product.pods("", role="supervisor") == []
+    assert "later stages start only while" in answer.stderr
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_step1(ours, reference)
+    said = [line for line in answer.stdout.splitlines() if " rank=0 " in line]
+    kept = [
+        line
+        for stage in ("extract", "cluster")
+        for line in ours.rank_log(stage, 1, 0).read_text().splitlines()
+    ]
+    assert said == kept
+
+
+def test_ctrl_c_detaches_and_the_run_goes_on(training: Product) -> None:
+    with training.begin("logs", RUN, "--follow") as typed:
+        typed.wait_until(lambda typed: "msg=progress" in "".join(typed.lines))
+        typed.interrupt()
+        answer = typed.wait(30).expect(130)
+    assert f"detached; {RUN} goes on. Come back: clusterfit logs {RUN} -n" in answer.stderr
+    wait_for("it still runs", training.status, lambda said: said[1]["train"]["phase"] == "running")

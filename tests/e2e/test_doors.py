@@ -1,0 +1,133 @@
+"""The doors into a cluster: `clusterfit submit`, and `helm install` alone.
+
+The door that needs none, `clusterfit run`, is the reference for both.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from tests.cluster import programs
+from tests.cluster.commands import Kubectl, run, wait_for
+from tests.cluster.manifests import Object, has_condition
+from tests.cluster.namespace import STORAGE_CLAIM
+from tests.cluster.paths import CHECKOUT, Cache
+from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
+from tests.e2e.digits import RUN, RUN_FILE
+from tests.e2e.product import Product
+
+pytestmark = pytest.mark.core
+
+# Step 1 with the reference's network: everything after it is comparable.
+SAME_WEIGHTS = {"extract.weights": {"from": "path", "path": "weights/pretext.safetensors"}}
+
+
+def put_weights(product: Product, reference: RunDirectory) -> None:
+    """Bring the reference's pre-trained network onto the storage claim."""
+    product.put(reference.backbone("pretext"), "storage:weights/pretext.safetensors")
+
+
+def started(pod: Object) -> str:
+    """When a pod was made; the time of a stage's first one is when it was released."""
+    return str(pod["metadata"]["creationTimestamp"])
+
+
+def ended(pod: Object) -> str:
+    """When a pod's container ended well."""
+    end = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert end["exitCode"] == 0
+    return str(end["finishedAt"])
+
+
+def test_pipeline_is_submitted_and_its_stages_run_in_order(
+    product: Product, reference: RunDirectory
+) -> None:
+    stages = RUN_FILE["stages"]
+    answer = product.submit("pipeline")
+    assert answer.stdout.startswith(f"submitted {RUN}-pipeline to namespace")
+    product.wait_for_success(*stages)
+    assert product.succeed("wait", RUN).stdout == ""
+
+    pods = {stage: product.pods(stage) for stage in stages}
+    assert {stage: len(found) for stage, found in pods.items()} == dict(
+        zip(stages, (2, 2, 1, 2, 2), strict=True)
+    )
+    for before, after in pairwise(stages):
+        assert max(map(ended, pods[before])) <= min(map(started, pods[after]))
+    supervisor, = product.wait_for_pods(
+        "", lambda pods: [pod["status"]["phase"] for pod in pods] == ["Succeeded"],
+        role="supervisor",
+    )  # fmt: skip
+    assert "over" in product.log(supervisor["metadata"]["name"])
+    code, said = product.status()
+    assert (code, {stage: item["phase"] for stage, item in said.items()}) == (
+        0, dict.fromkeys(stages, "succeeded"),
+    )  # fmt: skip
+
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "pretext")
+    check_same_step1(ours, reference)
+    check_same_weights(ours, reference, "train")
+    labels = [item["label"] for item in RUN_FILE["evaluate"]["backbones"]]
+    assert [item["label"] for item in json.loads(ours.results().read_text())["backbones"]] == labels
+
+
+def test_step1_and_step2_are_submitted_one_after_the_other(
+    product: Product, reference: RunDirectory
+) -> None:
+    put_weights(product, reference)
+    product.submit("step1", SAME_WEIGHTS)
+    product.wait_for_success("extract", "cluster")
+    product.submit("step2", SAME_WEIGHTS)
+    product.wait_for_success("train")
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_step1(ours, reference)
+    listed = json.loads(product.succeed("list", "--output=json").stdout)
+    assert [(item["release"], item["phase"]) for item in listed] == [
+        (f"{RUN}-step1", "succeeded"),
+        (f"{RUN}-train", "succeeded"),
+    ]
+
+
+def test_step1_is_installed_by_helm_alone_and_its_results_stay(
+    product: Product, reference: RunDirectory, kubectl: Kubectl
+) -> None:
+    cache = Cache.from_environment()
+    programs.build(cache, programs.HELM_4)
+    scope = (f"--namespace={product.namespace.name}", f"--kubeconfig={kubectl.kubeconfig}")
+
+    def helm(*words: str | Path) -> str:
+        return run([programs.HELM_4.path(cache), *words, *scope])
+
+    put_weights(product, reference)
+    run_file = product.write({**SAME_WEIGHTS, "stages": ["extract", "cluster"]})
+    said = helm("install", "of-an-administrator", CHECKOUT / "charts/clusterfit", "-f", run_file)
+    assert f"clusterfit status {RUN}" in said
+    product.wait_for_success("extract", "cluster")
+    _, stages = product.status()
+    assert {stage: item["phase"] for stage, item in stages.items()} == {
+        "extract": "succeeded", "cluster": "succeeded",
+    }  # fmt: skip
+
+    helm("uninstall", "of-an-administrator")
+    wait_for(
+        "nothing of the release is left",
+        lambda: product.namespace.kubectl(
+            "get", "pytorchjobs,jobs,pods,configmaps,roles,serviceaccounts",
+            f"--selector=clusterfit.dev/run={RUN}", "--output=name",
+        ),
+        lambda names: not names,
+    )  # fmt: skip
+    claim = product.namespace.kubectl.get("pvc", STORAGE_CLAIM)
+    assert claim["status"]["phase"] == "Bound"
+    assert not has_condition(claim, "Terminating")
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_step1(ours, reference)

@@ -1,0 +1,177 @@
+"""Whatever dies while a stage trains, it comes back and ends in the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.parts import part_name
+from tests.cluster.addons import OPERATOR_NAMESPACE
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import wait_for
+from tests.cluster.manifests import phase
+from tests.cluster.node import NODE_NAME
+from tests.e2e.artifacts import check_same_features, check_same_weights, check_whole
+from tests.e2e.digits import RUN, run_here
+from tests.e2e.product import Product, uids
+from tests.e2e.said import read_copies, read_shown
+
+RECOVERY_SECONDS = 300
+"""From a fault to the end of a stage that has seconds of work left: a start of torch on a busy
+machine, twice, and what cached DNS adds."""
+
+
+def start_training(product: Product, reference: RunDirectory) -> list[str]:
+    """Submit step 2 and wait until it has made some checkpoints; return its pods' uids."""
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("step2")
+    product.wait_for_line("train", "msg=epoch epoch=3 ")
+    return uids(product.pods("train"))
+
+
+def check_training(product: Product, reference: RunDirectory) -> None:
+    """Wait until the training is over and hold its weights against the reference's."""
+    product.wait_for_success("train", timeout_seconds=RECOVERY_SECONDS)
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "train")
+
+
+def evict(product: Product, pod: str) -> None:
+    """Evict a pod, as a drain or a scheduler with something more important does."""
+    metadata = {"name": pod, "namespace": product.namespace.name}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    path = f"/api/v1/namespaces/{product.namespace.name}/pods/{pod}/eviction"
+    kubectl = product.namespace.kubectl
+    kubectl("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
+
+
+@pytest.mark.parametrize(("fault", "node"), [("deleted", 1), ("force-deleted", 0), ("evicted", 1)])
+def test_lost_pod_comes_back_and_the_training_goes_on(
+    product: Product, reference: RunDirectory, fault: str, node: int
+) -> None:
+    before = start_training(product, reference)
+    pod = f"{RUN}-train-worker-{node}"
+    if fault == "evicted":
+        evict(product, pod)
+    else:
+        product.delete_pod(pod, by_force=fault == "force-deleted")
+    check_training(product, reference)
+    # The lost one was made anew, and so was its peer: they meet again in one attempt.
+    assert not set(before) & set(uids(product.pods("train")))
+    assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
+
+
+def test_training_waits_out_a_drained_node(
+    cluster: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    start_training(product, reference)
+    selector = f"--pod-selector=clusterfit.dev/run={RUN},clusterfit.dev/stage=train"
+    try:
+        drain = ("drain", NODE_NAME, selector, "--force", "--ignore-daemonsets")
+        cluster.kubectl(*drain, timeout_seconds=RECOVERY_SECONDS)
+        product.wait_for_pods("train", lambda pods: [phase(pod) for pod in pods] == ["Pending"] * 2)
+        code, stages = product.status()
+        assert (code, stages["train"]["phase"]) == (0, "starting")
+        assert "unschedulable" in stages["train"]["cause"]
+    finally:
+        cluster.kubectl("uncordon", NODE_NAME)
+    check_training(product, reference)
+
+
+def test_training_and_its_reader_outlive_the_control_plane(
+    cluster: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("step2")
+    with product.begin("logs", RUN, "train", "--follow") as follow:
+        product.wait_for_line("train", "msg=epoch epoch=3 ")
+        operator = ("delete", "pods", "--all", "--force", "--grace-period=0")
+        cluster.kubectl(f"--namespace={OPERATOR_NAMESPACE}", *operator)
+        product.kill_rank("train", rank=1)  # while no operator is there to see it
+        product.wait_for_line("train", "msg=resumed")
+        cluster.kill("kube-apiserver")
+        follow.wait_until(lambda typed: any("no answer from" in said for said in typed.remarks))
+        cluster.start("kube-apiserver")
+        check_training(product, reference)
+        followed = follow.wait(60).expect(0)
+    copies = read_copies(product.fetch(), "train")
+    assert read_shown(followed.stdout) == {0: copies[0]}
+
+
+def test_supervisor_that_was_replaced_releases_the_next_stage(
+    product: Product, reference: RunDirectory
+) -> None:
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("pipeline", {"stages": ["train", "evaluate"], "evaluate.backbones": [
+        {"label": "ClusterFit", "from": "run", "stage": "train"},
+    ]})  # fmt: skip
+    product.wait_for_line("train", "msg=epoch epoch=3 ")
+    supervisor, = product.pods("", role="supervisor")  # fmt: skip
+    product.delete_pod(supervisor["metadata"]["name"], by_force=True)
+    product.wait_for_success("train", "evaluate")
+    assert set(uids(product.pods("", role="supervisor"))) - {supervisor["metadata"]["uid"]}
+    check_training(product, reference)
+
+
+# Large pictures of the small digits: enough work for somebody to be killed in the middle of it.
+SLOW_EXTRACT = {
+    "stages": ["extract"],
+    "extract.resizePixels": 192,
+    "extract.cropPixels": 160,
+    "extract.rowsPerPart": 4,
+    "extract.batchSizePerRank": 4,
+    "extract.weights": {"from": "random"},
+}
+
+
+def test_extract_without_collectives_notices_a_lost_pod(
+    product: Product, images: Path, tmp_path: Path
+) -> None:
+    product.submit("extract", SLOW_EXTRACT)
+    part = f"/claim/{RUN}/extract/res5avg/train/{part_name(0)}"
+    look = ["stat", "--format=%i %s %Y", part]
+    before = wait_for("a first part", lambda: product.namespace.run_on_claim(look))
+    product.delete_pod(f"{RUN}-extract-worker-1", by_force=True)
+    # It comes back by itself. The survivor, who needs nobody in its loop, must notice all the same.
+    product.wait_for_line("extract", "the gang is broken", timeout_seconds=60)
+    product.wait_for_success("extract", timeout_seconds=RECOVERY_SECONDS)
+    assert product.namespace.run_on_claim(look) == before, "what was there was made again"
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_features(ours, run_here("extract", images, tmp_path / "here", SLOW_EXTRACT))
+
+
+# Runs inside the workers: node 0 takes long to end when its stage is done, until it may.
+LINGER = """
+import atexit, os, time
+if os.getpid() == 1 and os.environ["PET_NODE_RANK"] == "0":
+    if not os.path.exists("/storage/enough"):
+        atexit.register(time.sleep, 3600)
+"""
+
+
+def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
+    product: Product, reference: RunDirectory
+) -> None:
+    data = {"sitecustomize.py": LINGER}
+    hook = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hook"}, "data": data}
+    mount = {"name": "hook", "mountPath": "/hook", "source": {"configMap": {"name": "hook"}}}
+    product.namespace.kubectl.create(hook)
+    product.put_results(reference, "pretext", "extract", "cluster")
+    changes = {
+        "platform.extraVolumes": [{**mount, "readOnly": True}],
+        "platform.extraEnv": [{"name": "PYTHONPATH", "value": "/hook:/opt/clusterfit-code"}],
+    }
+    product.submit("step2", changes)
+    product.wait_for_pods(
+        "train", lambda pods: [phase(pod) for pod in pods] == ["Running", "Succeeded"]
+    )
+    product.namespace.run_on_claim(["touch", "/claim/enough"])
+    product.delete_pod(f"{RUN}-train-worker-0", by_force=True)
+    # Its peer has ended well and is not started again: there is nobody to meet.
+    check_training(product, reference)
+    assert "already finished" in product.log(f"{RUN}-train-worker-0")

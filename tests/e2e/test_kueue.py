@@ -1,0 +1,181 @@
+"""Runs in a Kueue queue: they wait, start, give way, and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import wait_for
+from tests.cluster.manifests import Object
+from tests.cluster.paths import CHECKOUT
+from tests.e2e.artifacts import check_same_weights, check_whole
+from tests.e2e.digits import RUN
+from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
+
+QUEUE = "team"
+URGENT = "urgent"
+API = "kueue.x-k8s.io/v1beta1"
+# One stage of two pods fits, and a second one does not.
+QUOTA = [{"name": "cpu", "nominalQuota": "700m"}, {"name": "memory", "nominalQuota": "4Gi"}]
+CLUSTER_QUEUE = {
+    "apiVersion": API,
+    "kind": "ClusterQueue",
+    "metadata": {"name": "shared"},
+    "spec": {
+        "namespaceSelector": {},
+        "preemption": {"withinClusterQueue": "LowerPriority"},
+        "resourceGroups": [
+            {
+                "coveredResources": [resource["name"] for resource in QUOTA],
+                "flavors": [{"name": "any", "resources": QUOTA}],
+            }
+        ],
+    },
+}
+FLAVOR = {"apiVersion": API, "kind": "ResourceFlavor", "metadata": {"name": "any"}}
+
+
+@pytest.fixture(scope="module")
+def kueue(cluster: Cluster) -> Iterator[Cluster]:
+    """Kueue, removed with all its objects when the module ends; tests change how it is set up."""
+    cluster.enable_kueue()
+    cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE, priority("low", 10), priority("high", 1000))
+    yield cluster
+    cluster.kubectl("delete", "workloadpriorityclasses.kueue.x-k8s.io", "--all")
+    cluster.disable_kueue()
+
+
+def priority(name: str, value: int) -> Object:
+    metadata = {"name": name}
+    return {
+        "apiVersion": API, "kind": "WorkloadPriorityClass", "metadata": metadata, "value": value,
+    }  # fmt: skip
+
+
+def make_queue(user: Product, name: str) -> None:
+    spec = {"clusterQueue": "shared"}
+    user.namespace.kubectl.create(
+        {"apiVersion": API, "kind": "LocalQueue", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+def queued(name: str = QUEUE, **more: str) -> dict[str, Any]:
+    """Return the change to the run file that names a queue."""
+    return {"platform.queue": {"gang": "kueue", "name": name, **more}}
+
+
+def submit_another(product: Product, name: str, changes: dict[str, Any]) -> None:
+    """Submit extract of another run, from random weights."""
+    other = {"name": name, "extract.weights": {"from": "random"}, **changes}
+    product.succeed("submit", "extract", "-f", product.write(other))
+
+
+def wait_for_other(product: Product, name: str) -> None:
+    job = product.namespace.wait_for_object(
+        "pytorchjob",
+        f"{name}-extract",
+        lambda job: bool(how_it_ended(job)),
+        timeout_seconds=STAGE_SECONDS,
+    )
+    assert how_it_ended(job) == "succeeded"
+
+
+def span(pods: list[Object]) -> tuple[str, str]:
+    """Return when the first pod was made, and when the last one ended."""
+    ends = [pod["status"]["containerStatuses"][0]["state"]["terminated"] for pod in pods]
+    first = min(pod["metadata"]["creationTimestamp"] for pod in pods)
+    return first, max(end["finishedAt"] for end in ends)
+
+
+def test_offered_queue_is_valid(kueue: Cluster) -> None:
+    offered = CHECKOUT / "k8s/prerequisites/kueue.yaml"
+    namespace = CHECKOUT / "k8s/prerequisites/namespace.yaml"
+    kueue.kubectl("apply", f"--filename={namespace}")
+    try:
+        said = kueue.kubectl(
+            "create", "--dry-run=server", "--validate=strict", f"--filename={offered}"
+        )
+    finally:
+        kueue.kubectl("delete", f"--filename={namespace}", timeout_seconds=180)
+    assert len(said.splitlines()) == 3
+
+
+def test_queue_that_is_not_there(kueue: Cluster, user: Product) -> None:
+    make_queue(user, QUEUE)
+    answer = user.type("submit", "step1", "-f", user.write(queued("other"))).expect(69)
+    assert answer.stderr == (
+        f"error: platform.queue.name: no LocalQueue other in namespace {user.namespace.name}; "
+        f"there are {QUEUE}\n"
+    )
+
+
+def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
+    kueue: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    make_queue(product, QUEUE)
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("train", queued(priorityClass="low"))
+    product.wait_for_line("train", "msg=epoch epoch=2 ")
+    submit_another(product, URGENT, queued(priorityClass="high"))
+    said = wait_for(
+        "status says that it was preempted",
+        lambda: product.status()[1]["train"],
+        lambda stage: "reempted" in stage.get("cause", ""),
+    )
+    assert said["phase"] == "queued"
+    assert said["cause"].startswith(f"place 1 in queue {QUEUE}: ")
+    wait_for_other(product, URGENT)
+    product.wait_for_line("train", "msg=resumed")
+
+    # Kueue holds the job's own switch: suspending goes through its Workload.
+    assert product.succeed("suspend", RUN).stdout.startswith("suspended: train")
+    product.wait_for_pods("train", lambda pods: not pods)
+    code, stages = product.status()
+    assert (code, stages["train"]["phase"]) == (0, "suspended")
+    assert product.succeed("resume", RUN).stdout == "resumed: train\n"
+    product.wait_for_success("train")
+    assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_weights(ours, reference, "train")
+
+
+def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
+    kueue: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    kueue.enable_kueue(feature_gates=["LocalQueueDefaulting=true"])
+    make_queue(product, "default")
+    product.put_results(reference, "pretext")
+    unnamed = product.type("submit", "step1", "-f", product.write()).expect(69)
+    assert "has a LocalQueue `default`, in which Kueue may put every stage at once; set " in (
+        unnamed.stderr
+    )
+    product.submit("step1", queued("default"))
+    submit_another(product, "second", queued("default"))
+    stages = product.succeed("status", "second").stdout
+    assert "place 1 in queue default: " in stages
+    assert "insufficient unused quota" in stages
+    product.wait_for_success("extract", "cluster")
+    wait_for_other(product, "second")
+    extract, cluster = span(product.pods("extract")), span(product.pods("cluster"))
+    assert extract[1] <= cluster[0], "a later stage started before its turn"
+    labels = "clusterfit.dev/run=second,app.kubernetes.io/component=worker"
+    pods = product.namespace.kubectl.get("pods", f"--selector={labels}")["items"]
+    second = span(pods)
+    assert extract[1] <= second[0] or second[1] <= extract[0], "more ran than the queue has"
+
+
+def test_without_its_integration_status_says_so(kueue: Cluster, user: Product) -> None:
+    kueue.enable_kueue(pytorchjob=False)
+    make_queue(user, QUEUE)
+    user.submit("step1", queued())
+    _, stages = user.status()
+    assert stages["extract"]["phase"] == "queued"
+    assert stages["extract"]["cause"] == "Kueue has not taken notice of it"
+    assert "its integration for PyTorchJob on" in stages["extract"]["advice"]
+    assert stages["cluster"]["phase"] == "held"
+    assert stages["cluster"]["cause"] == "waits for extract"

@@ -1,0 +1,232 @@
+"""What the cluster refuses is said in one line with the cure, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import programs
+from tests.cluster.addons import apply_training_operator, wait_for_training_operator
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import CommandError, run, wait_for
+from tests.cluster.manifests import Object, claim
+from tests.cluster.namespace import STORAGE_CLAIM
+from tests.cluster.paths import CHECKOUT, Cache
+from tests.e2e.digits import RUN
+from tests.e2e.people import become, read_team_rules
+from tests.e2e.product import Product
+from tests.e2e.typed import Answer
+
+NOWHERE = {"platform.nodeSelector": {"nowhere": "true"}}
+CRD = "pytorchjobs.kubeflow.org"
+
+
+def refused(answer: Answer, code: int) -> str:
+    """Return the one line of a command that was refused."""
+    answer.expect(code)
+    (line,) = answer.stderr.splitlines()
+    return line
+
+
+def what_is_there(user: Product) -> str:
+    """Name all that a submission could have left: its objects, and Helm's record of it."""
+    kinds = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebindings"
+    ours = user.namespace.kubectl("get", kinds, "--selector=clusterfit.dev/run", "--output=name")
+    return ours + user.namespace.kubectl("get", "secrets", "--output=name")
+
+
+def submit(user: Product, changes: dict[str, Any] | None = None, *options: str) -> Answer:
+    return user.type("submit", "step1", "-f", user.write({**NOWHERE, **(changes or {})}), *options)
+
+
+def wait_for_cause(user: Product, word: str) -> dict[str, Any]:
+    """Wait until status names a cause for the first stage; return what it says of the stage."""
+    _, stages = wait_for(
+        f"status says {word!r}",
+        user.status,
+        lambda status: word in status[1]["extract"].get("cause", ""),
+    )
+    return stages["extract"]
+
+
+def test_no_permission_names_the_verb_and_on_what(user: Product) -> None:
+    nobody = become(user, "nobody", [])
+    where = f"in namespace {user.namespace.name}; ask an administrator for that verb"
+    who = f"system:serviceaccount:{user.namespace.name}:nobody"
+    for words in (["list"], ["status", RUN], ["delete", RUN]):
+        assert refused(nobody.type(*words), 77) == (
+            f"error: no permission: {who} may not list configmaps {where}"
+        )
+    reader = become(
+        user, "reader", [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]
+    )
+    assert "may not list pytorchjobs.kubeflow.org in" in refused(submit(reader), 77)
+    assert what_is_there(user) == ""
+
+
+def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
+    member = become(user, "member", read_team_rules())
+    member.submit("step1", NOWHERE)
+    member.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    assert wait_for_cause(member, "no node fits")["phase"] == "starting"
+    member.succeed("list")
+    member.succeed("suspend", RUN)
+    member.wait_for_pods("extract", lambda pods: not pods)
+    _, stages = member.status()
+    assert stages["extract"]["phase"] == "suspended"
+    member.succeed("resume", RUN)
+    member.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    assert "has not started" in member.succeed("logs", RUN).stderr
+    member.succeed("cancel", RUN)
+    (member.folder / "file").write_text("content")
+    member.put(member.folder / "file", "storage:some/file")
+    member.succeed("get", "storage:some", member.folder / "back", "-f", member.write())
+    assert (member.folder / "back" / "file").read_text() == "content"
+    member.succeed("delete", RUN)
+    assert what_is_there(user) == ""
+
+
+def test_user_who_may_not_create_roles(user: Product) -> None:
+    rules = [
+        rule for rule in read_team_rules() if rule["apiGroups"] != ["rbac.authorization.k8s.io"]
+    ]
+    member = become(user, "member", rules)
+    said = refused(submit(member), 69)
+    assert "no permission to create roles" in said
+    assert "platform.sequencing.mode: client" in said
+    assert what_is_there(user) == ""
+    member.submit("step1", {**NOWHERE, "platform.sequencing": {"mode": "client"}})
+    member.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    assert member.pods("", role="supervisor") == []
+    _, stages = member.status()
+    assert "nothing in the cluster starts it" in stages["cluster"]["cause"]
+    member.succeed("delete", RUN)
+    # Or an administrator makes an account, once.
+    become(user, "runner", [{
+        "apiGroups": ["batch", "kubeflow.org", ""],
+        "resources": ["jobs", "pytorchjobs", "pods"], "verbs": ["get", "patch"],
+    }])  # fmt: skip
+    member.submit("step1", {**NOWHERE, "platform.sequencing": {"serviceAccount": "runner"}})
+    (supervisor,) = member.wait_for_pods(
+        "",
+        lambda pods: [pod["status"]["phase"] for pod in pods] == ["Running"],
+        role="supervisor",
+    )
+    assert supervisor["spec"]["serviceAccountName"] == "runner"
+    wait_for(
+        "the supervisor has looked",
+        lambda: member.log(supervisor["metadata"]["name"]),
+        lambda said: "phase=held" in said,
+    )
+
+
+def test_namespace_that_is_not_there(user: Product) -> None:
+    lost = replace(user, namespace=replace(user.namespace, name="nowhere"))
+    said = refused(submit(lost), 3)
+    assert said == "error: namespace nowhere: not found; create it, or name another with -n"
+
+
+def test_claim_that_is_not_there(user: Product) -> None:
+    said = refused(submit(user, {"platform.storage": {"claim": "other"}}), 69)
+    assert f"claim other: not found in namespace {user.namespace.name}; make it (`helm" in said
+    assert what_is_there(user) == ""
+
+
+def test_claim_that_nobody_provides(user: Product) -> None:
+    user.namespace.kubectl.create(claim("other", storage_class="none-such"))
+    user.submit("step1", {"platform.storage": {"claim": "other"}})
+    stage = wait_for_cause(user, "a claim is not ready")
+    assert "kubectl describe pvc" in stage["advice"]
+
+
+def test_exceeded_quota(user: Product) -> None:
+    spec = {"hard": {"requests.memory": "3Gi"}}
+    quota: Object = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}}
+    user.namespace.kubectl.create({**quota, "spec": spec})
+    wait_for(
+        "the quota is counted",
+        lambda: user.namespace.kubectl.get("resourcequota", "small").get("status", {}),
+        lambda status: bool(status.get("hard")),
+    )
+    user.submit("step1", NOWHERE)
+    stage = wait_for_cause(user, "exceeded quota: small")
+    assert "requests.memory=2Gi" in stage["cause"]
+    assert "limited: requests.memory=3Gi" in stage["cause"]
+    assert "ask for less" in stage["advice"]
+
+
+def test_pod_security(user: Product) -> None:
+    scratch = {"name": "scratch", "mountPath": "/scratch", "source": {"hostPath": {"path": "/"}}}
+    changes = {**NOWHERE, "platform.extraVolumes": [scratch]}
+    tried = submit(user, changes, "--dry-run=server").expect(1)
+    assert 'Pod Security refuses it: PodSecurity "restricted' in tried.stdout
+    assert "error: the cluster refuses 2 of 10 objects" in tried.stderr
+    assert what_is_there(user) == ""
+    submitted = submit(user, changes).expect(0)
+    assert "note: a namespace that enforces `restricted` would refuse the pods: " in (
+        submitted.stderr
+    )
+    stage = wait_for_cause(user, "Pod Security refuses its pods")
+    assert "platform.extraVolumes" in stage["advice"]
+
+
+def test_same_submission_again_does_nothing_and_another_one_is_refused(user: Product) -> None:
+    user.submit("step1", NOWHERE)
+    user.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    before = user.job("extract")
+    again = submit(user).expect(0)
+    assert again.stdout.startswith(f"unchanged: {RUN}-step1 is there already")
+    said = refused(submit(user, {"cluster.numClusters": 11}), 73)
+    assert f"release {RUN}-step1 (extract, cluster) is there with other content" in said
+    assert "--replace removes it first (results stay)" in said
+    now = user.job("extract")
+    assert before is not None
+    assert now is not None
+    assert now["metadata"]["uid"] == before["metadata"]["uid"]
+    assert now["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+def test_helm_upgrade_is_refused(user: Product) -> None:
+    user.submit("step1", NOWHERE)
+    cache = Cache.from_environment()
+    programs.build(cache, programs.HELM_4)
+    chart = CHECKOUT / "charts/clusterfit"
+    upgrade: list[str | Path] = [programs.HELM_4.path(cache), "upgrade", f"{RUN}-step1", chart]
+    upgrade += [f"--values={user.write(NOWHERE)}", f"--namespace={user.namespace.name}"]
+    upgrade += [f"--kubeconfig={user.namespace.kubectl.kubeconfig}"]
+    with pytest.raises(CommandError) as refusal:
+        run(upgrade)
+    assert "a submitted run is never changed" in refusal.value.output
+    assert f"`helm uninstall {RUN}-step1` first" in refusal.value.output
+
+
+def test_cluster_without_the_operator(user: Product, cluster: Cluster) -> None:
+    cluster.kubectl("delete", "crd", CRD)
+    try:
+        said = refused(submit(user), 69)
+        assert "the cluster has no PyTorchJob of kubeflow.org/v1; an administrator must" in said
+    finally:
+        apply_training_operator(cluster.cache, cluster.kubectl)
+        scope = "--namespace=kubeflow"  # its caches are of the kind that is gone
+        cluster.kubectl(scope, "rollout", "restart", "deployment/training-operator")
+        wait_for_training_operator(cluster.kubectl)
+    assert what_is_there(user) == ""
+
+
+def test_queue_where_there_is_no_kueue(user: Product) -> None:
+    said = refused(submit(user, {"platform.queue": {"gang": "kueue", "name": "team"}}), 69)
+    assert "the cluster serves no LocalQueue" in said
+    assert "is Kueue installed?" in said
+    assert what_is_there(user) == ""
+
+
+def test_claims_are_kept_whatever_is_removed(user: Product) -> None:
+    user.submit("step1", NOWHERE)
+    user.succeed("delete", RUN)
+    found = user.namespace.kubectl.get("pvc", STORAGE_CLAIM)
+    assert found["status"]["phase"] == "Bound"
+    assert json.dumps(found["metadata"]).count("deletionTimestamp") == 0
