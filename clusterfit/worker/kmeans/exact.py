@@ -45,17 +45,19 @@ class ExactAssigner:
         """Return (n,) int64 nearest centroids of (n, d) float32 rows and (n,) squared distances."""
         if self._relative_error is None:
             self._relative_error = self._measure_error(rows)
-        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
         rounded = rows.to(self._arithmetic.dtype)
         margins = 2 * self._relative_error * torch.linalg.vector_norm(rows, dim=1)
-        for first, products in self._scorer.multiply(rounded):
-            mine = slice(first, first + len(products))
-            columns, best, second = self._arithmetic.find_best_two(products, self._scorer.bias)
+        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+        for first, products, (columns, best, second) in self._scorer.search(rounded):
+            mine = slice(first, first + len(columns))
             unsure = (best - second <= margins[mine]).nonzero()[:, 0]
             if len(unsure):
-                columns[unsure] = self._compare(
-                    rows[mine][unsure], products[unsure], best[unsure] - margins[mine][unsure]
-                )
+                if products is None:
+                    again = rounded[mine][unsure] @ self._scorer.matrix.t()
+                else:
+                    again = products[unsure]
+                least = best[unsure] - margins[mine][unsure]
+                columns[unsure] = self._compare(rows[mine][unsure], again, least)
             assignments[mine] = columns
             self.findings["num_rechecked"] += len(unsure)
         return assignments, self._measure_distances(rows, assignments)
