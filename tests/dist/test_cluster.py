@@ -38,9 +38,8 @@ def features(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A run file of the cluster stage alone, and the run whose features it reads."""
     root = tmp_path_factory.mktemp("cluster") / "runs"
     random = np.random.default_rng(0)
-    rows = (random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2).astype(
-        np.float32
-    )
+    drawn = random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2
+    rows = drawn.astype(np.float32)
     readable = np.setdiff1d(np.arange(NUM_IMAGES), UNREADABLE)
     folder = RunDirectory(root, "made").features("res5avg", "train")
     starts = range(0, len(readable), 1000)

@@ -70,7 +70,7 @@ class Scorer:
         return is_float and has_kernel and self.matrix.shape[1] < MIN_BF16_DIM
 
     def _transpose(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (d, K) centroids and (K,) bias, K rounded up to LANES; what is added never wins."""
+        """Return (d, K) centroids and (K,) bias, K rounded up to LANES; the added never win."""
         num_clusters, dim = self.matrix.shape
         padded = -(-num_clusters // LANES) * LANES
         centroids = torch.zeros(dim, padded)
