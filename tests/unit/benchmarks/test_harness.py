@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distributed, gpu, larger_than_memory, memory, report, wire
+from benchmarks import distributed, gpu, larger_than_memory, memory, report, wire_rank
 from benchmarks.analysis import (
     compare_to_target,
     find_first_use_seconds,
@@ -138,17 +138,17 @@ def test_sides_are_compared_at_the_target_of_each_round() -> None:
     assert find_first_use_seconds(find_row(rows, "other", "default")) is None
 
 
-def test_the_best_setting_is_that_with_the_least_median(tmp_path: Path) -> None:
+def test_the_best_setting_is_that_with_the_shortest_call(tmp_path: Path) -> None:
     results = Results("blas", tmp_path)
     for setting, seconds in (("default", [5, 9]), ("Zen", [4, 4]), ("Haswell", [3, 8])):
         for number, warm in enumerate(seconds):
-            attempts = [{"label": "w", "seconds": 0.1}, {"label": "assign", "seconds": warm}]
+            attempts = [{"label": "w", "seconds": 30.0}, {"label": "assign", "seconds": warm}]
             results.records.append(
                 {"side": "faiss IndexFlatL2", "setting": setting, "round": number,
                  "attempts": attempts}
             )  # fmt: skip
     results.save()
-    assert find_best_setting("faiss", tmp_path) == "Zen"
+    assert find_best_setting("faiss", tmp_path) == "Haswell"
     with pytest.raises(SystemExit, match="measure the case blas first"):
         find_best_setting("scikit-learn", tmp_path)
 
@@ -176,7 +176,7 @@ def test_ranks_tell_what_they_send(program: str, toy_folders: Path) -> None:
 
 
 def test_loopback_is_counted() -> None:
-    assert wire.read_sent_bytes() >= 0
+    assert wire_rank.read_sent_bytes() >= 0
 
 
 @pytest.mark.skipif(bool(memory.find_obstacle()), reason=memory.find_obstacle())
