@@ -41,7 +41,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 e2e: $(READY)
 	$(BIN)/pytest tests/e2e
 
-# What of it CI runs: the ways into a cluster, one crash, the log.
+# What of it to run first: the ways into a cluster, one crash, the log.
 e2e-core: $(READY)
 	$(BIN)/pytest tests/e2e -m core
 
