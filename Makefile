@@ -6,7 +6,8 @@ READY  := $(VENV)/.ready
 # Behind a proxy that re-signs traffic only the system's certificates are right.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: install check test test-all demo e2e e2e-core cluster-up cluster-down generate format lock clean
+.PHONY: install check test test-all demo bench e2e e2e-core cluster-up cluster-down generate format lock \
+        clean
 
 install: $(READY)
 
@@ -25,6 +26,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m clusterfit.config.generate --check
 	$(BIN)/python scripts/write_manifests.py --check
+	$(BIN)/python -m benchmarks check
 
 test: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m "not campaign"
@@ -39,7 +41,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 e2e: $(READY)
 	$(BIN)/pytest tests/e2e
 
-# What of it CI runs: the ways into a cluster, one crash, the log.
+# What of it to run first: the ways into a cluster, one crash, the log.
 e2e-core: $(READY)
 	$(BIN)/pytest tests/e2e -m core
 
@@ -55,6 +57,10 @@ demo: $(READY)
 	$(BIN)/clusterfit run pipeline -f examples/digits.yaml $(DEMO)
 
 DEMO := --data-root demo --storage-root demo/runs --nproc-per-node 2
+
+# make bench CASES=assign,update ROUNDS=5: those alone, going on from the rounds that are there.
+bench: $(READY)
+	$(BIN)/python -m benchmarks run $(if $(CASES),--cases $(CASES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 generate: $(READY)
 	$(BIN)/python -m clusterfit.config.generate

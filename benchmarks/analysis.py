@@ -44,6 +44,12 @@ class Row:
         """Median of the processes' largest resident sets."""
         return summarize(record["peak_bytes"] for record in self.records).median
 
+    @property
+    def foreign_cores(self) -> float:
+        """Median over the processes of the cores that others kept busy in their longest attempt."""
+        longest = [max(r["attempts"], key=lambda a: float(a["seconds"])) for r in self.records]
+        return summarize(a.get("foreign_cores", 0.0) for a in longest).median
+
 
 def list_rows(records: Sequence[Record]) -> list[Row]:
     """Return sides and settings in the order in which they come, with what finished."""

@@ -33,7 +33,7 @@ def faiss_super_kmeans(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     import faiss
 
     num_clusters, dim = inputs.centroids.shape
-    kmeans = faiss.SuperKmeans(
+    kmeans = faiss.SuperKmeans(  # type: ignore[attr-defined]
         dim, num_clusters, seed=inputs.seed + 1, **_all_points(num_clusters), **options
     )
     kmeans.train(inputs.rows)
@@ -46,7 +46,7 @@ def faiss_two_level(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     from faiss.contrib.clustering import two_level_clustering
 
     num_clusters, dim = inputs.centroids.shape
-    centroids, _ = two_level_clustering(
+    centroids, _ = two_level_clustering(  # type: ignore[no-untyped-call]
         inputs.rows,
         round(num_clusters**0.5),
         num_clusters,
@@ -161,7 +161,7 @@ def faiss_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa
     nearest = _assign_once(inputs)
     sums = np.zeros(inputs.centroids.shape, np.float32)
     np.add.at(sums, nearest, inputs.rows)
-    return Outcome(None)
+    return Outcome(sums)
 
 
 def torch_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa: ARG001
@@ -172,7 +172,7 @@ def torch_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa
     nearest = torch.from_numpy(_assign_once(inputs))
     sums = torch.zeros(inputs.centroids.shape)
     sums.index_add_(0, nearest, torch.from_numpy(inputs.rows))
-    return Outcome(None)
+    return Outcome(sums.numpy())
 
 
 def _assign_once(inputs: Inputs) -> np.ndarray:

@@ -20,11 +20,14 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 IMAGES: Final = ROOT / "docs" / "images"
 
+QUIET_CORES: Final = 0.2
+"""As much as other processes may keep busy without a word about it on the page."""
+
 
 def render(results: Path = RESULTS) -> dict[Path, str]:
     """Return what each file of the report is to hold."""
     contents = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in results.glob("*.json")}
-    files = {}
+    files: dict[Path, str] = {}
     sections = [pages.INTRODUCTION, _compare_data(contents), _describe_machines(contents)]
     sections += [_section(contents, name, build) for name, build in SECTIONS.items()]
     sections.append(describe_scale())
@@ -41,8 +44,22 @@ def render(results: Path = RESULTS) -> dict[Path, str]:
 def _section(contents: Mapping[str, Content], name: str, build: Callable[[Content], str]) -> str:
     head = pages.HEADS[name]
     command = f"    make bench CASES={name}"
-    body = build(contents[name]) if name in contents else "Not measured yet."
-    return "\n\n".join(part for part in (head.strip(), command, body) if part)
+    if name not in contents:
+        return "\n\n".join([head.strip(), command, "Not measured yet."])
+    parts = [head.strip(), command, _warn_of_load(contents[name]), build(contents[name])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _warn_of_load(content: Content) -> str:
+    rows = list_rows([r for r in content["records"] if "setting" in r])
+    most = max((row.foreign_cores for row in rows), default=0.0)
+    if most <= QUIET_CORES:
+        return ""
+    return (
+        f"**Measured on a busy machine**: other processes kept up to {most:.1f} cores busy (median "
+        "of a side's rounds). Times are too long and ratios uncertain; these numbers are to be "
+        "replaced by a run on a quiet machine."
+    )
 
 
 def _describe_machines(contents: Mapping[str, Content]) -> str:

@@ -97,10 +97,11 @@ def _build_assign(content: Content) -> str:
                 show_spread(divide_by_round(gemm, times), 2),
                 f"{max(wrong)}" if wrong else "-",
                 f"{row.peak_bytes / 2**20:,.0f}",
+                f"{row.foreign_cores:.1f}",
             ]
         )
     head = ["side", "seconds", "GFLOP/s", f"of {OURS}'s time", "of the GEMM's rate",
-            "rows not at their nearest", "peak MiB"]  # fmt: skip
+            "rows not at their nearest", "peak MiB", "other load"]  # fmt: skip
     return table(head, lines)
 
 
@@ -112,10 +113,11 @@ def _build_update(content: Content) -> str:
             row.side,
             show_spread(summarize(1e3 * t for t in time_each_round(row).values()), 1),
             show_spread(divide_by_round(time_each_round(row), ours), 1, "x"),
+            f"{row.foreign_cores:.1f}",
         ]
         for row in rows
     ]
-    return table(["side", "milliseconds", f"of {OURS}'s time"], lines)
+    return table(["side", "milliseconds", f"of {OURS}'s time", "other load"], lines)
 
 
 def _build_fit(content: Content) -> str:
@@ -137,10 +139,11 @@ def _build_fit(content: Content) -> str:
                 show_spread(compare_to_target(row, ours, targets), 2, "x"),
                 f"{100 * find_least_excess(row, targets):+.2f} %",
                 f"{row.peak_bytes / 2**20:,.0f}",
+                f"{row.foreign_cores:.1f}",
             ]
         )
     head = ["side", "seconds to the target", "with the first use", f"of {OURS}'s time",
-            "best objective - target", "peak MiB"]  # fmt: skip
+            "best objective - target", "peak MiB", "other load"]  # fmt: skip
     name = content["case"]
     plot = f"![Time to objective, {name}](images/benchmarks-{name}.svg)"
     return "\n\n".join([table(head, lines), plot])

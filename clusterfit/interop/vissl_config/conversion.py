@@ -159,6 +159,7 @@ def _read_step1(reading: Reading) -> list[Placement]:
         raise reading.fault("CLUSTERFIT.CLUSTER_BACKEND", "faiss")
     reading.carry("CLUSTERFIT.CLUSTER_BACKEND", "cluster.engine")
     reading.set("cluster.init", "random")
+    reading.set("platform.stages.cluster.processesPerNode", 1)
     reading.set("cluster.normalize", True)
     if reading.get("CLUSTERFIT.FEATURES.DIMENSIONALITY_REDUCTION"):
         reading.carry(

@@ -15,6 +15,7 @@ _WIDTH: Final = 96
 _FIXED: Final = {
     "extract.dtype": "as VISSL writes them; float16 takes half the space",
     "cluster.init": "as faiss starts; without engine and init: clusterfit's own engine",
+    "platform.stages.cluster.processesPerNode": "faiss drives a node's GPUs from one process",
     "cluster.normalize": "VISSL always divides rows by their L2 norm",
 }
 """Why a setting is what it is where no key of VISSL's says so."""

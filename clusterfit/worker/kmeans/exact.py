@@ -20,10 +20,8 @@ _SAMPLE_ELEMENTS: Final = 1 << 22
 _SAFETY: Final = 1.5
 """Times the largest error among a million or so measured ones, some five standard deviations."""
 
-_AUDIT_STEP: Final = 256
-"""Every such row is looked up in float64 as well; it costs some 3 % of the pass."""
-
-_PAIR_ELEMENTS: Final = 1 << 22
+_PAIR_ELEMENTS: Final = 1 << 19
+"""Differences of rows and centroids that are held at once: 2 MB, near the cores."""
 
 
 class ExactAssigner:
@@ -47,20 +45,21 @@ class ExactAssigner:
         """Return (n,) int64 nearest centroids of (n, d) float32 rows and (n,) squared distances."""
         if self._relative_error is None:
             self._relative_error = self._measure_error(rows)
-        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
         rounded = rows.to(self._arithmetic.dtype)
         margins = 2 * self._relative_error * torch.linalg.vector_norm(rows, dim=1)
-        for first, products in self._scorer.multiply(rounded):
-            mine = slice(first, first + len(products))
-            columns, best, second = self._arithmetic.find_best_two(products, self._scorer.bias)
+        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+        for first, products, (columns, best, second) in self._scorer.search(rounded):
+            mine = slice(first, first + len(columns))
             unsure = (best - second <= margins[mine]).nonzero()[:, 0]
             if len(unsure):
-                columns[unsure] = self._compare(
-                    rows[mine][unsure], products[unsure], best[unsure] - margins[mine][unsure]
-                )
+                if products is None:
+                    again = rounded[mine][unsure] @ self._scorer.matrix.t()
+                else:
+                    again = products[unsure]
+                least = best[unsure] - margins[mine][unsure]
+                columns[unsure] = self._compare(rows[mine][unsure], again, least)
             assignments[mine] = columns
             self.findings["num_rechecked"] += len(unsure)
-        self._audit(rows, assignments)
         return assignments, self._measure_distances(rows, assignments)
 
     def list_nearest(
@@ -85,13 +84,11 @@ class ExactAssigner:
                 nearest[mine] = columns.gather(1, order)
         return nearest
 
-    def _audit(self, rows: torch.Tensor, assignments: torch.Tensor) -> None:
-        """Count on an even sample of the rows how often float64 would have chosen otherwise."""
-        sample, chosen = rows[::_AUDIT_STEP].double(), assignments[::_AUDIT_STEP]
-        scores = sample @ self._double.t() - self._half_norms
-        columns = scores.argmax(1)
-        self.findings["num_audited"] += len(sample)
-        self.findings["num_audited_wrong"] += int((columns != chosen).sum())
+    def audit(self, rows: torch.Tensor, assignments: torch.Tensor) -> None:
+        """Count how often float64 would have assigned (n, d) rows otherwise."""
+        scores = rows.double() @ self._double.t() - self._half_norms
+        self.findings["num_audited"] += len(rows)
+        self.findings["num_audited_wrong"] += int((scores.argmax(1) != assignments).sum())
 
     def _measure_error(self, rows: torch.Tensor) -> float:
         """Return the bound on a score's error, as a multiple of the row's norm."""

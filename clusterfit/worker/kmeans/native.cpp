@@ -1,5 +1,5 @@
-// Two loops that torch has no fast operation for on a CPU: the best two columns of each row of a
-// matrix of scores, and float64 sums of rows by cluster.
+// Loops that torch has no fast operation for on a CPU: the best two columns of each row of a matrix
+// of scores, the same for short rows without the matrix, and float64 sums of rows by cluster.
 //
 // Plain C++ with GCC's vectors (clang has them too): whatever the machine's width is, the compiler
 // maps 16 lanes onto it.
@@ -38,45 +38,92 @@ inline float load_one(const uint16_t* from) {
   return value;
 }
 
-// score(r, k) = products[r, k] + bias[k]; the lower column wins a tie.
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// The two best of the scores that a row has been offered so far; the lower column wins a tie.
+struct BestTwo {
+  Floats first = Floats{} + kLowest, next = Floats{} + kLowest;  // of each lane
+  Ints where{};
+  float best = kLowest, second = kLowest;
+  int64_t column = 0;
+
+  void offer(Floats scores, Ints columns) {
+    const Ints better = scores > first;
+    const Floats loser = better ? first : scores;
+    next = loser > next ? loser : next;
+    first = better ? scores : first;
+    where = better ? columns : where;
+  }
+
+  void offer_one(float score, int64_t at) {
+    if (score > best || (score == best && at < column)) {
+      second = best;
+      best = score;
+      column = at;
+    } else if (score > second) {
+      second = score;
+    }
+  }
+
+  void join_lanes() {
+    for (int i = 0; i < kLanes; ++i) {
+      offer_one(first[i], where[i]);
+      if (next[i] > second) second = next[i];
+    }
+  }
+};
+
+Ints count_lanes() {
+  Ints lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane;
+}
+
+// score(r, k) = products[r, k] + bias[k]
 template <typename Product>
 void find_best_two(const Product* products, const float* bias, int64_t num_rows, int64_t num_columns,
                    int64_t stride, int64_t* best_column, float* best, float* second) {
-  constexpr float kLowest = -std::numeric_limits<float>::infinity();
   const int64_t vectorised = num_columns - num_columns % kLanes;
-  Ints lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  const Ints lane = count_lanes();
   for (int64_t row = 0; row < num_rows; ++row) {
     const Product* const line = products + row * stride;
-    Floats first = Floats{} + kLowest, next = Floats{} + kLowest;
-    Ints where = lane;
+    BestTwo found;
     for (int64_t column = 0; column < vectorised; column += kLanes) {
-      const Floats score = load(line + column) + load(bias + column);
-      const Ints better = score > first;
-      const Floats loser = better ? first : score;
-      next = loser > next ? loser : next;
-      first = better ? score : first;
-      where = better ? lane + static_cast<int32_t>(column) : where;
+      found.offer(load(line + column) + load(bias + column), lane + static_cast<int32_t>(column));
     }
-    float top = kLowest, runner_up = kLowest;
-    int64_t column = 0;
-    const auto offer = [&](float score, int64_t at) {
-      if (score > top || (score == top && at < column)) {
-        runner_up = top;
-        top = score;
-        column = at;
-      } else if (score > runner_up) {
-        runner_up = score;
-      }
-    };
-    for (int i = 0; i < kLanes && vectorised; ++i) {
-      offer(first[i], where[i]);
-      if (next[i] > runner_up) runner_up = next[i];
+    if (vectorised) found.join_lanes();
+    for (int64_t at = vectorised; at < num_columns; ++at) {
+      found.offer_one(load_one(line + at) + bias[at], at);
     }
-    for (int64_t at = vectorised; at < num_columns; ++at) offer(load_one(line + at) + bias[at], at);
-    best_column[row] = column;
-    best[row] = top;
-    second[row] = runner_up;
+    best_column[row] = found.column;
+    best[row] = found.best;
+    second[row] = found.second;
+  }
+}
+
+// score(r, k) = rows[r] . centroids[:, k] + bias[k], for rows so short that no product is worth
+// writing down. num_columns is a multiple of the lanes.
+template <int kRows>
+void search_rows(const float* rows, const float* centroids, const float* bias, int64_t num_columns,
+                 int64_t dim, int64_t* best_column, float* best, float* second) {
+  const Ints lane = count_lanes();
+  BestTwo found[kRows];
+  for (int64_t column = 0; column < num_columns; column += kLanes) {
+    Floats scores[kRows];
+    for (int row = 0; row < kRows; ++row) scores[row] = load(bias + column);
+    for (int64_t at = 0; at < dim; ++at) {
+      const Floats part = load(centroids + at * num_columns + column);
+      for (int row = 0; row < kRows; ++row) scores[row] += rows[row * dim + at] * part;
+    }
+    for (int row = 0; row < kRows; ++row) {
+      found[row].offer(scores[row], lane + static_cast<int32_t>(column));
+    }
+  }
+  for (int row = 0; row < kRows; ++row) {
+    found[row].join_lanes();
+    best_column[row] = found[row].column;
+    best[row] = found[row].best;
+    second[row] = found[row].second;
   }
 }
 
@@ -124,5 +171,20 @@ void add_rows_float32(const float* rows, const int64_t* order, const int64_t* cl
                       int64_t num_rows, int64_t stride, int64_t from, int64_t to, double* sums,
                       int64_t dim) {
   add_rows(rows, order, clusters, num_rows, stride, from, to, sums, dim);
+}
+
+void search_float32(const float* rows, const float* centroids, const float* bias, int64_t num_rows,
+                    int64_t num_columns, int64_t dim, int64_t* best_column, float* best,
+                    float* second) {
+  constexpr int kTogether = 4;  // rows that share what is loaded of the centroids
+  int64_t row = 0;
+  for (; row + kTogether <= num_rows; row += kTogether) {
+    search_rows<kTogether>(rows + row * dim, centroids, bias, num_columns, dim, best_column + row,
+                           best + row, second + row);
+  }
+  for (; row < num_rows; ++row) {
+    search_rows<1>(rows + row * dim, centroids, bias, num_columns, dim, best_column + row,
+                   best + row, second + row);
+  }
 }
 }

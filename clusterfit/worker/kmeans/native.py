@@ -1,8 +1,9 @@
-"""The two loops that torch has no fast operation for on a CPU, compiled where they run.
+"""The loops that torch has no fast operation for on a CPU, compiled where they run.
 
 torch finds a row's maximum and its place at about 1 ns an element, which is a fifth of the matrix
 product before it at 2048 dimensions and as long as it at 512; and it adds up rows by cluster in
-several passes over copies. `torch.compile` mends the first, but importing and warming it takes
+several passes over copies. Rows of a few dimensions take less time to multiply than their products
+take to write. `torch.compile` mends the first, but importing and warming it takes
 longer than many clusterings; this C++ takes a fifth of a second, once.
 """
 
@@ -19,13 +20,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 _SOURCE: Final = Path(__file__).with_name("native.cpp")
 _FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 _COMPILERS: Final = ("g++", "clang++", "c++")
+LANES: Final = 16
+"""Of the C++'s vectors."""
+
 _MIN_ELEMENTS_PER_THREAD: Final = 1 << 17
 """Below it, handing a share to a thread takes longer than the share."""
 
@@ -40,6 +44,8 @@ class NativeKernel:
         """Use a library that `load_native_kernel` has compiled."""
         self._best = _load(library, "find_best_two", "ppnnnppp")
         self._add = _load(library, "add_rows", "pppnnnnpn")
+        self._search = library.search_float32
+        self._search.argtypes, self._search.restype = _arguments("pppnnnppp"), None
         self._num_threads = torch.get_num_threads()
         self._threads = ThreadPoolExecutor(self._num_threads, "kmeans")
 
@@ -64,6 +70,31 @@ class NativeKernel:
             )
 
         self._share_out(work, num_rows, products.numel())
+        return columns, best, second
+
+    def search(self, rows: torch.Tensor, centroids: torch.Tensor, bias: torch.Tensor) -> BestTwo:
+        """Return the two best columns of `rows @ centroids + bias` for short float32 rows.
+
+        Centroids are (d, K), K a multiple of LANES, all three contiguous.
+        """
+        num_rows, dim = rows.shape
+        columns = torch.empty(num_rows, dtype=torch.int64)
+        best, second = torch.empty(num_rows), torch.empty(num_rows)
+
+        def work(start: int, stop: int) -> None:
+            self._search(
+                rows.data_ptr() + 4 * start * dim,
+                centroids.data_ptr(),
+                bias.data_ptr(),
+                stop - start,
+                centroids.shape[1],
+                dim,
+                columns.data_ptr() + 8 * start,
+                best.data_ptr() + 4 * start,
+                second.data_ptr() + 4 * start,
+            )
+
+        self._share_out(work, num_rows, num_rows * centroids.shape[1])
         return columns, best, second
 
     def add_rows(
@@ -108,14 +139,19 @@ class NativeKernel:
 def _load(
     library: ctypes.CDLL, name: str, signature: str
 ) -> dict[torch.dtype, Callable[..., None]]:
-    """Return a function for each dtype; `p` in the signature is a pointer, `n` a number."""
-    kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+    """Return a function for each dtype."""
     functions: dict[torch.dtype, Callable[..., None]] = {}
     for dtype in (torch.bfloat16, torch.float32):
         function = getattr(library, f"{name}_{str(dtype).removeprefix('torch.')}")
-        function.argtypes, function.restype = [kinds[kind] for kind in signature], None
+        function.argtypes, function.restype = _arguments(signature), None
         functions[dtype] = function
     return functions
+
+
+def _arguments(signature: str) -> list[Any]:
+    """Return argument types; `p` in the signature is a pointer, `n` a number."""
+    kinds = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+    return [kinds[kind] for kind in signature]
 
 
 def load_native_kernel() -> tuple[NativeKernel | None, str]:

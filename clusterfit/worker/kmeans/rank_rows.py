@@ -90,6 +90,11 @@ class RankRows:
         self._prepare = prepare
         self._kept = kept
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether the rows are kept, not read anew for each pass."""
+        return self._kept is not None
+
     def chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (offset in this rank's rows, (n, d) rows), in order."""
         for offset in range(0, self.num_rows, CHUNK_ROWS):
@@ -104,7 +109,8 @@ class RankRows:
         if step == 1 and self._kept is not None:
             return self
         first = -self.start % step
-        kept = [chunk[(first - offset) % step :: step] for offset, chunk in self.chunks()]
+        # Clones: a view would keep the whole chunk that it is of.
+        kept = [chunk[(first - offset) % step :: step].clone() for offset, chunk in self.chunks()]
         start = -(-self.start // step)
         rows = torch.cat(kept) if kept else self._prepare(self.start, self.start)
         norms_sq = self.norms_sq[first::step]

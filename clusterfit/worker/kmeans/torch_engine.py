@@ -28,9 +28,16 @@ from clusterfit.worker.kmeans.two_level import find_two_level_centroids
 MAX_ROUNDING_EXCESS: Final = 1e-3
 """Of the objective: bfloat16 products are given up where wrong choices would add more than this."""
 
+AUDIT_STEP: Final = 256
+"""Every such row is looked up in float64 as well; it costs some 3 % of the assignment."""
+
 _PROBE_ROWS: Final = 512
-_RESIDENT_FRACTION: Final = 0.6
-"""Of the memory that is there: so much of it may be rows, the rest is for products and sums."""
+_ASSIGNED_ROWS: Final = 2048
+"""Rows that are centred, multiplied and compared at a time, while they are in cache."""
+
+_ROWS_FRACTION: Final = 0.5
+"""Of the memory that is there, at most so much holds rows, or the rows that a start is found among:
+the rest is for products, sums and copies."""
 
 
 class TorchEngine:
@@ -117,9 +124,8 @@ class TorchEngine:
         first, last = self._ranks.share(rows.num_rows)
         needed = (last - first) * rows.dim * arithmetic.dtype.itemsize
         room, bound = find_available_bytes(self._device)
-        fits = needed <= _RESIDENT_FRACTION * room
         # All ranks or none: a rank that reads its rows anew each time would hold the others up.
-        is_resident = self._ranks.find_maximum(0.0 if fits else 1.0) == 0
+        is_resident = self._ranks.find_maximum(needed / max(room, 1)) <= _ROWS_FRACTION
         self._said |= {
             "rows": "in memory" if is_resident else "streamed",
             "row_bytes": needed,
@@ -143,8 +149,17 @@ class TorchEngine:
             return self._enter(start.centroids, frame)
         if config.init == "random":
             return self._enter(draw_centroids(rows, config.num_clusters, seed), frame)
+        row_bytes = rows.dim * arithmetic.dtype.itemsize
+        room, _ = find_available_bytes(self._device)
+        most_rows = int(_ROWS_FRACTION * -self._ranks.find_maximum(-room) / row_bytes)
         return find_two_level_centroids(
-            mine, rows.num_rows, config.num_clusters, arithmetic, self._ranks, seed
+            mine,
+            rows.num_rows,
+            config.num_clusters,
+            arithmetic,
+            self._ranks,
+            seed,
+            max(1, most_rows),
         )
 
     def _enter(self, centroids: np.ndarray, frame: Frame) -> torch.Tensor:
@@ -174,14 +189,23 @@ class TorchEngine:
                 choose_arithmetic(self._device, centroids.shape[1]),
             )
             self._assigned_to = centroids
-        centred = (torch.from_numpy(rows) - self._mean).to(self._device)
-        found, distances_sq = self._assigner.assign(centred)
+        assignments = np.empty(len(rows), np.int64)
+        distances_sq = np.empty(len(rows), np.float32)
+        nearest = np.empty((len(rows), num_nearest), np.int64) if num_nearest > 1 else None
+        for start in range(0, len(rows), _ASSIGNED_ROWS):
+            mine = slice(start, start + _ASSIGNED_ROWS)
+            centred = (torch.from_numpy(rows[mine]) - self._mean).to(self._device)
+            found, found_sq = self._assigner.assign(centred)
+            assignments[mine], distances_sq[mine] = found.cpu().numpy(), found_sq.cpu().numpy()
+            if nearest is not None:
+                listed = self._assigner.list_nearest(centred, found, num_nearest)
+                nearest[mine] = listed.cpu().numpy()
+        sample = (torch.from_numpy(rows[::AUDIT_STEP]) - self._mean).to(self._device)
+        chosen = torch.from_numpy(assignments[::AUDIT_STEP]).to(self._device)
+        self._assigner.audit(sample, chosen)
         findings = dict(self._assigner.findings)
         self._assigner.findings.clear()
-        nearest = None
-        if num_nearest > 1:
-            nearest = self._assigner.list_nearest(centred, found, num_nearest).cpu().numpy()
-        return Assigned(found.cpu().numpy(), distances_sq.cpu().numpy(), nearest, findings)
+        return Assigned(assignments, distances_sq, nearest, findings)
 
     def describe(self) -> dict[str, Any]:
         """Return dtype, where the rows are kept, and why."""

@@ -37,9 +37,16 @@ def find_two_level_centroids(
     arithmetic: Arithmetic,
     ranks: Ranks,
     seed: int,
+    most_rows: int,
 ) -> torch.Tensor:
-    """Return (K, d) float32 centroids in the rows' frame; `num_rows` are those of all ranks."""
+    """Return (K, d) float32 centroids in the rows' frame.
+
+    `num_rows` are those of all ranks; no rank keeps more than `most_rows` copies of its own.
+    """
     step = max(1, num_rows // (ROWS_PER_CLUSTER * num_clusters))
+    if not all_rows.is_resident:
+        step = max(step, -(-num_rows // (most_rows * ranks.world_size)))
+    step = min(step, max(1, num_rows // num_clusters))
     rows = all_rows.thin(step)
     num_rows = -(-num_rows // step)
     num_cells = max(1, round(math.sqrt(num_clusters)))

@@ -66,6 +66,7 @@ def test_step_1_as_documented(tmp_path: Path) -> None:
     cluster, extract = loaded["cluster"], loaded["extract"]
     assert (cluster["numClusters"], cluster["numIterations"]) == (16000, 50)
     assert (cluster["engine"], cluster["init"]) == ("faiss", "random")
+    assert loaded["platform"]["stages"] == {"cluster": {"processesPerNode": 1}}
     assert cluster["normalize"] is True
     assert (cluster["pcaDim"], cluster["maxPointsPerCentroid"]) == (0, 0)
     assert extract["model"] == "resnet50"

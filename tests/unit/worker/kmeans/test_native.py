@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
+from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.native import NativeKernel, load_native_kernel
 
+CPU = torch.device("cpu")
 SHAPES = [(1, 1), (5, 3), (37, 16), (37, 53), (3, 4097), (600, 1000)]
 
 
@@ -24,7 +26,7 @@ def kernel() -> NativeKernel:
 @pytest.fixture(params=["native", "torch"])
 def arithmetic(request: pytest.FixtureRequest, kernel: NativeKernel) -> Arithmetic:
     used = kernel if request.param == "native" else None
-    return Arithmetic(torch.device("cpu"), torch.float32, used, "")
+    return Arithmetic(CPU, torch.float32, used, "")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -94,3 +96,23 @@ def test_only_the_first_process_compiles(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert load_native_kernel()[0] is not None
+
+
+@pytest.mark.parametrize("dim", [1, 3, 63])
+@pytest.mark.parametrize(("num_rows", "num_clusters"), [(1, 1), (7, 5), (130, 16), (601, 1001)])
+def test_short_rows_are_searched_as_products_are(
+    kernel: NativeKernel, num_rows: int, num_clusters: int, dim: int
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(num_rows, dim, generator=generator)
+    centroids = torch.randn(num_clusters, dim, generator=generator)
+    found, expected = (
+        list(Scorer(centroids, Arithmetic(CPU, torch.float32, used, "")).search(rows))
+        for used in (kernel, None)
+    )
+    [(_, products, (columns, best, second))] = found
+    [(_, _, (expected_columns, expected_best, expected_second))] = expected
+    assert products is None
+    assert (columns == expected_columns).float().mean() > 0.99
+    torch.testing.assert_close(best, expected_best, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(second, expected_second, rtol=1e-5, atol=1e-4)

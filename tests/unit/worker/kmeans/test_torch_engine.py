@@ -14,6 +14,7 @@ from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
 from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
 from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.rows import ArrayRows
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 from clusterfit.worker.kmeans.two_level import allot
@@ -196,13 +197,34 @@ def test_equal_seeds_give_equal_bits_and_others_others() -> None:
 def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clusterfit.worker.kmeans.rank_rows.CHUNK_ROWS", 256)
     rows = draw(1111, dim, num_groups=40)
-    resident = fit(rows, settings(20, 5))
-    monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (1000, "a test"))
+    config = settings(10, 5)
+    resident = fit(rows, config)
+    half = rows.nbytes // 2 if dim == WIDE and has_fast_bf16() else rows.nbytes
+    room = int(1.5 * half)  # too little for the rows, enough for the sample that a start needs
+    monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
     engine = TorchEngine()
-    streamed = engine.fit(ArrayRows(rows), settings(20, 5), 0, None, lambda _fit: None)
+    streamed = engine.fit(ArrayRows(rows), config, 0, None, lambda _fit: None)
     assert engine.describe()["rows"] == "streamed"
     np.testing.assert_array_equal(streamed.centroids, resident.centroids)
     assert streamed.objectives == resident.objectives
+
+
+def test_a_start_is_found_among_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = draw(3000, 12, num_groups=40)
+    monkeypatch.setattr(
+        torch_engine, "find_available_bytes", lambda _device: (rows.nbytes // 10, "a test")
+    )
+    kept: list[int] = []
+    thin = RankRows.thin
+
+    def note(self: RankRows, step: int) -> RankRows:
+        kept.append(thin(self, step).num_rows)
+        return thin(self, step)
+
+    monkeypatch.setattr(RankRows, "thin", note)
+    found = fit(rows, settings(20, 3))
+    assert kept == [150]
+    assert found.objectives[-1] < 1.1 * fit(rows, settings(20, 3, init="random")).objectives[-1]
 
 
 def test_spherical_centroids_have_norm_1() -> None:
