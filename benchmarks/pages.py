@@ -35,7 +35,8 @@ A run that was interrupted goes on where it stopped. `python -m benchmarks run -
 - Objectives (sums of squared distances) and nearest centroids are those of a judge: numpy in float64, all
   distances, no line or library shared with what it judges.
 - *Time to the target* is the fastest of a side's attempts that ends at the objective of faiss.Kmeans after
-  its 25 iterations in the same round, or at most 0.001 % above it.
+  its 25 iterations in the same round, or at most 0.001 % above it. In plots, points are attempts; the curve of
+  faiss.Kmeans alone is of one attempt's iterations, as faiss tells them.
 - *Peak* is the largest resident set of the process, with the interpreter, the libraries and, for peers, the rows.
 - Peers that bring OpenBLAS run at their best core type, as the case `blas` found it, and at the default, with no
   BLAS variable set. OpenBLAS may take a new processor for an old one; the default is what a user gets.
