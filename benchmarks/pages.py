@@ -94,7 +94,7 @@ so that neither order nor the number of ranks changes them. Wanted: 10 times as 
 on its loopback interface, for one iteration. A ring of all-reduce moves about 2 (P - 1) K D numbers in all,
 whatever N is. The faiss loop is our own re-implementation of the dataflow of its
 `demo_distributed_kmeans_torch.py` for CPUs; it also gathers an assignment and a distance for each row.
-`all rows to rank 0` counts one transfer and one faiss iteration.""",
+`all rows to rank 0` counts one transfer of the rows. clusterfit's sums are float64 and every rank gets them, the\nloop's are float32 and only rank 0 does: at this N clusterfit sends more. Its bytes do not grow with N, those of the loop do\n(12 bytes for each row of another rank).""",
     "memory": """\
 ## Features four times the memory
 
