@@ -139,3 +139,16 @@ def trace_points(row: Row, targets: Mapping[int, float]) -> list[tuple[float, fl
         (summarize(p[0] for p in points).median, summarize(p[1] for p in points).median)
         for points in labels.values()
     ]
+
+
+def trace_iterations(row: Row, targets: Mapping[int, float]) -> list[tuple[float, float]]:
+    """Return (seconds, objective / target) after each iteration, as faiss itself tells them.
+
+    faiss tells the objective before each update, so that after an iteration is the next one's; the
+    last is the judge's. Of the first round, because the next one started elsewhere.
+    """
+    [attempt] = [a for a in row.records[0]["attempts"] if a["label"] == TARGET_LABEL]
+    target = targets[row.records[0]["round"]]
+    after = [objective for _, objective in attempt["trace"][1:]] + [attempt["objective"]]
+    seconds = [second for second, _ in attempt["trace"]]
+    return [(s, objective / target) for s, objective in zip(seconds, after, strict=True)]

@@ -88,12 +88,12 @@ def clusterfit_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  #
 
 
 def _configure(inputs: Inputs, options: Mapping[str, Any]) -> Cluster:
-    stop_improvement = Cluster.model_fields["stop_improvement"].default
+    """Return settings for exactly so many iterations: budgets are the benchmark's to choose."""
     return Cluster(
         num_clusters=len(inputs.centroids),
         num_iterations=options["iterations"],
         normalize=False,
-        stop_improvement=0 if options.get("init") == "given" else stop_improvement,
+        stop_improvement=0,
     )
 
 

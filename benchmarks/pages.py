@@ -35,7 +35,8 @@ A run that was interrupted goes on where it stopped. `python -m benchmarks run -
 - Objectives (sums of squared distances) and nearest centroids are those of a judge: numpy in float64, all
   distances, no line or library shared with what it judges.
 - *Time to the target* is the fastest of a side's attempts that ends at the objective of faiss.Kmeans after
-  its 25 iterations in the same round, or at most 0.001 % above it.
+  its 25 iterations in the same round, or at most 0.001 % above it. In plots, points are attempts; the curve of
+  faiss.Kmeans alone is of one attempt's iterations, as faiss tells them.
 - *Peak* is the largest resident set of the process, with the interpreter, the libraries and, for peers, the rows.
 - Peers that bring OpenBLAS run at their best core type, as the case `blas` found it, and at the default, with no
   BLAS variable set. OpenBLAS may take a new processor for an old one; the default is what a user gets.
@@ -93,7 +94,7 @@ so that neither order nor the number of ranks changes them. Wanted: 10 times as 
 on its loopback interface, for one iteration. A ring of all-reduce moves about 2 (P - 1) K D numbers in all,
 whatever N is. The faiss loop is our own re-implementation of the dataflow of its
 `demo_distributed_kmeans_torch.py` for CPUs; it also gathers an assignment and a distance for each row.
-`all rows to rank 0` counts one transfer and one faiss iteration.""",
+`all rows to rank 0` counts one transfer of the rows. clusterfit's sums are float64 and every rank gets them, the\nloop's are float32 and only rank 0 does: at this N clusterfit sends more. Its bytes do not grow with N, those of the loop do\n(12 bytes for each row of another rank).""",
     "memory": """\
 ## Features four times the memory
 

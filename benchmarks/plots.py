@@ -50,9 +50,16 @@ def draw_time_to_objective(curves: Mapping[str, Curve], target: float, title: st
         highest = max(highest, min(e for _, e in excess), 1.0)
     axes.axhline(0, color="#888888", lw=0.9, ls="--", zorder=0)
     axes.annotate(
-        "faiss.Kmeans after 25 iterations", (0.995, 0), xycoords=("axes fraction", "data"),
-        xytext=(0, 3), textcoords="offset points", ha="right", color="#666666", fontsize=8,
-    )  # fmt: skip
+        "faiss.Kmeans after 25 iterations",
+        (0.995, 0),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color="#666666",
+        fontsize=8,
+    )
     _scale_seconds(axes)
     axes.set_ylim(top=max(6.0, 2.5 * highest))
     axes.set_ylabel("objective above the target (%)")

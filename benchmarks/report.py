@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import pages
-from benchmarks.analysis import find_targets, list_rows, trace_points
+from benchmarks.analysis import (
+    TARGET_SIDE,
+    find_targets,
+    list_rows,
+    trace_iterations,
+    trace_points,
+)
 from benchmarks.cases import OURS
 from benchmarks.measure import RESULTS
 from benchmarks.plots import draw_lines, draw_time_to_objective
@@ -102,7 +108,9 @@ def _plot_fit(content: Content) -> str:
     targets = find_targets(rows)
     num_rows, dim, num_clusters = content["shape"]
     curves = {
-        show_row(row): trace_points(row, targets)
+        show_row(row): trace_iterations(row, targets)
+        if row.side == TARGET_SIDE
+        else trace_points(row, targets)
         for row in rows
         if row.setting == BEST or row.side.startswith(OURS)
     }

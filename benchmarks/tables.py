@@ -158,17 +158,15 @@ def _build_distributed(content: Content) -> str:
     lines = []
     for (side, world_size), records in groups.items():
         sent = summarize(summarize(r["sent_bytes"]).median for r in records)
-        seconds = summarize(summarize(r["seconds"]).median for r in records)
         lines.append(
             [
                 side,
                 str(world_size),
                 f"{sent.median / 2**20:,.2f}",
                 f"{sent.median / (4 * dim * num_clusters):.2f}",
-                show_spread(seconds),
             ]
         )
-    head = ["side", "ranks", "MiB sent, all ranks", "the same in K D float32", "seconds"]
+    head = ["side", "ranks", "MiB sent, all ranks", "the same in K D float32"]
     return table(head, lines)
 
 
