@@ -16,7 +16,7 @@ import torch
 from benchmarks.data import ROWS_PER_PART
 from benchmarks.programs import Inputs, Outcome
 from clusterfit.artifacts.parts import FeatureTable
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans import arithmetic
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer

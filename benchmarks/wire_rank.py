@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from clusterfit.artifacts.parts import FeatureTable
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import Rows

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.interop.weights import load_backbone_weights
 
 PAIRS = {

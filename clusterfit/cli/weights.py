@@ -82,7 +82,7 @@ def _print_inspection(inspection: Inspection, keys: bool) -> None:
 
 
 def _format_fit(fit: Fit) -> tuple[str, str, str]:
-    from clusterfit.config.tree import Weights
+    from clusterfit.config.sections.inputs import Weights
 
     missing = fit.num_wanted - fit.num_found
     if fit.num_misshapen:

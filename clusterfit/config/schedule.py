@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
-from clusterfit.config.tree import Optimization
+from clusterfit.config.sections.training import Optimization
 from clusterfit.errors import ConfigError
 
 REFERENCE_BATCH_SIZE: Final = 256

@@ -18,8 +18,10 @@ from clusterfit.artifacts.manifest import (
     is_finished,
     read_manifest,
 )
+from clusterfit.config.sections.evaluation import EvaluatedBackbone
+from clusterfit.config.sections.extraction import CenterView
 from clusterfit.config.stages import STAGES, StageName
-from clusterfit.config.tree import Algorithm, CenterView, EvaluatedBackbone
+from clusterfit.config.tree import Algorithm
 from clusterfit.errors import MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clusterfit.config.platform import Resources
+from clusterfit.config.platform.resources import Resources
 from clusterfit.config.schema import find_schema, walk_leaves
 from clusterfit.config.stages import STAGES
 from clusterfit.launch.charts import RUN_CHART, find_chart

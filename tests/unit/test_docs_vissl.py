@@ -108,7 +108,7 @@ def test_the_commands_of_vissl_are_those_that_are_imported() -> None:
 
 def test_the_table_of_warm_ups_is_what_the_schedule_does() -> None:
     from clusterfit.config.schedule import Schedule
-    from clusterfit.config.tree import Train
+    from clusterfit.config.sections.training import Train
 
     rows = re.findall(r"^\| (\d+) x (\d+) x (\d+) \| (\d+) \| ([\d.]+) \| .* \| (.*) \|$",
                       PAGE.read_text(), re.MULTILINE)  # fmt: skip

@@ -12,7 +12,8 @@ from clusterfit.config.forecast.stage import (
     forecast_logs,
 )
 from clusterfit.config.networks import FLOAT_BYTES, read_networks
-from clusterfit.config.tree import EvaluatedBackbone, PooledLayer, RunFile
+from clusterfit.config.sections.evaluation import EvaluatedBackbone, PooledLayer
+from clusterfit.config.tree import RunFile
 
 
 def forecast_evaluate(prospect: Prospect) -> StageForecast:

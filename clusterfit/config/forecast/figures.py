@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from clusterfit.config.platform import Resources
+from clusterfit.config.platform.resources import Resources
 from clusterfit.config.stages import StageName
 
 _MILLICORES: Final = 1000

@@ -9,8 +9,9 @@ from typing import Final
 from clusterfit.config.forecast.figures import Counts, Figure, Pods
 from clusterfit.config.networks import FLOAT_BYTES
 from clusterfit.config.schedule import Schedule
+from clusterfit.config.sections.training import Optimization
 from clusterfit.config.stages import StageName
-from clusterfit.config.tree import Optimization, RunFile
+from clusterfit.config.tree import RunFile
 
 _LOG_BYTES_PER_RANK: Final = 1_000
 _LOG_BYTES_FIRST_MINUTE: Final = 12_000

@@ -12,8 +12,8 @@ from clusterfit.config.forecast.stage import (
     forecast_logs,
 )
 from clusterfit.config.networks import read_networks
+from clusterfit.config.sections.training import Recipe
 from clusterfit.config.stages import StageName
-from clusterfit.config.tree import Recipe
 
 _NUM_ROTATIONS: Final = 4
 

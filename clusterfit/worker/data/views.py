@@ -12,7 +12,9 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from clusterfit.config.tree import CenterView, Heads, Pretext, Train
+from clusterfit.config.sections.evaluation import Heads
+from clusterfit.config.sections.extraction import CenterView
+from clusterfit.config.sections.training import Pretext, Train
 
 _MAX_ASPECT: Final = 8
 """A 1 x 10000 image scaled to a short side of 256 would take 2 GB: longer ones are cut first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
 from clusterfit.worker.kmeans.engine import Engine

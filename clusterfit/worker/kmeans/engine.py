@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.rows import RowSource
 
 

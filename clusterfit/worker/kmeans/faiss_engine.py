@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.kmeans.engine import Assigned, Fit
 from clusterfit.worker.kmeans.rows import RowSource, SampledRows, read_all

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clusterfit.artifacts.parts import FeatureTable
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.ranks import Ranks
 

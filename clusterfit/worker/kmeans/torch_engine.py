@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.arithmetic import Arithmetic, choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.engine import Assigned, Fit

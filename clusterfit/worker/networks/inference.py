@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clusterfit.config.tree import CenterView, Weights
+from clusterfit.config.sections.extraction import CenterView
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.weights import load_backbone_weights
 from clusterfit.worker.context import Context

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clusterfit.config.tree import PooledLayer
+from clusterfit.config.sections.evaluation import PooledLayer
 from clusterfit.errors import ConfigError
 from clusterfit.worker.networks.backbone import Trunk
 

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
-from clusterfit.config.tree import Svm
+from clusterfit.config.sections.evaluation import Svm
 
 _EPSILON: Final = 1e-5
 _POSITIVE_WEIGHT: Final = 2

@@ -11,7 +11,8 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.files import write_json
 from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.artifacts.manifest import write_manifest
-from clusterfit.config.tree import EvaluatedBackbone, Weights
+from clusterfit.config.sections.evaluation import EvaluatedBackbone
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import identify_heads, list_targets, require_backbone

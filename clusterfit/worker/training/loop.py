@@ -21,7 +21,7 @@ from torch import nn
 from clusterfit.artifacts.files import write_file
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.config.schedule import Schedule
-from clusterfit.config.tree import Optimization
+from clusterfit.config.sections.training import Optimization
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from clusterfit.config.tree import Optimization
+from clusterfit.config.sections.training import Optimization
 from clusterfit.worker.data.views import choose_memory_format
 
 _WARM_UP_STEPS: Final = 2

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from clusterfit.config.schema import build_schema, walk_leaves
-from clusterfit.config.tree import Evaluate
+from clusterfit.config.sections.evaluation import Evaluate
 
 from .conftest import RunCommand
 

@@ -9,7 +9,8 @@ import pytest
 
 from clusterfit.config.forecast.figures import StageForecast
 from clusterfit.config.forecast.run import forecast_run
-from clusterfit.config.tree import PooledLayer, RunFile
+from clusterfit.config.sections.evaluation import PooledLayer
+from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
 
 COUNTS = {"train": 1_281_167, "val": 50_000}

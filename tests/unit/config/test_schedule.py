@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterfit.config.schedule import Schedule
-from clusterfit.config.tree import Pretext, Train
+from clusterfit.config.sections.training import Pretext, Train
 from clusterfit.errors import ConfigError
 
 IMAGENET = 1_281_167

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import ConfigError, InvalidDataError, WriteError
 from clusterfit.interop.export import export_weights
 from clusterfit.interop.weights import load_backbone_weights

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.weights import load_backbone_weights
 from tests.chance import damage, draw_cases, find_own_error

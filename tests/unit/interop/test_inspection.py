@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.inspection import inspect_weights
 from clusterfit.interop.weights import load_backbone_weights

@@ -20,7 +20,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.swin_transformer import SwinTransformer
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.head import find_head
 from clusterfit.interop.keys import is_derived, map_keys

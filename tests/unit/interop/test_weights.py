@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from clusterfit.config.tree import Weights
+from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import InvalidDataError, MissingInputError
 from clusterfit.interop.head import find_head
 from clusterfit.interop.report import LoadReport

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.config.schedule import Schedule
-from clusterfit.config.tree import Recipe
+from clusterfit.config.sections.training import Recipe
 from clusterfit.interop.vissl_config.conversion import convert
 from clusterfit.interop.vissl_config.reading import Outcome
 from tests.unit.interop.vissl_config.conftest import (

@@ -24,7 +24,7 @@ READ_THEM_ALL = """
 import sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
-from clusterfit.config.tree import CenterView
+from clusterfit.config.sections.extraction import CenterView
 from clusterfit.worker.data.images import ImageSet
 from clusterfit.worker.data.views import build_center_view
 paths = sorted(path.name for path in Path(sys.argv[1]).iterdir())

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clusterfit.config.tree import CenterView, Train
+from clusterfit.config.sections.extraction import CenterView
+from clusterfit.config.sections.training import Train
 from clusterfit.errors import RetryableError
 from clusterfit.worker.data.images import (
     Batch,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from clusterfit.config.tree import CenterView, Pretext, Train
+from clusterfit.config.sections.extraction import CenterView
+from clusterfit.config.sections.training import Pretext, Train
 from clusterfit.worker.data.views import (
     Normalizer,
     View,

@@ -15,7 +15,8 @@ import pytest
 from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
-from clusterfit.config.tree import Algorithm, Data
+from clusterfit.config.sections.inputs import Data
+from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.samples import fix_samples

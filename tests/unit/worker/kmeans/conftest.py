@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 
 
 def draw(num_rows: int = 700, dim: int = 12, num_groups: int = 10, seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.artifacts.parts import FeatureTable, part_name, write_part
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import rows as rows_module
 from clusterfit.worker.kmeans.engine import Fit

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clusterfit.config.tree import Cluster
+from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
 from clusterfit.worker.kmeans.arithmetic import has_fast_bf16

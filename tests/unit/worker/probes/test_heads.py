@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from clusterfit.config.tree import Evaluate, Heads, PooledLayer
+from clusterfit.config.sections.evaluation import Evaluate, Heads, PooledLayer
 from clusterfit.errors import ConfigError
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.networks.backbone import build_model

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
 from clusterfit.artifacts.dataset import Samples
-from clusterfit.config.tree import Svm
+from clusterfit.config.sections.evaluation import Svm
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.probes.multi_label import check_positives
 from clusterfit.worker.probes.svm import compute_average_precision, judge_classes

@@ -1,0 +1,1 @@
+"""Sections of the run file that decide a result, by what they are about."""

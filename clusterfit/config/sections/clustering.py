@@ -1,0 +1,97 @@
+"""How features are clustered."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from clusterfit.config.section import Section
+from clusterfit.config.sections.values import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    RelativePath,
+)
+
+
+class Cluster(Section):
+    """Step 1, second half: k-means on the features of the train partition."""
+
+    engine: Literal["auto", "faiss", "torch"] = "auto"
+    """`torch`: on all ranks, each with its own rows; bfloat16 products where the device is fast at
+    them, the last assignment exact. `faiss`: faiss.Kmeans in one process, on the CPU or on the GPUs
+    of one node where its GPU wheel is in. `auto`: torch, unless one process on a CPU without fast
+    bfloat16 is asked for plain Lloyd iterations; the log says what was chosen and why."""
+    num_clusters: PositiveInt = 16000
+    """K. Must not exceed the number of images."""
+    init: Literal["two_level", "random", "given"] = "two_level"
+    """`two_level`: the square root of K coarse cells, then each cell's share of K inside it; about
+    the cost of two iterations. `random`: K distinct rows, drawn by the seed. `given`:
+    initialCentroids. faiss takes the last two."""
+    initial_centroids: RelativePath = ""
+    """With init: given: a (K, D) .npy below the storage root to start from."""
+    num_iterations: PositiveInt = 50
+    """Rounds of assignment and update, at most."""
+    stop_improvement: NonNegativeFloat = 1e-4
+    """Stop after an iteration that began less than this fraction below the objective of the one
+    before; 0: never. Has no effect on faiss, which does all iterations."""
+    stop_churn: Fraction = 0.0
+    """Stop after an iteration in which at most this fraction of the rows changed its cluster; at 0
+    where none did. Has no effect on faiss."""
+    spherical: bool = False
+    """Whether centroids are divided by their L2 norm after each update, for normalised rows; with
+    the torch engine."""
+    normalize: bool = True
+    """Whether rows are divided by their L2 norm, as VISSL does; after pcaDim, where that is set."""
+    pca_dim: NonNegativeInt = 0
+    """Dimensions kept by a principal component analysis; 0: none."""
+    pca_whiten: bool = False
+    """Whether the kept components are scaled to unit variance."""
+    max_points_per_centroid: NonNegativeInt = 0
+    """Train on at most this many rows per cluster, drawn by the seed; 0: all rows. The
+    assignments always cover all rows."""
+    num_nearest: PositiveInt = 1
+    """Nearest centroids listed for each image; above 1 they are also written to nearest.npy, (N,
+    this many) int64, the nearest first."""
+
+    @model_validator(mode="after")
+    def _whitening_needs_pca(self) -> Self:
+        if self.pca_whiten and not self.pca_dim:
+            raise ValueError("pcaWhiten: has no effect without pcaDim; give the dimensions to keep")
+        return self
+
+    @model_validator(mode="after")
+    def _centroids_go_with_init_given(self) -> Self:
+        if self.init == "given" and not self.initial_centroids:
+            raise ValueError("initialCentroids: missing, want a file, because of init: given")
+        if self.init != "given" and self.initial_centroids:
+            raise ValueError(
+                f"initialCentroids: has no effect with init: {self.init}; set init: given"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _faiss_does_what_is_asked(self) -> Self:
+        if self.engine != "faiss":
+            return self
+        asked = {
+            "init: two_level": self.init == "two_level",
+            "spherical": self.spherical,
+        }
+        if refused := [setting for setting, is_asked in asked.items() if is_asked]:
+            raise ValueError(
+                f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or leave "
+                "these and set init: random or given"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nearest_are_of_the_clusters(self) -> Self:
+        if self.num_nearest > self.num_clusters:
+            raise ValueError(
+                f"numNearest: got {self.num_nearest}, want at most numClusters "
+                f"({self.num_clusters})"
+            )
+        return self

@@ -1,0 +1,53 @@
+"""Kinds of values that several sections of the run file take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+
+from clusterfit.config.networks import SMALL_RESNET, check_name, read_networks
+from clusterfit.config.section import Wanted
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Rgb = Annotated[tuple[float, ...], Len(3, 3)]
+
+RunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40),
+    Wanted("1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"),
+]
+"""A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
+
+OptionalModelName = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": ["", *read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}; or nothing"),
+]
+"""A network by its name; empty where it is not given."""
+ModelName = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "enum": [*read_networks()]}),
+    Wanted(f"a torchvision classification model or {SMALL_RESNET}"),
+]
+OtherRunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),
+    Wanted("another run's name, or nothing"),
+]
+_STEP: Final = r"([^/.\x00][^/\x00]*|\.([^/.\x00][^/\x00]*)?|\.\.[^/\x00]+)"
+"""A part of a path that is not `..`, written without lookahead: Helm's engine has none."""
+RelativePath = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({_STEP}(/({_STEP})?)*)?$"),
+    Wanted("a path below its root, so without `/` in front and without `..`"),
+]
+"""A path below one of the two roots; empty where it is not given."""
