@@ -7,7 +7,7 @@ import traceback
 from importlib import import_module
 
 from clusterfit.artifacts.owner import Writer
-from clusterfit.errors import RETRYABLE_EXIT_CODE, ClusterfitError
+from clusterfit.errors import RETRYABLE_EXIT_CODE, ClusterfitError, TerminatedError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.context import Context
 from clusterfit.worker.distenv import PeerFailedError, open_process_group
@@ -22,7 +22,7 @@ def run_rank(assignment: Assignment, writer_token: str, attempt: int) -> int:
         program = import_module(f"clusterfit.worker.stages.{stage}")
         with open_process_group(assignment.config.device, attempt, log) as env:
             program.run(Context(assignment, env, log, Writer(run.owner_file, writer_token)))
-    except PeerFailedError as error:
+    except (PeerFailedError, TerminatedError) as error:  # nothing is wrong with this rank
         log.warning(str(error), exit_code=error.exit_code)
         return error.exit_code
     except ClusterfitError as error:

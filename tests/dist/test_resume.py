@@ -126,6 +126,7 @@ def test_sigterm_writes_a_checkpoint_and_says_so_without_a_traceback(disturbed: 
     assert disturbed.stopped.code == 143, disturbed.stopped.text
     assert f"stopped by SIGTERM after step {disturbed.stopped_at}" in disturbed.stopped.text
     assert "Traceback" not in disturbed.stopped.text
+    assert disturbed.stopped.faults() == []  # being stopped is nobody's fault
 
 
 def test_another_world_size_is_refused_by_its_global_batch(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,10 +24,12 @@ from clusterfit.config.schedule import Schedule
 from clusterfit.config.sections.training import Optimization
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
-from clusterfit.worker.data.images import Batch, ImageSet, Key, build_loader
+from clusterfit.worker.data.images import Batch, ImageSet, build_loader
 from clusterfit.worker.log import ProgressReporter
-from clusterfit.worker.randomness import derive_seed, permute
+from clusterfit.worker.randomness import derive_seed
+from clusterfit.worker.training.batches import TrainingBatches
 from clusterfit.worker.training.checkpoint import Checkpoints
+from clusterfit.worker.training.epoch import EpochSums
 from clusterfit.worker.training.stepping import Inputs, Stepper
 from clusterfit.worker.versions import read_versions
 
@@ -121,7 +123,7 @@ class _Trainer:
         )
         self._done = 0
         self._metrics: list[dict[str, Any]] = []
-        self._epoch = _EpochSums(context.env.device)
+        self._epoch = EpochSums(context.env.device)
         self._last_checkpoint = time.monotonic()
 
     def _build_blank_batch(self) -> Batch:
@@ -148,7 +150,7 @@ class _Trainer:
         """Take the steps that are left."""
         context, env, schedule = self._context, self._context.env, self._schedule
         seed = context.config.seed
-        batches = _TrainingBatches(
+        batches = TrainingBatches(
             self._training.sample_indices, schedule, seed, env.rank, self._done
         )
         loaders = context.config.data.loaders_per_rank
@@ -232,7 +234,7 @@ class _Trainer:
             "images_per_second": self._epoch.images_per_second(),
         }
         self._metrics.append(metrics | self._training.evaluate(self._stepper.model))
-        self._epoch = _EpochSums(env.device)
+        self._epoch = EpochSums(env.device)
         if env.is_main_rank:
             lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
             write_file(self._folder / "metrics.jsonl", lines.encode(), context.guard)
@@ -264,59 +266,6 @@ class _Trainer:
             more = {"sums": sums, "metrics": self._metrics}
             self._checkpoints.write(self._done, self._stepper.state() | more)
         self._last_checkpoint = time.monotonic()
-
-
-class _EpochSums:
-    """What this rank has seen since the epoch, or this process, began."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
-        self.unreadable: set[int] = set()  # sample indices
-        self._num_images = 0
-        self._start = time.monotonic()
-
-    def add(self, sums: torch.Tensor, num_images: int) -> None:
-        """Count one step: this rank's sums, and the images of all ranks."""
-        self.sums += sums
-        self._num_images += num_images
-
-    def images_per_second(self) -> float:
-        """Return the pace of all ranks together."""
-        return self._num_images / (time.monotonic() - self._start)
-
-
-class _TrainingBatches:
-    """Keys of this rank's batches from `first_step` to the end of the last epoch."""
-
-    def __init__(
-        self,
-        sample_indices: torch.Tensor,
-        schedule: Schedule,
-        seed: int,
-        rank: int,
-        first_step: int,
-    ) -> None:
-        self._sample_indices = sample_indices
-        self._schedule = schedule
-        self._seed = seed
-        self._rank = rank
-        self._first_step = first_step
-
-    def __len__(self) -> int:
-        return self._schedule.num_steps - self._first_step
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        schedule = self._schedule
-        size = schedule.recipe.batch_size_per_rank
-        step = self._first_step
-        while step < schedule.num_steps:
-            epoch, first = divmod(step, schedule.steps_per_epoch)
-            permutation = permute(len(self._sample_indices), "order", self._seed, epoch)
-            order = self._sample_indices[permutation]
-            for number in range(first, schedule.steps_per_epoch):
-                start = number * schedule.global_batch_size + self._rank * size
-                yield [(epoch, index) for index in order[start : start + size].tolist()]
-                step += 1
 
 
 def _round(metrics: dict[str, Any]) -> dict[str, Any]:
