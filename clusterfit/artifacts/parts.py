@@ -132,16 +132,19 @@ class FeatureTable:
         """Return rows start..stop-1 as (n, D) float32."""
         if start < 0 or stop > self.num_rows:
             raise IndexError(f"rows {start}..{stop}: want 0..{self.num_rows}")
-        rows = np.empty((max(stop - start, 0), self.feature_dim), np.float32)
+        pieces = []
         while start < stop:
             number = bisect.bisect_right(self._starts, start) - 1
             is_last = number + 1 == len(self._starts)
             end = min(stop, self.num_rows if is_last else self._starts[number + 1])
             offset = self._starts[number]
-            chunk = self._read(self._paths[number], "features", slice(start - offset, end - offset))
-            rows[len(rows) - (stop - start) :][: end - start] = chunk
+            mine = slice(start - offset, end - offset)
+            pieces.append(self._read(self._paths[number], "features", mine))
             start = end
-        return rows
+        if len(pieces) == 1:  # the usual case, without a copy where the part is float32
+            return pieces[0].astype(np.float32, copy=False)
+        nothing = np.empty((0, self.feature_dim), np.float32)
+        return np.concatenate([nothing, *pieces], dtype=np.float32)
 
     def chunks(self, start: int, stop: int, chunk_rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, (n, D) float32) over rows start..stop-1, in order."""

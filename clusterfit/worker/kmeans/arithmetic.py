@@ -20,6 +20,9 @@ a row has as many bits to tell its neighbours apart as it has dimensions."""
 _ADDED_ROWS: Final = 1024
 """Rows that are widened to float64 at a time."""
 
+PAIR_ELEMENTS: Final = 1 << 19
+"""Differences of rows and centroids that are held at once: 2 MB, near the cores."""
+
 _FAST_BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 """CPU flags of x86 and Arm."""
 
@@ -46,6 +49,55 @@ class Arithmetic:
         best, columns = scores.max(1)
         scores.scatter_(1, columns[:, None], -torch.inf)
         return columns, best, scores.amax(1)
+
+    def compare(
+        self,
+        products: torch.Tensor,
+        bias: torch.Tensor,
+        least: torch.Tensor,
+        rows: torch.Tensor,
+        places: torch.Tensor,
+        centroids: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return (m,) the nearest, in float32, of the columns that score `least` (m,) or more.
+
+        For the (m,) `places` among the (n, d) float32 rows and the (n, K) products; the lower
+        column wins a tie.
+        """
+        if self.kernel is not None:
+            return self.kernel.compare(products, bias, least, rows, places, centroids)
+        possible = products[places].float() + bias >= least[:, None]
+        numbers, columns = possible.nonzero(as_tuple=True)  # rising by row, then by column
+        distances = self._measure_pairs(rows, places[numbers], centroids, columns)
+        nearest = torch.full((len(places),), torch.inf, device=rows.device)
+        nearest.scatter_reduce_(0, numbers, distances, "amin")
+        is_nearest = distances == nearest[numbers]
+        chosen = torch.full((len(places),), len(centroids), device=rows.device)
+        return chosen.scatter_reduce_(0, numbers[is_nearest], columns[is_nearest], "amin")
+
+    def measure_distances(
+        self, rows: torch.Tensor, centroids: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (n,) float32 squared distances of (n, d) float32 rows from their centroids."""
+        if self.kernel is not None:
+            return self.kernel.measure_distances(rows, centroids, columns)
+        places = torch.arange(len(rows), device=rows.device)
+        return self._measure_pairs(rows, places, centroids, columns)
+
+    def _measure_pairs(
+        self,
+        rows: torch.Tensor,
+        places: torch.Tensor,
+        centroids: torch.Tensor,
+        columns: torch.Tensor,
+    ) -> torch.Tensor:
+        distances = torch.empty(len(places), device=rows.device)
+        step = max(1, PAIR_ELEMENTS // rows.shape[1])
+        for start in range(0, len(places), step):
+            pairs = slice(start, start + step)
+            differences = rows[places[pairs]] - centroids[columns[pairs]]
+            distances[pairs] = differences.square_().sum(1)
+        return distances
 
     def add_rows(self, sums: torch.Tensor, rows: torch.Tensor, assignments: torch.Tensor) -> None:
         """Add (n, d) rows to the (K, d) float64 sums of their (n,) clusters, without rounding."""

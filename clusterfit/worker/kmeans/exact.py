@@ -12,16 +12,13 @@ from typing import Final
 
 import torch
 
-from clusterfit.worker.kmeans.arithmetic import Arithmetic
+from clusterfit.worker.kmeans.arithmetic import PAIR_ELEMENTS, Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 
 _SAMPLE_ROWS: Final = 256
 _SAMPLE_ELEMENTS: Final = 1 << 22
 _SAFETY: Final = 1.5
 """Times the largest error among a million or so measured ones, some five standard deviations."""
-
-_PAIR_ELEMENTS: Final = 1 << 19
-"""Differences of rows and centroids that are held at once: 2 MB, near the cores."""
 
 
 class ExactAssigner:
@@ -52,15 +49,17 @@ class ExactAssigner:
             mine = slice(first, first + len(columns))
             unsure = (best - second <= margins[mine]).nonzero()[:, 0]
             if len(unsure):
+                compared, places = rows[mine], unsure
                 if products is None:
-                    again = rounded[mine][unsure] @ self._scorer.matrix.t()
-                else:
-                    again = products[unsure]
+                    products = rounded[mine][unsure] @ self._scorer.matrix.t()
+                    compared, places = compared[unsure], torch.arange(len(unsure))
                 least = best[unsure] - margins[mine][unsure]
-                columns[unsure] = self._compare(rows[mine][unsure], again, least)
+                columns[unsure] = self._arithmetic.compare(
+                    products, self._scorer.bias, least, compared, places, self._centroids
+                )
             assignments[mine] = columns
             self.findings["num_rechecked"] += len(unsure)
-        return assignments, self._measure_distances(rows, assignments)
+        return assignments, self._arithmetic.measure_distances(rows, self._centroids, assignments)
 
     def list_nearest(
         self, rows: torch.Tensor, assignments: torch.Tensor, num_nearest: int
@@ -72,7 +71,7 @@ class ExactAssigner:
         """
         wanted = min(2 * num_nearest + 8, len(self._centroids))
         nearest = torch.empty(len(rows), num_nearest, dtype=torch.int64, device=rows.device)
-        step = max(1, _PAIR_ELEMENTS // (wanted * rows.shape[1]))
+        step = max(1, PAIR_ELEMENTS // (wanted * rows.shape[1]))
         for first, products in self._scorer.multiply(rows.to(self._arithmetic.dtype)):
             named = (products.float() + self._scorer.bias).topk(wanted, 1).indices
             for start in range(0, len(named), step):
@@ -103,30 +102,3 @@ class ExactAssigner:
             errors = (products.float() + self._scorer.bias - truth[mine]).abs().amax(1)
             largest = max(largest, float((errors / norms[mine].clamp(min=1e-30)).max()))
         return _SAFETY * largest
-
-    def _compare(
-        self, rows: torch.Tensor, products: torch.Tensor, least: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the nearest of the centroids that score at least `least`, for each row."""
-        possible = products.float().add_(self._scorer.bias) >= least[:, None]  # (n, K)
-        places, columns = possible.nonzero(as_tuple=True)  # rising by row, then by centroid
-        distances = torch.empty(len(places), device=rows.device)
-        step = max(1, _PAIR_ELEMENTS // rows.shape[1])
-        for start in range(0, len(places), step):
-            pairs = slice(start, start + step)
-            differences = rows[places[pairs]] - self._centroids[columns[pairs]]
-            distances[pairs] = differences.square_().sum(1)
-        nearest = torch.full((len(rows),), torch.inf, device=rows.device)
-        nearest.scatter_reduce_(0, places, distances, "amin")
-        is_nearest = distances == nearest[places]
-        chosen = torch.full((len(rows),), len(self._centroids), device=rows.device)
-        return chosen.scatter_reduce_(0, places[is_nearest], columns[is_nearest], "amin")
-
-    def _measure_distances(self, rows: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:
-        distances = torch.empty(len(rows), device=rows.device)
-        step = max(1, _PAIR_ELEMENTS // rows.shape[1])
-        for start in range(0, len(rows), step):
-            mine = slice(start, start + step)
-            differences = rows[mine] - self._centroids[assignments[mine]]
-            distances[mine] = differences.square_().sum(1)
-        return distances

@@ -1,5 +1,6 @@
 // Loops that torch has no fast operation for on a CPU: the best two columns of each row of a matrix
-// of scores, the same for short rows without the matrix, and float64 sums of rows by cluster.
+// of scores, the same for short rows without the matrix, distances of rows from single centroids, and
+// float64 sums of rows by cluster.
 //
 // Plain C++ with GCC's vectors (clang has them too): whatever the machine's width is, the compiler
 // maps 16 lanes onto it.
@@ -127,6 +128,62 @@ void search_rows(const float* rows, const float* centroids, const float* bias, i
   }
 }
 
+// |row - centroid|^2
+float measure_distance(const float* row, const float* centroid, int64_t dim) {
+  constexpr int kChains = 4;  // sums that do not wait for each other
+  Floats sums[kChains] = {};
+  int64_t at = 0;
+  for (; at + kChains * kLanes <= dim; at += kChains * kLanes) {
+    for (int chain = 0; chain < kChains; ++chain) {
+      const int64_t from = at + chain * kLanes;
+      const Floats difference = load(row + from) - load(centroid + from);
+      sums[chain] += difference * difference;
+    }
+  }
+  float total = 0;
+  for (; at < dim; ++at) total += (row[at] - centroid[at]) * (row[at] - centroid[at]);
+  const Floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int i = 0; i < kLanes; ++i) total += sum[i];
+  return total;
+}
+
+bool any(Ints lanes) {
+  int32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= lanes[i];
+  return found != 0;
+}
+
+// columns[i]: the nearest to rows[places[i]] of the centroids whose score is least[i] or more; the
+// lower column wins a tie. Few are: blocks of columns are skipped by their best score.
+template <typename Product>
+void compare(const Product* products, const float* bias, int64_t num_columns, int64_t stride,
+             const float* rows, const float* centroids, int64_t dim, const int64_t* places,
+             const float* least, int64_t num_places, int64_t* columns) {
+  constexpr int64_t kBlock = 8 * kLanes;
+  for (int64_t i = 0; i < num_places; ++i) {
+    const Product* const line = products + places[i] * stride;
+    float nearest = -kLowest;
+    for (int64_t first = 0; first < num_columns; first += kBlock) {
+      const int64_t last = first + kBlock < num_columns ? first + kBlock : num_columns;
+      if (last == first + kBlock) {
+        Ints possible{};
+        for (int64_t at = first; at < last; at += kLanes) {
+          possible |= load(line + at) + load(bias + at) >= least[i];
+        }
+        if (!any(possible)) continue;
+      }
+      for (int64_t at = first; at < last; ++at) {
+        if (!(load_one(line + at) + bias[at] >= least[i])) continue;
+        const float distance = measure_distance(rows + places[i] * dim, centroids + at * dim, dim);
+        if (distance < nearest) {
+          nearest = distance;
+          columns[i] = at;
+        }
+      }
+    }
+  }
+}
+
 // sums[clusters[r]] += rows[r] for each r of `order`, in the columns from..to-1 only: threads that
 // take different columns never meet.
 template <typename Number>
@@ -159,6 +216,28 @@ void find_best_two_float32(const float* products, const float* bias, int64_t num
                            int64_t num_columns, int64_t stride, int64_t* best_column, float* best,
                            float* second) {
   find_best_two(products, bias, num_rows, num_columns, stride, best_column, best, second);
+}
+
+void measure_distances(const float* rows, const float* centroids, const int64_t* columns,
+                       int64_t num_rows, int64_t dim, float* distances) {
+  for (int64_t row = 0; row < num_rows; ++row) {
+    distances[row] = measure_distance(rows + row * dim, centroids + columns[row] * dim, dim);
+  }
+}
+
+void compare_bfloat16(const uint16_t* products, const float* bias, int64_t num_columns,
+                      int64_t stride, const float* rows, const float* centroids, int64_t dim,
+                      const int64_t* places, const float* least, int64_t num_places,
+                      int64_t* columns) {
+  compare(products, bias, num_columns, stride, rows, centroids, dim, places, least, num_places,
+          columns);
+}
+
+void compare_float32(const float* products, const float* bias, int64_t num_columns, int64_t stride,
+                     const float* rows, const float* centroids, int64_t dim, const int64_t* places,
+                     const float* least, int64_t num_places, int64_t* columns) {
+  compare(products, bias, num_columns, stride, rows, centroids, dim, places, least, num_places,
+          columns);
 }
 
 void add_rows_bfloat16(const uint16_t* rows, const int64_t* order, const int64_t* clusters,

@@ -44,6 +44,9 @@ class NativeKernel:
         """Use a library that `load_native_kernel` has compiled."""
         self._best = _load(library, "find_best_two", "ppnnnppp")
         self._add = _load(library, "add_rows", "pppnnnnpn")
+        self._compare = _load(library, "compare", "ppnnppnppnp")
+        self._measure = library.measure_distances
+        self._measure.argtypes, self._measure.restype = _arguments("pppnnp"), None
         self._search = library.search_float32
         self._search.argtypes, self._search.restype = _arguments("pppnnnppp"), None
         self._num_threads = torch.get_num_threads()
@@ -96,6 +99,58 @@ class NativeKernel:
 
         self._share_out(work, num_rows, num_rows * centroids.shape[1])
         return columns, best, second
+
+    def compare(
+        self,
+        products: torch.Tensor,
+        bias: torch.Tensor,
+        least: torch.Tensor,
+        rows: torch.Tensor,
+        places: torch.Tensor,
+        centroids: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the nearest of the columns that score enough; see `Arithmetic.compare`."""
+        rows = rows.contiguous()
+        columns = torch.empty(len(places), dtype=torch.int64)
+
+        def work(start: int, stop: int) -> None:
+            self._compare[products.dtype](
+                products.data_ptr(),
+                bias.data_ptr(),
+                len(bias),
+                products.stride(0),
+                rows.data_ptr(),
+                centroids.data_ptr(),
+                rows.shape[1],
+                places.data_ptr() + 8 * start,
+                least.data_ptr() + 4 * start,
+                stop - start,
+                columns.data_ptr() + 8 * start,
+            )
+
+        self._share_out(work, len(places), len(places) * len(bias))
+        return columns
+
+    def measure_distances(
+        self, rows: torch.Tensor, centroids: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        """Return squared distances from the rows' own centroids; see `Arithmetic`."""
+        rows = rows.contiguous()
+        num_rows, dim = rows.shape
+        distances = torch.empty(num_rows)
+
+        def work(start: int, stop: int) -> None:
+            self._measure(
+                rows.data_ptr() + 4 * start * dim,
+                centroids.data_ptr(),
+                columns.data_ptr() + 8 * start,
+                stop - start,
+                dim,
+                distances.data_ptr() + 4 * start,
+            )
+
+        self._share_out(work, num_rows, rows.numel())
+        return distances
 
     def add_rows(
         self,

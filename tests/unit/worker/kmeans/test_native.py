@@ -48,6 +48,40 @@ def test_the_best_two_are_those_of_a_sort(
         assert (second == -torch.inf).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_scores_enough_is_compared_by_distance(
+    arithmetic: Arithmetic, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    num_rows, num_columns = shape
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(num_rows, 67, generator=generator)
+    centroids = torch.randn(num_columns, 67, generator=generator)
+    centroids[num_columns // 2 :] = centroids[: num_columns - num_columns // 2].clone()  # ties
+    wide = torch.randn(num_rows, num_columns + 7, generator=generator).to(dtype)
+    products, bias = wide[:, :num_columns], torch.randn(num_columns, generator=generator)
+    scores = products.float() + bias
+    places = torch.arange(0, num_rows, 2).flip(0)
+    for kept in (1, 2, num_columns):
+        least = scores.topk(min(kept, num_columns), 1).values[places, -1]
+        chosen = arithmetic.compare(products, bias, least, rows, places, centroids)
+        differences = rows.double()[places, None] - centroids.double()
+        distances = differences.square().sum(2)
+        distances[scores[places] < least[:, None]] = torch.inf
+        expected = distances.argmin(1)  # the lowest of equals
+        torch.testing.assert_close(chosen, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dim", [1, 15, 64, 67, 2048])
+def test_distances_are_those_of_float64(arithmetic: Arithmetic, dim: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, centroids = (torch.randn(n, dim, generator=generator) for n in (301, 40))
+    columns = torch.randint(40, (301,), generator=generator)
+    expected = (rows.double() - centroids.double()[columns]).square().sum(1)
+    measured = arithmetic.measure_distances(rows, centroids, columns)
+    torch.testing.assert_close(measured.double(), expected, rtol=1e-6, atol=0)
+
+
 def test_the_lower_column_wins_a_tie_wherever_it_stands(kernel: NativeKernel) -> None:
     for first, other in [(0, 1), (3, 19), (15, 16), (17, 34), (20, 35)]:
         products = torch.zeros(1, 36)
