@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
 from clusterfit.artifacts.files import Guard
+from clusterfit.artifacts.layout import TRAIN
 from clusterfit.artifacts.partition import list_samples
+from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError, MissingInputError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.identity import list_partitions
+from clusterfit.worker.limits import check_num_clusters
 from clusterfit.worker.log import Log
 
 
@@ -16,12 +19,15 @@ def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
 
     Raises:
         MissingInputError: when a folder, list or label file is not there, or holds no images.
-        InvalidDataError: when the images are not those that the run began with.
+        InvalidDataError: when the images are not those that the run began with, or fewer than the
+            clusters that a later stage is to find.
     """
     class_names: tuple[str, ...] = ()
     for partition in list_partitions(assignment.config):
         samples = list_samples(assignment.config.data, assignment.data_root, partition, class_names)
         class_names = samples.class_names
+        if partition == TRAIN and _will_cluster(assignment.config):
+            check_num_clusters(assignment.config, len(samples.paths))  # before hours of other work
         folder = assignment.run.data(partition)
         try:
             fixed = read_fingerprint(folder)
@@ -39,6 +45,10 @@ def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
                 f"data.{partition}: {_compare(read_samples(folder), samples)}; restore the images, "
                 "give the run another name, or start over with --overwrite"
             )
+
+
+def _will_cluster(config: Algorithm) -> bool:
+    return "cluster" in config.stages and not config.inputs.features
 
 
 def _compare(fixed: Samples, now: Samples) -> str:

@@ -32,6 +32,7 @@ from clusterfit.worker.kmeans.rows import (
     fit_projection,
     sample,
 )
+from clusterfit.worker.limits import check_num_clusters
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.versions import read_versions
 
@@ -44,11 +45,7 @@ def run(context: Context) -> None:
         partition: FeatureTable(find_features(config, context.run, partition))
         for partition in list_partitions(config)
     }
-    if config.cluster.num_clusters > tables[TRAIN].num_rows:
-        raise InvalidDataError(
-            f"cluster.numClusters: got {config.cluster.num_clusters}, want at most the "
-            f"{tables[TRAIN].num_rows} images of the train partition"
-        )
+    check_num_clusters(config, tables[TRAIN].num_rows)
     ranks = Ranks(env.rank, env.world_size)
     engine, reason = choose_engine(config.cluster, env)
     if env.is_main_rank:

@@ -15,7 +15,8 @@ import pytest
 from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
-from clusterfit.config.sections.inputs import Data
+from clusterfit.config.sections.clustering import Cluster
+from clusterfit.config.sections.inputs import Data, Inputs
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
@@ -238,7 +239,7 @@ def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
 def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assignment:
     """A run over three train images and one of val."""
     root = write_folder("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/1.png")
-    config = Algorithm(format_version=1, name="digits", data=FOLDER)
+    config = Algorithm(format_version=1, name="digits", stages=("pretext",), data=FOLDER)
     return Assignment("pretext", root / "config.json", config, root, run_directory, "")
 
 
@@ -297,7 +298,7 @@ def test_labels_that_changed_since_the_run_began_are_named(
     root = assignment.data_root
     (root / "train.txt").write_text("train/a/1.png\ntrain/b/1.png\n")
     np.save(root / "labels.npy", np.array([0, 1]))
-    config = Algorithm(format_version=1, name="digits", data=LABELLED)
+    config = assignment.config.model_copy(update={"data": LABELLED})
     listed = replace(assignment, config=config)
     fix(listed, log)
     np.save(root / "labels.npy", np.array([0, 2]))
@@ -354,3 +355,18 @@ def test_a_folder_that_cannot_be_listed_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(kind, match=f"^data.train: cannot list {folder}: {os.strerror(number)}"):
         list_train(FOLDER, tmp_path)
+
+
+def test_more_clusters_than_images_are_refused_before_anything_is_done(
+    assignment: Assignment, log: Log
+) -> None:
+    def ask(**changes: object) -> Assignment:
+        return replace(assignment, config=assignment.config.model_copy(update=changes))
+
+    clusters = Cluster(num_clusters=4)
+    with pytest.raises(InvalidDataError, match="numClusters: got 4, want at most the 3 images"):
+        fix(ask(stages=("pretext", "cluster"), cluster=clusters), log)
+    assert not assignment.run.data("train").exists()
+    # Others' features are of others' images, and a stage alone does not look ahead.
+    fix(ask(stages=("cluster",), cluster=clusters, inputs=Inputs(features="other")), log)
+    fix(ask(stages=("pretext",), cluster=clusters), log)
