@@ -14,8 +14,10 @@ from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.outage import is_outage
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
-"""What torchvision decodes, by the file's name."""
+IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+)
+"""Names of files that are images: those of torchvision's ImageFolder, and GIF."""
 
 _UNFIT_FOR_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """samples.txt has one path a line: a name that cannot stand in it would shift all others."""

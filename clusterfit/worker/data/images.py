@@ -1,4 +1,4 @@
-"""Reading images: decoded by torchvision, unreadable ones named rather than guessed."""
+"""Reading images: decoded by torchvision or Pillow, unreadable ones named rather than guessed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchvision.io import ImageReadMode, decode_image
 from clusterfit.artifacts.outage import is_outage
 from clusterfit.errors import RetryableError
 from clusterfit.worker.cores import count_cores
-from clusterfit.worker.data.png import PNG_MAGIC, decode_png
+from clusterfit.worker.data import pillow
 from clusterfit.worker.data.views import View
 from clusterfit.worker.randomness import derive_seed, seeded
 
@@ -31,7 +31,7 @@ _SOURCE_POSITION: Final = re.compile(r"^.*\.cpp:\d+,\s*")
 
 
 def read_image(path: Path) -> torch.Tensor:
-    """Return an image as (3, H, W) uint8, upright as the EXIF of a JPEG or PNG says.
+    """Return an image as (3, H, W) uint8, upright as its EXIF says.
 
     Greyscale, CMYK, RGBA and palette images become RGB, 16-bit ones 8-bit, animations their first
     frame.
@@ -44,8 +44,8 @@ def read_image(path: Path) -> torch.Tensor:
     content = bytearray(path.read_bytes())
     if not content:
         raise ValueError("an empty file")
-    if content.startswith(PNG_MAGIC):
-        return decode_png(io.BytesIO(content))
+    if (name := pillow.find_format(content)) is not None:
+        return pillow.decode(io.BytesIO(content), name)
     image: torch.Tensor = decode_image(
         torch.frombuffer(content, dtype=torch.uint8),
         ImageReadMode.RGB,

@@ -64,7 +64,7 @@ def _mend_checksums(content: bytes) -> bytes:
     return bytes(mended)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm"])
 def test_damaged_images_are_decoded_or_named(
     tmp_path: Path, picture: np.ndarray, kind: str
 ) -> None:
@@ -79,6 +79,10 @@ def test_damaged_images_are_decoded_or_named(
         "webp": [_encode(colours, "webp"), _encode(colours, "webp", lossless=True)],
         "gif": [_encode(colours, "gif"),
                 _encode(colours, "gif", save_all=True, append_images=[colours.rotate(90)])],
+        "bmp": [_encode(colours, "bmp"), _encode(colours.quantize(16), "bmp")],
+        "tiff": [_encode(colours, "tiff", compression=how)
+                 for how in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")],
+        "ppm": [_encode(colours, "ppm"), _encode(colours.convert("L"), "ppm")],
     }[kind]  # fmt: skip
     labels: dict[str, str] = {}
     for label, chance in draw_cases(f"image/{kind}", NUM_CASES):

@@ -71,6 +71,29 @@ def test_webp_is_read(tmp_path: Path, picture: np.ndarray) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.webp"), picture)
 
 
+@pytest.mark.parametrize("kind", ["bmp", "tiff", "ppm"])
+def test_what_torchvision_cannot_decode_is_read(
+    tmp_path: Path, picture: np.ndarray, kind: str
+) -> None:
+    (tmp_path / "a").write_bytes(encode(picture, kind))
+    np.testing.assert_array_equal(read(tmp_path / "a"), picture)
+
+
+def test_a_tiff_is_upright_and_its_first_page_counts(tmp_path: Path, picture: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    first, other = Image.fromarray(picture), Image.fromarray(255 - picture)
+    first.save(tmp_path / "a.tif", exif=exif, save_all=True, append_images=[other])
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.rot90(picture, -1))
+
+
+@pytest.mark.parametrize("values", [np.float32([[0.5, 2]]), np.int32([[1 << 20, 0]])])
+def test_32_bit_values_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="a damaged TIFF: holds 32-bit values, want 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_greyscale_becomes_three_equal_channels(
     tmp_path: Path, picture: np.ndarray, kind: str
@@ -106,11 +129,12 @@ def test_a_palette_is_resolved(
     np.testing.assert_array_equal(read(tmp_path / "a.png"), np.array(image.convert("RGB")))
 
 
-def test_16_bit_greyscale_keeps_its_high_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
+def test_16_bit_greyscale_keeps_its_high_bytes(tmp_path: Path, name: str) -> None:
     values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(values).save(tmp_path / name)
     expected = np.array([[0, 0, 1], [128, 255, 255]])
-    np.testing.assert_array_equal(read(tmp_path / "a.png"), np.stack([expected] * 3, -1))
+    np.testing.assert_array_equal(read(tmp_path / name), np.stack([expected] * 3, -1))
 
 
 def test_16_bit_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
@@ -197,7 +221,7 @@ def broken(tmp_path: Path, picture: np.ndarray) -> dict[str, str]:
         "d-cut.webp": (encode(picture, "webp")[:-20], "failed"),
         "e-text.jpg": (b"this is no image\n", "Unsupported image file"),
         "f-empty.png": (b"", "an empty file"),
-        "g-bitmap.png": (encode(picture, "bmp"), "Unsupported image file"),
+        "g-cut.bmp": (encode(picture, "bmp")[:-200], "a damaged BMP: image file is truncated"),
         "h-zeros.jpg": (bytes(1000), "Unsupported image file"),
     }
     for name, (content, _) in contents.items():

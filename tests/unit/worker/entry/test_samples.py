@@ -86,12 +86,13 @@ def test_images_beside_folders_make_a_tree_without_labels(
 def test_hidden_and_other_files_are_left_out_and_suffixes_may_shout(
     write_folder: WriteFolder, tmp_path: Path
 ) -> None:
-    write_folder("train/a/A.PNG", "train/a/b.Jpeg", "train/a/c.webp")
+    write_folder("train/a/A.PNG", "train/a/b.Jpeg", "train/a/c.webp", "train/a/d.bmp")
     write_folder("train/a/.d.png", "train/.e/f.png", "train/a/notes.txt", "train/a/png")
     assert list_train(FOLDER, tmp_path).paths == (
         "train/a/A.PNG",
         "train/a/b.Jpeg",
         "train/a/c.webp",
+        "train/a/d.bmp",
     )
 
 
@@ -116,7 +117,7 @@ def test_a_missing_and_an_empty_folder_say_what_is_wanted(tmp_path: Path) -> Non
         list_train(FOLDER, tmp_path)
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "cat" / "notes.txt").write_text("")
-    with pytest.raises(MissingInputError, match=r"no image below .*named \.gif, \.jpeg, \.jpg"):
+    with pytest.raises(MissingInputError, match=r"no image below .*named \.bmp, \.gif, \.jpeg"):
         list_train(FOLDER, tmp_path)
 
 
