@@ -87,7 +87,9 @@ def test_a_tiff_is_upright_and_its_first_page_counts(tmp_path: Path, picture: np
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.rot90(picture, -1))
 
 
-@pytest.mark.parametrize("values", [np.float32([[0.5, 2]]), np.int32([[1 << 20, 0]])])
+@pytest.mark.parametrize(
+    "values", [np.array([[0.5, 2]], np.float32), np.array([[1 << 20, 0]], np.int32)]
+)
 def test_32_bit_values_are_refused(tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="a damaged TIFF: holds 32-bit values, want 8 or 16 bits"):
