@@ -94,6 +94,23 @@ _WITHOUT_EFFECT: Final[dict[str, str]] = {
 """A key, or a pattern of keys, and why it changes nothing; the first that fits counts."""
 
 
+_OUTSIDE: Final[dict[str, str]] = {
+    "engine_name": "what the configuration asks for decides what is run",
+    "VERSION": "all versions of VISSL's configurations are read",
+    "node_id": "each pod knows its own number",
+    "hydra.*": "there is no Hydra",
+}
+"""The same of keys that do not stand below `config`."""
+
+
+def explain_outside(path: str) -> str:
+    """Return why a key beside `config` changes nothing here; empty: it is not VISSL's."""
+    for pattern, reason in _OUTSIDE.items():
+        if fnmatchcase(path, pattern):
+            return reason
+    return ""
+
+
 def explain_without_effect(name: str) -> str:
     """Return why a key changes nothing here; empty: it may, or is not known."""
     for pattern, reason in _WITHOUT_EFFECT.items():

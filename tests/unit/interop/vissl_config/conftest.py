@@ -18,6 +18,7 @@ CONFIGS = Path(__file__).parent / "configs" / "config"
 
 STEP1 = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_rotation_in1k.yaml"
 STEP1_AT_HEAD = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_imagenet.yaml"
+STEP1_AT_FIRST = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_2020.yaml"
 STEP2 = CONFIGS / "pretrain/clusterfit/clusterfit_resnet_8gpu_imagenet.yaml"
 ROTNET = CONFIGS / "pretrain/rotnet/rotnet_8gpu_resnet.yaml"
 LINEAR = (
@@ -32,6 +33,7 @@ LABELS = "config.DATA.TRAIN.LABEL_PATHS=[labels/step1.npy]"
 ALL = [
     (STEP1, [WEIGHTS]),
     (STEP1_AT_HEAD, [WEIGHTS]),
+    (STEP1_AT_FIRST, ["config.MODEL.PARAMS_FILE.PATH=weights/rotnet.torch"]),
     (STEP2, [LABELS]),
     (ROTNET, []),
     (LINEAR, [WEIGHTS]),

@@ -19,6 +19,7 @@ from tests.unit.interop.vissl_config.conftest import (
     LINEAR,
     ROTNET,
     STEP1,
+    STEP1_AT_FIRST,
     STEP1_AT_HEAD,
     STEP2,
     WEIGHTS,
@@ -47,7 +48,8 @@ def test_every_key_has_exactly_one_verdict(
 ) -> None:
     conversion = convert(file, overrides)
     load_text(conversion, tmp_path)
-    keys = set(leaves(yaml.safe_load(file.read_text())["config"], "config"))
+    content = yaml.safe_load(file.read_text())
+    keys = {key for root in content for key in leaves(content[root], root)}
     keys |= {override.partition("=")[0] for override in overrides}
     verdicts = [v.key for v in conversion.verdicts if v.outcome is not Outcome.DEFAULT]
     assert sorted(verdicts) == sorted(keys)
@@ -217,9 +219,32 @@ def test_both_names_of_the_number_of_iterations(variant: Variant, tmp_path: Path
                                      f"+config.CLUSTERFIT.{name}=20"])  # fmt: skip
         assert load_text(conversion, tmp_path)["cluster"]["numIterations"] == 20
         assert verdict_on(conversion, f"config.CLUSTERFIT.{name}").outcome is Outcome.TAKEN
-    assert "are two names of one setting; keep one" in refusal(
-        STEP1, WEIGHTS, "+config.CLUSTERFIT.NUM_ITER=20"
+    both = variant(STEP1, "    N_ITER: 50\n", "    N_ITER: 50\n    NUM_ITER: 20\n")
+    assert "are two names of one setting; keep one" in refusal(both, WEIGHTS)
+
+
+def test_the_command_line_counts_under_whichever_name(tmp_path: Path) -> None:
+    """A file of VISSL's has the older names, its documentation the newer ones."""
+    conversion = convert(STEP1, [WEIGHTS, "config.CLUSTERFIT.NUM_ITER=20"])
+    assert load_text(conversion, tmp_path)["cluster"]["numIterations"] == 20
+    older = verdict_on(conversion, "config.CLUSTERFIT.N_ITER")
+    assert older.outcome is Outcome.WITHOUT_EFFECT
+    assert "config.CLUSTERFIT.NUM_ITER is a name of the same setting" in older.reason
+    first = convert(STEP1_AT_FIRST, [WEIGHTS])
+    assert given(first)["extract"]["weights"]["path"] == "weights/rotnet.torch"
+
+
+def test_what_stands_beside_config_is_listed_too() -> None:
+    conversion = convert(
+        STEP1,
+        [WEIGHTS, "hydra.verbose=true", "conifg.CLUSTERFIT.NUM_CLUSTERS=4000", "CLUSTERFIT.N=1"],
     )
+    assert verdict_on(conversion, "hydra.verbose").reason == "there is no Hydra"
+    typo = verdict_on(conversion, "conifg.CLUSTERFIT.NUM_CLUSTERS")
+    assert (typo.outcome, typo.reason) == (
+        Outcome.UNKNOWN, "did you mean config.CLUSTERFIT.NUM_CLUSTERS?"
+    )  # fmt: skip
+    assert verdict_on(conversion, "CLUSTERFIT.N").reason == "it is not below config"
 
 
 def test_what_is_not_given_is_vissls_default_and_said_so(variant: Variant, tmp_path: Path) -> None:
