@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from clusterfit.artifacts.manifest import read_manifest
 from clusterfit.cli import main
+from clusterfit.logline import parse_line
 
 from .conftest import CONFIG, NUM_TRAIN
 from .door import Bench
@@ -78,3 +79,30 @@ def test_labels_out_and_in_again_train_the_same_network(clustered: Bench) -> Non
     assert inputs[0]["assignments"] != inputs[1]["assignments"]
     ours, theirs = (load_file(bench.run.backbone("train")) for bench in (own, given))
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_plan_counts_the_labels_that_are_given(clustered: Bench) -> None:
+    """Images without a label are not trained on, and the head has as many outputs as labels."""
+    labels = np.arange(NUM_TRAIN) % 7
+    labels[: NUM_TRAIN // 2] = -1
+    np.save(clustered.storage_root / "some.npy", labels)
+    some = clustered.changed(
+        {
+            "name": "some", "stages": ["train"], "inputs": {"assignments": "some.npy"},
+            "train.epochs": 1,
+            "platform": {"gpus": 0, "nodesWithoutGpus": 1, "processesPerNode": 2},
+        }
+    )  # fmt: skip
+    (stage,) = some.plan(f"--storage-root={some.storage_root}")["stages"]
+    ending = some.succeed("train", 2)
+    told = {
+        line["name"]: line["value"]
+        for line in map(parse_line, ending.text.splitlines())
+        if line and line["msg"] == "derived"
+    }
+    planned = {figure["name"]: figure["value"] for figure in stage["work"]}
+    batch = planned["global_batch_size"]
+    assert int(told["num_steps"]) == planned["num_steps"] == (NUM_TRAIN - NUM_TRAIN // 2) // batch
+    storage = {figure["name"]: figure["value"] for figure in stage["storage"]}
+    size = some.run.backbone("train").stat().st_size
+    assert size == pytest.approx(storage["train/model.safetensors"], rel=0.02)
