@@ -92,9 +92,9 @@ def test_values_count_whatever_overlay_follows_them() -> None:
     overlay = "+config/pretrain/rotnet/optimization=8gpu_ep35"
     for overrides in (["config.OPTIMIZER.num_epochs=10", overlay],
                       [overlay, "config.OPTIMIZER.num_epochs=10"]):  # fmt: skip
-        found = compose(ROTNET, overrides).tree.find(("OPTIMIZER", "num_epochs"))
-        assert found is not None
-        assert found.plain() == 10
+        optimizer = compose(ROTNET, overrides).tree.plain()["OPTIMIZER"]
+        assert optimizer["num_epochs"] == 10
+        assert optimizer["param_schedulers"]["lr"]["milestones"] == [10, 20]  # the overlay's
 
 
 def test_what_is_not_there_cannot_be_taken_away(tmp_path: Path) -> None:
