@@ -34,12 +34,12 @@ def write_chunks(folder: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clustered(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """VISSL's features taken over and clustered."""
+    """VISSL's features taken over and clustered, and a network trained on the clusters."""
     root = tmp_path_factory.mktemp("vissl")
     bench = Bench(images, root / "runs", CONFIG).changed(
         {
-            "stages": ["cluster"], "inputs": {"features": "theirs"}, "data.val": "",
-            "cluster.numClusters": 4,
+            "stages": ["cluster", "train"], "inputs": {"features": "theirs"}, "data.val": "",
+            "cluster.numClusters": 4, "train.epochs": 1,
         }
     )  # fmt: skip
     kinds = write_chunks(root / "chunks")
@@ -48,7 +48,7 @@ def clustered(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     run_file.write_text(json.dumps(bench.config))
     call(bench, "import-features", str(root / "chunks"), "-f", str(run_file),
          f"--data-root={images}")  # fmt: skip
-    bench.succeed("cluster")
+    bench.succeed("pipeline")
     return bench
 
 
@@ -70,14 +70,18 @@ def test_labels_out_and_in_again_train_the_same_network(clustered: Bench) -> Non
     """Step 2 on the run's own clusters, and on the labels.npy that was exported of them."""
     folder = clustered.storage_root / "labels"
     call(clustered, "export", "tiny", "cluster", "--format", "vissl", "-o", str(folder))
-    own = clustered.changed({"stages": ["train"], "train.epochs": 1})
-    own.succeed("train")
-    given = own.changed({"name": "given", "inputs": {"assignments": "labels/labels.npy"}})
+    given = clustered.changed(
+        {
+            "name": "given",
+            "stages": ["train"],
+            "inputs": {"assignments": "labels/labels.npy"},
+        }
+    )
     ending = given.succeed("train")
     assert "num_clusters=4" in ending.text
-    inputs = [read_manifest(bench.run.stage("train")).inputs for bench in (own, given)]
+    inputs = [read_manifest(bench.run.stage("train")).inputs for bench in (clustered, given)]
     assert inputs[0]["assignments"] != inputs[1]["assignments"]
-    ours, theirs = (load_file(bench.run.backbone("train")) for bench in (own, given))
+    ours, theirs = (load_file(bench.run.backbone("train")) for bench in (clustered, given))
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
