@@ -34,6 +34,10 @@ class Cluster(Section):
     """With init: given: a (K, D) .npy below the storage root to start from."""
     num_iterations: PositiveInt = 50
     """Rounds of assignment and update, at most."""
+    num_candidates: NonNegativeInt = 16
+    """With the torch engine an iteration compares each row with so many centroids only: those that
+    were nearest when it was last compared with all, which is at the first iteration, the second,
+    the 4th, 8th, 16th ..., and before it stops early. 0: all, at each iteration."""
     stop_improvement: NonNegativeFloat = 1e-4
     """Stop after an iteration that began less than this fraction below the objective of the one
     before; 0: never. Has no effect on faiss, which does all iterations."""

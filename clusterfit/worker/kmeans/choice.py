@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.distenv import DistEnv
-from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.arithmetic import has_fast_products
 from clusterfit.worker.kmeans.engine import Engine
 from clusterfit.worker.kmeans.faiss_engine import FaissEngine
 from clusterfit.worker.kmeans.ranks import Ranks
@@ -26,8 +26,8 @@ def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
         return torch_engine, f"auto: shares the rows out over {env.world_size} ranks"
     if env.device.type == "cuda":
         return torch_engine, "auto: keeps the rows on the GPU"
-    if has_fast_bf16():
-        return torch_engine, "auto: this CPU is fast at bfloat16"
+    if has_fast_products():
+        return torch_engine, "auto: this CPU multiplies rounded numbers faster"
     return FaissEngine(env.threads_per_rank), (
-        "auto: plain Lloyd by one process on a CPU without fast bfloat16"
+        "auto: plain Lloyd by one process on a CPU that is fast at float32 only"
     )

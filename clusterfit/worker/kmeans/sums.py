@@ -41,12 +41,44 @@ class ClusterSums:
         norms_sq: torch.Tensor,
         assignments: torch.Tensor,
         arithmetic: Arithmetic,
+        places: torch.Tensor | None = None,
+        sign: int = 1,
     ) -> None:
-        """Add (n, d) rows with their squared norms to their clusters."""
-        arithmetic.add_rows(self.sums, rows, assignments)
+        """Add rows with their squared norms to their clusters, or take them away.
+
+        Of (n, d) rows those at `places`; by default all.
+        """
+        if places is None:
+            places = torch.arange(len(rows), device=rows.device)
+        clusters = assignments[places]
+        order = places[torch.argsort(clusters)]
+        arithmetic.kernel.add_rows(self.sums, rows, order, assignments, sign)
         num_clusters = len(self.counts)
-        self.counts += torch.bincount(assignments, minlength=num_clusters)
-        self.norms_sq += torch.bincount(assignments, norms_sq.double(), num_clusters)
+        self.counts += sign * torch.bincount(clusters, minlength=num_clusters)
+        norms = torch.bincount(clusters, norms_sq[places].double(), num_clusters)
+        self.norms_sq += sign * norms
+
+    def move(
+        self,
+        rows: torch.Tensor,
+        norms_sq: torch.Tensor,
+        before: torch.Tensor,
+        after: torch.Tensor,
+        arithmetic: Arithmetic,
+    ) -> int:
+        """Take rows from the clusters that they leave to those they join; return how many do.
+
+        A row that comes from -1 is new. As sums are exact, they are those of adding all rows anew.
+        """
+        moved = (before != after).nonzero()[:, 0]
+        known = moved[before[moved] >= 0]
+        self.include(rows, norms_sq, before, arithmetic, known, sign=-1)
+        self.include(rows, norms_sq, after, arithmetic, moved)
+        return len(moved)
+
+    def clone(self) -> ClusterSums:
+        """Return a copy."""
+        return ClusterSums(self.sums.clone(), self.counts.clone(), self.norms_sq.clone())
 
     def reduce(self, ranks: Ranks) -> None:
         """Add up what all ranks have included."""

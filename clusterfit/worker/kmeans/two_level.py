@@ -16,7 +16,7 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.lloyd import Lloyd, split_empty_clusters
-from clusterfit.worker.kmeans.rank_rows import RankRows
+from clusterfit.worker.kmeans.rank_rows import Chunk, RankRows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.sums import ClusterSums
 
@@ -71,8 +71,12 @@ def find_two_level_centroids(
     )
     centroids = rows.take(torch.from_numpy(chosen), ranks)
     bounds = np.concatenate([[0], np.cumsum(shares)])
+    sorted_rows = [
+        _SortedRows(chunk, cells[offset : offset + len(chunk)], num_cells)
+        for offset, chunk in rows.chunks()
+    ]
     for iteration in range(INNER_ITERATIONS):
-        totals = _iterate_inside(rows, cells, centroids, bounds, arithmetic)
+        totals = _iterate_inside(rows, sorted_rows, centroids, bounds, arithmetic)
         totals.reduce(ranks)
         means = totals.compute_means(centroids)
         if bool((totals.counts == 0).any()):
@@ -108,9 +112,28 @@ def _look_up(
     return looked_up
 
 
+class _SortedRows:
+    """A chunk's rows as they are multiplied, in the order of their cells."""
+
+    def __init__(self, chunk: Chunk, cells: torch.Tensor, num_cells: int) -> None:
+        self.order = torch.argsort(cells, stable=True)
+        self.factor = chunk.factor[self.order]
+        ends = torch.bincount(cells, minlength=num_cells).cumsum(0).tolist()
+        self.bounds = list(pairwise([0, *ends]))
+
+    def assign(self, scorers: dict[int, tuple[int, Scorer]], unknown: int) -> torch.Tensor:
+        """Return the nearest centroids in the rows' own cells; `unknown` where a cell has none."""
+        found = torch.full_like(self.order, unknown)
+        for cell, (start, stop) in enumerate(self.bounds):
+            if stop > start and cell in scorers:
+                first, scorer = scorers[cell]
+                found[self.order[start:stop]] = scorer.assign(self.factor[start:stop]) + first
+        return found
+
+
 def _iterate_inside(
     rows: RankRows,
-    cells: torch.Tensor,
+    sorted_rows: list[_SortedRows],
     centroids: torch.Tensor,
     bounds: np.ndarray,
     arithmetic: Arithmetic,
@@ -118,24 +141,13 @@ def _iterate_inside(
     """Return this rank's sums after assigning each row to the nearest centroid of its cell."""
     totals = ClusterSums.empty(centroids, arithmetic.device)
     scorers = {
-        cell: Scorer(centroids[start:stop], arithmetic)
+        cell: (int(start), Scorer(centroids[start:stop], arithmetic))
         for cell, (start, stop) in enumerate(pairwise(bounds))
         if stop > start
     }
-    for offset, chunk in rows.chunks():
-        chunk_cells = cells[offset : offset + len(chunk)]
-        order = torch.argsort(chunk_cells, stable=True)
-        ends = torch.bincount(chunk_cells, minlength=len(bounds) - 1).cumsum(0).tolist()
-        ordered = chunk[order]
-        found = torch.empty(len(chunk), dtype=torch.int64, device=chunk.device)
-        for cell, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if cell not in scorers:
-                found[start:stop] = len(centroids)  # a few rows that nobody drew one of
-            elif stop > start:
-                found[start:stop] = scorers[cell].assign(ordered[start:stop]) + int(bounds[cell])
-        norms_sq = rows.norms_sq[offset : offset + len(chunk)][order]
-        known = found < len(centroids)
-        if not bool(known.all()):
-            ordered, norms_sq, found = ordered[known], norms_sq[known], found[known]
-        totals.include(ordered, norms_sq, found, arithmetic)
+    for (offset, chunk), by_cell in zip(rows.chunks(), sorted_rows, strict=True):
+        found = by_cell.assign(scorers, unknown=len(centroids))
+        known = (found < len(centroids)).nonzero()[:, 0]  # all but a few of undrawn cells
+        norms_sq = rows.norms_sq[offset : offset + len(chunk)]
+        totals.include(chunk.rows, norms_sq, found, arithmetic, known)
     return totals

@@ -12,7 +12,7 @@ import torch
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
-from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.arithmetic import choose_arithmetic, has_fast_products
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.rows import ArrayRows
@@ -199,8 +199,10 @@ def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.Mon
     rows = draw(1111, dim, num_groups=40)
     config = settings(10, 5)
     resident = fit(rows, config)
-    half = rows.nbytes // 2 if dim == WIDE and has_fast_bf16() else rows.nbytes
-    room = int(1.5 * half)  # too little for the rows, enough for the sample that a start needs
+    arithmetic = choose_arithmetic(torch.device("cpu"), dim)
+    room = int(
+        1.5 * rows.size * arithmetic.row_bytes
+    )  # too little for the rows, enough for the sample that a start needs
     monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
     engine = TorchEngine()
     streamed = engine.fit(ArrayRows(rows), config, 0, None, lambda _fit: None)
@@ -236,7 +238,7 @@ def test_spherical_centroids_have_norm_1() -> None:
     assert np.linalg.norm(plain.centroids, axis=1).max() < 1
 
 
-@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to give up")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to give up")
 def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves() -> None:
     """A million times tighter than they lie apart: 8 bits see no difference inside a group."""
     random = np.random.default_rng(0)
@@ -271,7 +273,7 @@ def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
     assert found.findings["num_audited_wrong"] == 0
 
 
-@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to recheck")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to recheck")
 def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(3000, WIDE)).astype(np.float32)
