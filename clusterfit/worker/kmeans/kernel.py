@@ -58,6 +58,15 @@ class Kernel(Protocol):
     ) -> torch.Tensor:
         """Return (n,) float32 squared distances of (n, d) float32 rows from their centroids."""
 
+    def enter_rows(
+        self, raw: torch.Tensor, mean: torch.Tensor, rounder: float, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Write raw (n, d) rows minus the (d,) mean, on their grid, to `rows`, float32 or bfloat16.
+
+        The grid is what adding and subtracting `rounder` in float32 rounds to. Returns the (n,)
+        float32 squared norms of what was written.
+        """
+
     def round_rows(self, rows: torch.Tensor) -> Factor:
         """Return (n, d) rows rounded to int8, each by a step of its own."""
 

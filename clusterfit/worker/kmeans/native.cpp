@@ -89,6 +89,19 @@ struct BestTwo {
   }
 };
 
+// The sum of all lanes: halves are added until few numbers are left.
+inline float add_up(Floats lanes) {
+  typedef float Half __attribute__((vector_size(2 * kLanes)));
+  typedef float Quarter __attribute__((vector_size(kLanes)));
+  Half halves[2];
+  std::memcpy(halves, &lanes, sizeof halves);
+  const Half half = halves[0] + halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, &half, sizeof quarters);
+  const Quarter quarter = quarters[0] + quarters[1];
+  return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+}
+
 Ints count_lanes() {
   Ints lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
@@ -200,6 +213,41 @@ void list_best(const Product* products, int64_t stride, const float* row_steps,
   }
 }
 
+inline void store(Floats values, float* to) { std::memcpy(to, &values, sizeof values); }
+
+inline void store(Floats values, uint16_t* to) {  // to the nearest bfloat16, ties to even
+  Words words = reinterpret_cast<Words>(values);
+  words += 0x7fff + ((words >> 16) & 1);
+  const Halves halves = __builtin_convertvector(words >> 16, Halves);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// rows[r] = raw[r] - mean, rounded to the grid that adding and subtracting `rounder` rounds to;
+// norms_sq[r] = |rows[r]|^2.
+template <typename Number>
+void enter_rows(const float* raw, int64_t num_rows, int64_t dim, const float* mean, float rounder,
+                Number* rows, float* norms_sq) {
+  const int64_t vectorised = dim - dim % kLanes;
+  for (int64_t row = 0; row < num_rows; ++row) {
+    const float* const from = raw + row * dim;
+    Number* const to = rows + row * dim;
+    Floats sums{};
+    for (int64_t at = 0; at < vectorised; at += kLanes) {
+      store((load(from + at) - load(mean + at) + rounder) - rounder, to + at);
+      const Floats number = load(to + at);
+      sums += number * number;
+    }
+    float total = 0;
+    for (int64_t at = vectorised; at < dim; ++at) {
+      Number few[kLanes];
+      store(Floats{} + ((from[at] - mean[at] + rounder) - rounder), few);
+      to[at] = few[0];
+      total += load_one(to + at) * load_one(to + at);
+    }
+    norms_sq[row] = total + add_up(sums);
+  }
+}
+
 // rounded[r] = rows[r] / steps[r], to whole numbers of at most 127.
 template <typename Number>
 void round_rows(const Number* rows, int64_t num_rows, int64_t dim, int64_t stride, int8_t* rounded,
@@ -249,11 +297,9 @@ void score_few(const Number* row, const float* centroids, const float* bias, con
     }
   }
   for (int i = 0; i < kTogether; ++i) {
-    const Floats sum = sums[i] + others[i];
     float total = bias[columns[i]];
     for (int64_t rest = at; rest < dim; ++rest) total += load_one(row + rest) * centroid[i][rest];
-    for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
-    scores[i] = total;
+    scores[i] = total + add_up(sums[i] + others[i]);
   }
 }
 
@@ -334,9 +380,7 @@ float measure_distance(const float* row, const float* centroid, int64_t dim) {
   }
   float total = 0;
   for (; at < dim; ++at) total += (row[at] - centroid[at]) * (row[at] - centroid[at]);
-  const Floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  for (int i = 0; i < kLanes; ++i) total += sum[i];
-  return total;
+  return total + add_up((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // columns[i]: the nearest to rows[places[i]] of the centroids whose score is least[i] or more; the
@@ -425,6 +469,10 @@ FOR_PRODUCTS(bfloat16, uint16_t)
 FOR_PRODUCTS(float32, float)
 
 #define FOR_ROWS(SUFFIX, NUMBER)                                                                   \
+  void enter_rows_##SUFFIX(const float* raw, int64_t num_rows, int64_t dim, const float* mean,     \
+                           double rounder, NUMBER* rows, float* norms_sq) {                        \
+    enter_rows(raw, num_rows, dim, mean, static_cast<float>(rounder), rows, norms_sq);             \
+  }                                                                                                \
   void add_rows_##SUFFIX(const NUMBER* rows, const int64_t* order, const int64_t* clusters,        \
                          int64_t num_rows, int64_t stride, int64_t from, int64_t to, double* sums, \
                          int64_t dim, double sign) {                                               \

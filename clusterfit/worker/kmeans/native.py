@@ -40,6 +40,7 @@ class NativeKernel:
         self._list = _load(library, "list_best", "pnpppnnnp", _PRODUCTS)
         self._compare = _load(library, "compare", "pnpppnppnppnp", _PRODUCTS)
         self._choose = _load(library, "choose", "pnppnpnpnp", _ROWS)
+        self._enter = _load(library, "enter_rows", "pnnpdpp", _ROWS)
         self._round = _load(library, "round_rows", "pnnnpp", _ROWS)
         self._add = _load(library, "add_rows", "pppnnnnpnd", _ROWS)
         self._measure = _load(library, "measure_distances", "pppnnp")
@@ -182,6 +183,27 @@ class NativeKernel:
 
         self._share_out(work, num_rows, rows.numel())
         return distances
+
+    def enter_rows(
+        self, raw: torch.Tensor, mean: torch.Tensor, rounder: float, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Write raw rows minus the mean, on their grid, to `rows`; return their squared norms."""
+        num_rows, dim = raw.shape
+        norms_sq = torch.empty(num_rows)
+
+        def work(start: int, stop: int) -> None:
+            self._enter[rows.dtype](
+                _at(raw, start),
+                stop - start,
+                dim,
+                _at(mean, 0),
+                rounder,
+                _at(rows, start),
+                _at(norms_sq, start),
+            )
+
+        self._share_out(work, num_rows, raw.numel())
+        return norms_sq
 
     def round_rows(self, rows: torch.Tensor) -> Factor:
         """Return rows rounded to int8, each by a step of its own."""

@@ -80,6 +80,13 @@ class PortableKernel:
         places = torch.arange(len(rows), device=rows.device)
         return _measure_pairs(rows, places, centroids, columns)
 
+    def enter_rows(
+        self, raw: torch.Tensor, mean: torch.Tensor, rounder: float, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Write raw rows minus the mean, on their grid, to `rows`; return their squared norms."""
+        rows.copy_((raw.to(rows.device) - mean.to(rows.device)).add_(rounder).sub_(rounder))
+        return rows.float().square_().sum(1)
+
     def round_rows(self, rows: torch.Tensor) -> Factor:
         """Return (n, d) rows rounded to int8, each by a step of its own."""
         wide = rows.float()

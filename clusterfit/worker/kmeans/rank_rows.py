@@ -14,6 +14,7 @@ import torch
 
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
+from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.products import Factor
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, RowSource
@@ -40,18 +41,17 @@ class Frame:
     norm_step: float
     """The grid of squared norms."""
 
-    def enter(self, raw: torch.Tensor) -> torch.Tensor:
-        """Return raw (n, d) float32 rows centred and on the grid, as float32."""
-        return (raw - self.mean).add_(self.rounder).sub_(self.rounder)
+    def enter(self, raw: torch.Tensor, rows: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+        """Write raw (n, d) float32 rows, centred and on the grid, to `rows`.
 
-    def measure_norms(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return (n,) float32 squared norms on their grid, of rows in this frame."""
-        norms_sq = rows.float().square().sum(1).double()
-        return (norms_sq / self.norm_step).round().mul(self.norm_step).float()
+        Returns their (n,) float32 squared norms, on a grid as well.
+        """
+        norms_sq = kernel.enter_rows(raw, self.mean, self.rounder, rows)
+        return (norms_sq.double() / self.norm_step).round_().mul_(self.norm_step).float()
 
     def leave(self, centroids: torch.Tensor) -> torch.Tensor:
         """Return centroids (K, d) float32 in raw coordinates."""
-        return (centroids.double() + self.mean.double()).float()
+        return centroids + self.mean.to(centroids.device)
 
 
 def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks) -> Frame:
@@ -62,8 +62,8 @@ def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks) -> Frame:
     """
     total = torch.zeros(source.dim, dtype=torch.float64)
     largest = 0.0
-    for first in range(start, stop, CHUNK_ROWS):
-        chunk = torch.from_numpy(source.read(first, min(first + CHUNK_ROWS, stop)))
+    for first in range(start, stop, _BLOCK_ROWS):
+        chunk = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
         total += chunk.sum(0, dtype=torch.float32).double()
         low, high = torch.aminmax(chunk)
         largest = max(largest, -float(low), float(high)) if bool(low <= high) else math.nan
@@ -110,11 +110,10 @@ class Chunk:
             self._factor = self._arithmetic.prepare(self.rows)
         return self._factor
 
-    def fill(self, other: Chunk) -> None:
-        """Write another chunk's rows in here."""
-        self.rows.copy_(other.rows)
+    def renew(self) -> None:
+        """Note that the rows are others now."""
         if self._factor is not None:
-            self._factor.fill(other.factor)
+            self._factor.fill(self._arithmetic.prepare(self.rows))
 
     def copy(self) -> Chunk:
         """Return the same rows in memory of their own."""
@@ -164,6 +163,12 @@ class RankRows:
             else:
                 yield offset, self._prepare(self.start + offset, self.start + end)
 
+    @property
+    def kept(self) -> Chunk:
+        """All rows of this rank, where they are resident."""
+        assert self._kept is not None
+        return self._kept
+
     def thin(self, step: int) -> RankRows:
         """Return every step-th row (by its number among all ranks' rows), kept in memory."""
         if step == 1 and self._kept is not None:
@@ -207,17 +212,18 @@ def prepare_rows(
         )
         for block in range(first, end, _BLOCK_ROWS):  # what fits a cache is worked on there
             raw = torch.from_numpy(source.read(block, min(block + _BLOCK_ROWS, end)))
-            prepared[block - first : block - first + len(raw)] = frame.enter(raw)
+            frame.enter(raw, prepared[block - first :][: len(raw)], arithmetic.kernel)
         return Chunk(prepared, arithmetic)
 
     kept = _allocate(stop - start, source.dim, arithmetic) if is_resident else None
     norms_sq = torch.empty(stop - start, device=arithmetic.device)
+    scratch = torch.empty(_BLOCK_ROWS, source.dim, dtype=arithmetic.dtype, device=arithmetic.device)
     for first in range(start, stop, _BLOCK_ROWS):
-        block = prepare(first, min(first + _BLOCK_ROWS, stop))
-        mine = slice(first - start, first - start + len(block))
-        norms_sq[mine] = frame.measure_norms(block.rows)
-        if kept is not None:
-            kept[mine].fill(block)
+        raw = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
+        mine = slice(first - start, first - start + len(raw))
+        block = Chunk(scratch[: len(raw)], arithmetic) if kept is None else kept[mine]
+        norms_sq[mine] = frame.enter(raw, block.rows, arithmetic.kernel)
+        block.renew()
     return RankRows(start, stop, source.dim, prepare, kept, norms_sq)
 
 

@@ -6,12 +6,16 @@ rounding: 2^30 rows of a cluster at 22 bits a number. K: num_clusters, d: dimens
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.ranks import Ranks
+
+_BLOCK_ELEMENTS: Final = 1 << 17
 
 
 @dataclass(slots=True)
@@ -68,12 +72,12 @@ class ClusterSums:
     ) -> int:
         """Take rows from the clusters that they leave to those they join; return how many do.
 
-        A row that comes from -1 is new. As sums are exact, they are those of adding all rows anew.
+        -1 is no cluster. As sums are exact, they are those of adding all rows anew.
         """
         moved = (before != after).nonzero()[:, 0]
-        known = moved[before[moved] >= 0]
-        self.include(rows, norms_sq, before, arithmetic, known, sign=-1)
-        self.include(rows, norms_sq, after, arithmetic, moved)
+        left, joined = moved[before[moved] >= 0], moved[after[moved] >= 0]
+        self.include(rows, norms_sq, before, arithmetic, left, sign=-1)
+        self.include(rows, norms_sq, after, arithmetic, joined)
         return len(moved)
 
     def clone(self) -> ClusterSums:
@@ -86,17 +90,30 @@ class ClusterSums:
 
     def compute_objective(self, centroids: torch.Tensor) -> float:
         """Return the sum of squared distances of all included rows to (K, d) centroids."""
-        given = centroids.double()
-        cross = (given * self.sums).sum(1)
-        own = self.counts * given.square().sum(1)
-        return max(0.0, float((self.norms_sq - 2 * cross + own).sum()))
+        objective = self.norms_sq.sum()
+        for some in self._blocks():
+            given = centroids[some].double()
+            objective -= 2 * (given * self.sums[some]).sum()
+            objective += self.counts[some] @ given.square().sum(1)
+        return max(0.0, float(objective))
 
     def compute_means(self, previous: torch.Tensor) -> torch.Tensor:
         """Return (K, d) float32 means; an empty cluster keeps its previous centroid."""
-        means = (self.sums / self.counts.clamp(min=1)[:, None]).float()
-        return torch.where(self.counts[:, None] > 0, means, previous)
+        means = previous.clone()
+        for some in self._blocks():
+            counts = self.counts[some, None]
+            means[some] = torch.where(
+                counts > 0, self.sums[some] / counts.clamp(min=1), previous[some].double()
+            ).float()
+        return means
 
     def compute_scatters(self) -> torch.Tensor:
         """Return (K,) float64: each cluster's sum of squared distances to its mean."""
-        about_mean = self.sums.square().sum(1) / self.counts.clamp(min=1)
-        return (self.norms_sq - about_mean).clamp(min=0)
+        about_mean = torch.cat([self.sums[some].square().sum(1) for some in self._blocks()])
+        return (self.norms_sq - about_mean / self.counts.clamp(min=1)).clamp(min=0)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield clusters whose sums stay in cache while they are worked on."""
+        step = max(1, _BLOCK_ELEMENTS // self.sums.shape[1])
+        for start in range(0, len(self.sums), step):
+            yield slice(start, start + step)

@@ -16,7 +16,7 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.lloyd import Lloyd, split_empty_clusters
-from clusterfit.worker.kmeans.rank_rows import Chunk, RankRows
+from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.sums import ClusterSums
 
@@ -71,12 +71,9 @@ def find_two_level_centroids(
     )
     centroids = rows.take(torch.from_numpy(chosen), ranks)
     bounds = np.concatenate([[0], np.cumsum(shares)])
-    sorted_rows = [
-        _SortedRows(chunk, cells[offset : offset + len(chunk)], num_cells)
-        for offset, chunk in rows.chunks()
-    ]
+    inner = _InnerLevel(rows, cells, bounds, arithmetic)
     for iteration in range(INNER_ITERATIONS):
-        totals = _iterate_inside(rows, sorted_rows, centroids, bounds, arithmetic)
+        totals = inner.assign(centroids)
         totals.reduce(ranks)
         means = totals.compute_means(centroids)
         if bool((totals.counts == 0).any()):
@@ -112,42 +109,35 @@ def _look_up(
     return looked_up
 
 
-class _SortedRows:
-    """A chunk's rows as they are multiplied, in the order of their cells."""
+class _InnerLevel:
+    """The rows of all cells, each compared with its own cell's centroids only."""
 
-    def __init__(self, chunk: Chunk, cells: torch.Tensor, num_cells: int) -> None:
-        self.order = torch.argsort(cells, stable=True)
-        self.factor = chunk.factor[self.order]
-        ends = torch.bincount(cells, minlength=num_cells).cumsum(0).tolist()
-        self.bounds = list(pairwise([0, *ends]))
+    def __init__(
+        self, rows: RankRows, cells: torch.Tensor, bounds: np.ndarray, arithmetic: Arithmetic
+    ) -> None:
+        """Take rows in memory, their (n,) cells, and where each cell's centroids begin and end."""
+        self._rows = rows.kept.rows
+        self._norms_sq = rows.norms_sq
+        self._arithmetic = arithmetic
+        self._order = torch.argsort(cells, stable=True)
+        self._factor = rows.kept.factor[self._order]
+        ends = torch.bincount(cells, minlength=len(bounds) - 1).cumsum(0).tolist()
+        self._shares = [
+            (slice(*mine), slice(*theirs))
+            for mine, theirs in zip(pairwise([0, *ends]), pairwise(bounds.tolist()), strict=True)
+            if mine[0] < mine[1] and theirs[0] < theirs[1]  # nobody drew one of a few rows
+        ]
+        self._found = torch.full_like(cells, -1)
+        self._totals: ClusterSums | None = None
 
-    def assign(self, scorers: dict[int, tuple[int, Scorer]], unknown: int) -> torch.Tensor:
-        """Return the nearest centroids in the rows' own cells; `unknown` where a cell has none."""
-        found = torch.full_like(self.order, unknown)
-        for cell, (start, stop) in enumerate(self.bounds):
-            if stop > start and cell in scorers:
-                first, scorer = scorers[cell]
-                found[self.order[start:stop]] = scorer.assign(self.factor[start:stop]) + first
-        return found
-
-
-def _iterate_inside(
-    rows: RankRows,
-    sorted_rows: list[_SortedRows],
-    centroids: torch.Tensor,
-    bounds: np.ndarray,
-    arithmetic: Arithmetic,
-) -> ClusterSums:
-    """Return this rank's sums after assigning each row to the nearest centroid of its cell."""
-    totals = ClusterSums.empty(centroids, arithmetic.device)
-    scorers = {
-        cell: (int(start), Scorer(centroids[start:stop], arithmetic))
-        for cell, (start, stop) in enumerate(pairwise(bounds))
-        if stop > start
-    }
-    for (offset, chunk), by_cell in zip(rows.chunks(), sorted_rows, strict=True):
-        found = by_cell.assign(scorers, unknown=len(centroids))
-        known = (found < len(centroids)).nonzero()[:, 0]  # all but a few of undrawn cells
-        norms_sq = rows.norms_sq[offset : offset + len(chunk)]
-        totals.include(chunk.rows, norms_sq, found, arithmetic, known)
-    return totals
+    def assign(self, centroids: torch.Tensor) -> ClusterSums:
+        """Return the sums of this rank's rows, each with the nearest centroid of its cell."""
+        if self._totals is None:
+            self._totals = ClusterSums.empty(centroids, self._arithmetic.device)
+        found = torch.full_like(self._found, -1)
+        for mine, theirs in self._shares:
+            scorer = Scorer(centroids[theirs], self._arithmetic)
+            found[self._order[mine]] = scorer.assign(self._factor[mine]) + theirs.start
+        self._totals.move(self._rows, self._norms_sq, self._found, found, self._arithmetic)
+        self._found = found
+        return self._totals.clone()

@@ -227,3 +227,16 @@ def test_short_rows_are_searched_as_products_are(
     assert (columns == expected_columns).float().mean() > 0.99
     torch.testing.assert_close(best, expected_best, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(second, expected_second, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ROWS)
+@pytest.mark.parametrize("dim", [1, 16, 37, 512])
+def test_rows_enter_their_frame_as_defined(kernel: Kernel, dim: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw, mean = torch.randn(301, dim, generator=generator), torch.randn(dim, generator=generator)
+    rows = torch.empty(301, dim, dtype=dtype)
+    norms_sq = kernel.enter_rows(raw, mean, 1.5 * 2**13, rows)  # a grid of 2^-10
+    expected = ((raw - mean).double() * 2**10).round() / 2**10
+    assert torch.equal(rows, expected.to(dtype))
+    expected_norms = rows.double().square().sum(1)
+    torch.testing.assert_close(norms_sq.double(), expected_norms, rtol=1e-6, atol=1e-6)
