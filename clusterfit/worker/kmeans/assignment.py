@@ -18,6 +18,9 @@ from clusterfit.worker.kmeans.products import Factor, Scores
 _BLOCK_BYTES: Final = 1 << 24
 """Products of one block: 16 MB, which a server CPU's last-level cache holds."""
 
+_BIAS_ELEMENTS: Final = 1 << 17
+"""Numbers of centroids that are widened at a time: fresh memory costs more than the sums."""
+
 _PRODUCTS_OF: Final = {torch.int8: torch.int32}
 
 
@@ -81,11 +84,13 @@ class Scorer:
         With it a score is x.c - |c|^2/2 + (r - c).(x - c): what rounding adds is small for the
         rows near a centroid, which the true -|c|^2/2 would not make it.
         """
-        wide = centroids.double()
-        rounded = self.factor.numbers.double()
-        if self.factor.steps is not None:
-            rounded *= self.factor.steps.double()[:, None]
-        return (0.5 * wide.square().sum(1) - (rounded * wide).sum(1)).float()
+        bias = torch.empty(len(centroids), device=centroids.device)
+        step = max(1, _BIAS_ELEMENTS // centroids.shape[1])
+        for start in range(0, len(centroids), step):
+            some = slice(start, start + step)
+            wide, rounded = centroids[some], self.factor[some].widen()
+            bias[some] = ((0.5 * wide - rounded) * wide).sum(1, dtype=torch.float64).float()
+        return bias
 
     def _takes_short_rows(self) -> bool:
         numbers = self.factor.numbers

@@ -33,7 +33,8 @@ class Candidates:
     def take(self, centroids: torch.Tensor) -> None:
         """Take the (K, d) float32 centroids that rows are assigned to from now on."""
         self._centroids = centroids.contiguous()
-        self._bias = centroids.double().square().sum(1).mul_(-0.5).float()
+        norms = torch.linalg.vector_norm(centroids, dim=1, dtype=torch.float64)
+        self._bias = norms.square().mul(-0.5).float()
 
     def assign(
         self, chunk: Chunk, mine: slice, before: torch.Tensor, scorer: Scorer | None

@@ -73,10 +73,7 @@ class Lloyd:
         """
         num_changed = self._assign(centroids, centroids if looks_at_all else None)
         assert self._totals is not None
-        totals = self._totals
-        if self._ranks.world_size > 1:
-            totals = totals.clone()
-            totals.reduce(self._ranks)
+        totals = self._totals.reduce(self._ranks)
         changed = torch.tensor([float(num_changed)], dtype=torch.float64)
         changed = changed.to(self._arithmetic.device)
         self._ranks.add(changed)

@@ -28,6 +28,11 @@ class Factor:
         """Return some rows."""
         return Factor(self.numbers[key], None if self.steps is None else self.steps[key])
 
+    def widen(self) -> torch.Tensor:
+        """Return the rounded (n, d) rows as float32."""
+        wide = self.numbers.float()
+        return wide if self.steps is None else wide * self.steps[:, None]
+
     def fill(self, other: Factor) -> None:
         """Write another factor's numbers in here."""
         self.numbers.copy_(other.numbers)

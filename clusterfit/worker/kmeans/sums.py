@@ -80,13 +80,13 @@ class ClusterSums:
         self.include(rows, norms_sq, after, arithmetic, joined)
         return len(moved)
 
-    def clone(self) -> ClusterSums:
-        """Return a copy."""
-        return ClusterSums(self.sums.clone(), self.counts.clone(), self.norms_sq.clone())
-
-    def reduce(self, ranks: Ranks) -> None:
-        """Add up what all ranks have included."""
-        ranks.add(self.sums, self.counts, self.norms_sq)
+    def reduce(self, ranks: Ranks) -> ClusterSums:
+        """Return what all ranks have included; these sums stay this rank's."""
+        if ranks.world_size == 1:
+            return self
+        reduced = ClusterSums(self.sums.clone(), self.counts.clone(), self.norms_sq.clone())
+        ranks.add(reduced.sums, reduced.counts, reduced.norms_sq)
+        return reduced
 
     def compute_objective(self, centroids: torch.Tensor) -> float:
         """Return the sum of squared distances of all included rows to (K, d) centroids."""
@@ -99,12 +99,12 @@ class ClusterSums:
 
     def compute_means(self, previous: torch.Tensor) -> torch.Tensor:
         """Return (K, d) float32 means; an empty cluster keeps its previous centroid."""
-        means = previous.clone()
+        means = torch.empty_like(previous)
+        counts = self.counts.clamp(min=1)[:, None]
         for some in self._blocks():
-            counts = self.counts[some, None]
-            means[some] = torch.where(
-                counts > 0, self.sums[some] / counts.clamp(min=1), previous[some].double()
-            ).float()
+            means[some] = self.sums[some] / counts[some]
+        empty = self.counts == 0
+        means[empty] = previous[empty]
         return means
 
     def compute_scatters(self) -> torch.Tensor:

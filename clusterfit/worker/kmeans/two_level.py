@@ -73,8 +73,7 @@ def find_two_level_centroids(
     bounds = np.concatenate([[0], np.cumsum(shares)])
     inner = _InnerLevel(rows, cells, bounds, arithmetic)
     for iteration in range(INNER_ITERATIONS):
-        totals = inner.assign(centroids)
-        totals.reduce(ranks)
+        totals = inner.assign(centroids).reduce(ranks)
         means = totals.compute_means(centroids)
         if bool((totals.counts == 0).any()):
             split_empty_clusters(means, totals, np.random.default_rng([seed, 4, iteration]))
@@ -140,4 +139,4 @@ class _InnerLevel:
             found[self._order[mine]] = scorer.assign(self._factor[mine]) + theirs.start
         self._totals.move(self._rows, self._norms_sq, self._found, found, self._arithmetic)
         self._found = found
-        return self._totals.clone()
+        return self._totals
