@@ -13,6 +13,7 @@ from clusterfit.config.sections.values import (
     NonNegativeInt,
     PositiveInt,
     RelativePath,
+    Relaxation,
 )
 
 
@@ -38,6 +39,10 @@ class Cluster(Section):
     """With the torch engine an iteration compares each row with so many centroids only: those that
     were nearest when it was last compared with all, which is at the first iteration, the second,
     the 4th, 8th, 16th ..., and before it stops early. 0: all, at each iteration."""
+    relaxation: Relaxation = 1.5
+    """With the torch engine an iteration moves centroids so many times the way to the means of
+    their rows; between 1 and 2 the objective falls in fewer iterations, and to a lower end. The
+    last one goes to the means. 1: always, as Lloyd's."""
     stop_improvement: NonNegativeFloat = 1e-4
     """Stop after an iteration that began less than this fraction below the objective of the one
     before; 0: never. Has no effect on faiss, which does all iterations."""

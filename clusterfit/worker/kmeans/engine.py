@@ -29,7 +29,7 @@ class Fit:
     """(K, d) float32: those at which rows were last compared with all of them, where later
     iterations compare each row with a few."""
     is_resting: bool = False
-    """Whether the next iteration has to compare rows with all centroids again."""
+    """Whether these are the means, and the next iteration compares rows with all of them."""
     is_settled: bool = False
     """Whether the engine would go no further, by the stopping rules."""
 

@@ -120,21 +120,24 @@ class TorchEngine:
                 not config.num_candidates or fit.is_resting or is_renewed_at(fit.num_iterations)
             )
             step = lloyd.iterate(centroids, fit.num_iterations, looks_at_all)
-            means = step.centroids
-            if config.spherical:
-                means = _normalize(means, frame)
             objectives = (*fit.objectives, step.objective)
+            is_last = len(objectives) == config.num_iterations
             rests = step.num_changed <= config.stop_churn * num_rows or _is_flat(
                 objectives, config.stop_improvement
             )
+            # An empty cluster stands where no row has it as a candidate yet.
+            is_resting = rests or step.num_empty > 0
+            begins_at_means = config.relaxation == 1 or fit.is_resting
+            is_settled = rests and looks_at_all and begins_at_means
+            relaxation = 1.0 if is_resting or is_last else config.relaxation
+            moved = _move(centroids, step.centroids, relaxation, frame, config.spherical)
             fit = Fit(
-                frame.leave(means).cpu().numpy(),
+                frame.leave(moved).cpu().numpy(),
                 objectives,
                 previous=fit.centroids,
                 anchor=fit.centroids if looks_at_all else fit.anchor,
-                # An empty cluster stands where no row has it as a candidate yet.
-                is_resting=rests or step.num_empty > 0,
-                is_settled=rests and looks_at_all,
+                is_resting=is_resting,
+                is_settled=is_settled,
             )
             report(fit)
         return fit
@@ -248,6 +251,26 @@ def _is_flat(objectives: tuple[float, ...], least: float) -> bool:
         return False
     before, now = objectives[-2:]
     return before - now < least * before
+
+
+def _move(
+    centroids: torch.Tensor,
+    means: torch.Tensor,
+    relaxation: float,
+    frame: Frame,
+    is_spherical: bool,
+) -> torch.Tensor:
+    """Return the centroids moved by `relaxation` times the way to the means.
+
+    A cluster's sum of squared distances is that of its mean plus size * |centroid - mean|^2: below
+    2 it falls by 1 - (1 - relaxation)^2 of what going to the mean lowers it by.
+    """
+    if is_spherical:
+        means = _normalize(means, frame)
+    if relaxation == 1:
+        return means
+    moved = torch.lerp(centroids, means, relaxation)
+    return _normalize(moved, frame) if is_spherical else moved
 
 
 def _normalize(means: torch.Tensor, frame: Frame) -> torch.Tensor:

@@ -49,7 +49,7 @@ def test_as_many_candidates_as_centroids_are_lloyds_iterations(dim: int) -> None
     rows = draw(900, dim)
     initial = rows[:8].copy()
     centroids, objectives = iterate_lloyd(rows, initial, 9)
-    found = fit(rows, settings(8, 9, num_candidates=8), initial)[-1]
+    found = fit(rows, settings(8, 9, num_candidates=8, relaxation=1), initial)[-1]
     tolerance = 5e-3 if dim == WIDE else 1e-5  # rows of bfloat16
     np.testing.assert_allclose(found.objectives, objectives[: found.num_iterations], rtol=tolerance)
     ends = [compute_distances(rows, each).min(1).sum() for each in (found.centroids, centroids)]
@@ -92,12 +92,8 @@ def test_only_an_iteration_over_all_centroids_is_the_last(rule: dict[str, float]
     reached = fit(rows, settings(50, 400, num_candidates=2, **rule))
     assert reached[-1].is_settled
     assert reached[-1].anchor is reached[-1].previous, "it compared rows with all centroids"
-    rested = [
-        following
-        for each, following in pairwise(reached)
-        if each.is_resting and each.anchor is not each.previous
-    ]
-    assert rested, "candidates alone had come to an end before"
+    rested = [following for each, following in pairwise(reached) if each.is_resting]
+    assert rested, "the last one began at the means"
     assert all(each.anchor is each.previous for each in rested)
     if not rule:
         means, _ = iterate_lloyd(rows, reached[-1].centroids, 1)

@@ -38,7 +38,7 @@ def test_lloyd_from_the_same_start_is_an_independent_programs(dim: int) -> None:
     rows = draw(900, dim)
     initial = rows[:8].copy()
     centroids, objectives = iterate_lloyd(rows, initial, 6)
-    found = fit(rows, settings(8, 6), initial)
+    found = fit(rows, settings(8, 6, relaxation=1), initial)
     tolerance = 5e-3 if dim == WIDE else 1e-5  # rounded products may decide near ties otherwise
     done = found.num_iterations  # it ends where no row changes any more
     np.testing.assert_allclose(found.objectives, objectives[:done], rtol=tolerance)
@@ -52,7 +52,7 @@ def test_lloyd_from_the_same_start_is_faisss() -> None:
     reference = faiss.Kmeans(WIDE, 40, niter=10, max_points_per_centroid=10**6)
     reference.train(rows, init_centroids=initial)
     assert reference.obj is not None
-    found = fit(rows, settings(40, 10), initial)
+    found = fit(rows, settings(40, 10, relaxation=1), initial)
     done = found.num_iterations
     assert done >= 5
     np.testing.assert_allclose(found.objectives, reference.obj[:done], rtol=2e-3)
@@ -65,6 +65,29 @@ def test_the_objective_never_rises(init: str, dim: int) -> None:
     found = fit(rows, settings(37, 12, init=init))
     objectives = [*found.objectives, compute_objective(rows, found.centroids)]
     assert all(later <= before * (1 + 1e-4) for before, later in pairwise(objectives))
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 1.5, 1.9])
+def test_centroids_go_beyond_the_means_and_end_at_them(relaxation: float) -> None:
+    rows = draw(900, 12)
+    initial = rows[:8].copy()
+    first_means, _ = iterate_lloyd(rows, initial, 1)
+    config = settings(8, 2, relaxation=relaxation, num_candidates=0)
+    reached: list[Fit] = []
+    last = TorchEngine().fit(ArrayRows(rows), config, 0, Fit(initial), reached.append)
+    beyond = initial + relaxation * (first_means - initial)
+    np.testing.assert_allclose(reached[0].centroids, beyond, rtol=1e-4, atol=1e-4)
+    means, _ = iterate_lloyd(rows, reached[0].centroids, 1)
+    np.testing.assert_allclose(last.centroids, means, rtol=1e-4, atol=1e-4)
+
+
+def test_relaxed_iterations_get_lower_in_fewer() -> None:
+    rows = draw(6000, 32, num_groups=300)
+    plain, relaxed = (
+        fit(rows, settings(100, 12, relaxation=relaxation)).objectives[-1]
+        for relaxation in (1.0, 1.5)
+    )
+    assert relaxed < plain
 
 
 @pytest.mark.parametrize("num_groups", [1, 300])
