@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
@@ -24,6 +24,9 @@ from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
 from clusterfit.worker.kmeans.sums import ClusterSums
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
+
+_CHOSEN: Final = ("num_candidates", "relaxation")
+"""Settings that an attempt may change."""
 
 
 def clusterfit_fit(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
@@ -94,6 +97,7 @@ def _configure(inputs: Inputs, options: Mapping[str, Any]) -> Cluster:
         num_iterations=options["iterations"],
         normalize=False,
         stop_improvement=0,
+        **{name: options[name] for name in _CHOSEN if name in options},
     )
 
 

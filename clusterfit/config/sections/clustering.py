@@ -39,7 +39,7 @@ class Cluster(Section):
     """With the torch engine an iteration compares each row with so many centroids only: those that
     were nearest when it was last compared with all, which is at the first iteration, the second,
     the 4th, 8th, 16th ..., and before it stops early. 0: all, at each iteration."""
-    relaxation: Relaxation = 1.5
+    relaxation: Relaxation = 1.8
     """With the torch engine an iteration moves centroids so many times the way to the means of
     their rows; between 1 and 2 the objective falls in fewer iterations, and to a lower end. The
     last one goes to the means. 1: always, as Lloyd's."""
