@@ -91,6 +91,7 @@ class TorchEngine:
         self._said |= {
             "dtype": str(arithmetic.dtype).removeprefix("torch."),
             "products": str(arithmetic.product_dtype).removeprefix("torch."),
+            "candidates": self._count_candidates(config),
             "reason": arithmetic.reason,
         }
         fit = start
@@ -110,15 +111,14 @@ class TorchEngine:
         fit: Fit,
         report: Callable[[Fit], None],
     ) -> Fit:
-        lloyd = Lloyd(mine, arithmetic, self._ranks, seed, config.num_candidates)
+        num_candidates = self._count_candidates(config)
+        lloyd = Lloyd(mine, arithmetic, self._ranks, seed, num_candidates)
         if fit.previous is not None and fit.anchor is not None and not fit.is_settled:
             lloyd.recall(self._enter(fit.previous, frame), self._enter(fit.anchor, frame))
         while fit.num_iterations < config.num_iterations and not fit.is_settled:
             # From what a checkpoint holds, bit for bit, so that a resumed fit sees the same.
             centroids = self._enter(fit.centroids, frame)
-            looks_at_all = (
-                not config.num_candidates or fit.is_resting or is_renewed_at(fit.num_iterations)
-            )
+            looks_at_all = not num_candidates or fit.is_resting or is_renewed_at(fit.num_iterations)
             step = lloyd.iterate(centroids, fit.num_iterations, looks_at_all)
             objectives = (*fit.objectives, step.objective)
             is_last = len(objectives) == config.num_iterations
@@ -141,6 +141,10 @@ class TorchEngine:
             )
             report(fit)
         return fit
+
+    def _count_candidates(self, config: Cluster) -> int:
+        """Return how many each row has; 0 on GPUs, where copying 16 for each costs a product."""
+        return 0 if self._device.type == "cuda" else config.num_candidates
 
     def _prepare(self, rows: RowSource, frame: Frame, arithmetic: Arithmetic) -> RankRows:
         first, last = self._ranks.share(rows.num_rows)
@@ -199,7 +203,7 @@ class TorchEngine:
         step = max(1, num_rows // _PROBE_ROWS)
         probe = mine.take(torch.arange(0, num_rows, step), self._ranks)
         chunk = Chunk(probe.to(arithmetic.dtype), arithmetic)
-        candidates = Candidates(len(probe), config.num_candidates, arithmetic)
+        candidates = Candidates(len(probe), self._count_candidates(config), arithmetic)
         candidates.take(centroids)
         everywhere = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
         chosen = candidates.assign(
