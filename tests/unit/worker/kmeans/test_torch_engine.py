@@ -177,7 +177,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("dim", [12, WIDE])
 def test_a_fit_that_was_stopped_goes_on_to_the_same_end(dim: int) -> None:
     rows = draw(1500, dim, num_groups=1)
-    config = settings(30, 60, stop_churn=0.01)
+    config = settings(30, 60, stop_churn=0.01, num_candidates=2)
     whole = fit(rows, config)
     assert whole.is_settled
     assert whole.num_iterations > 4
