@@ -26,8 +26,9 @@ def main() -> None:
     actions = parser.add_argument
     actions(
         "action",
-        choices=["list", "run", "measure", "judge", "compare", "write", "check"],
+        choices=["list", "run", "measure", "judge", "compare", "options", "write", "check"],
         help="run: measure, judge and write; compare: synthetic features with real ones; "
+        "options: what relaxation and candidates are worth; "
         "check: whether docs/benchmarks.md is what the results say",
     )
     parser.add_argument("--cases", default=",".join(NAMES), help="comma-separated")
@@ -48,6 +49,10 @@ def main() -> None:
             from benchmarks.likeness import compare_features
 
             compare_features()
+        case "options":
+            from benchmarks.options import compare_options
+
+            compare_options(chosen)
         case "write" | "check":
             sys.exit(_report(arguments.action))
         case action:

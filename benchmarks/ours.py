@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
@@ -24,6 +24,9 @@ from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
 from clusterfit.worker.kmeans.sums import ClusterSums
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
+
+_CHOSEN: Final = ("num_candidates", "relaxation")
+"""Settings that an attempt may change."""
 
 
 def clusterfit_fit(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
@@ -52,7 +55,7 @@ def clusterfit_assign(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
 
 
 def clusterfit_iterate(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  # noqa: ARG001
-    """Assign in bfloat16 and without the re-check, as iterations do, rows in memory as theirs are.
+    """Assign by rounded products and without the re-check, rows in memory as iterations have them.
 
     Rows are centred and rounded once, in the first use, which is not reported.
     """
@@ -60,7 +63,7 @@ def clusterfit_iterate(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  
     chosen = choose_arithmetic(torch.device("cpu"), inputs.centroids.shape[1])
     if "rounded" not in inputs.kept:
         mean = inputs.centroids.mean(0)
-        inputs.kept["rounded"] = torch.from_numpy(inputs.rows - mean).to(chosen.dtype)
+        inputs.kept["rounded"] = chosen.prepare(torch.from_numpy(inputs.rows - mean))
         inputs.kept["centroids"] = torch.from_numpy(inputs.centroids - mean)
     rows = inputs.kept["rounded"]
     scorer = Scorer(inputs.kept["centroids"], chosen)
@@ -94,11 +97,13 @@ def _configure(inputs: Inputs, options: Mapping[str, Any]) -> Cluster:
         num_iterations=options["iterations"],
         normalize=False,
         stop_improvement=0,
+        **{name: options[name] for name in _CHOSEN if name in options},
     )
 
 
 def _arithmetic(options: Mapping[str, Any]) -> AbstractContextManager[object]:
-    """Let the engine choose, or where asked choose as on a machine without fast bfloat16."""
+    """Let the engine choose, or where asked choose as on a machine that has float32 only."""
     if options.get("arithmetic") == "fp32":
-        return patch(f"{arithmetic.__name__}.has_fast_bf16", return_value=False)
+        forced = torch.float32, "float32: as the benchmark asks"
+        return patch(f"{arithmetic.__name__}.find_fast_products", return_value=forced)
     return nullcontext()

@@ -63,6 +63,7 @@ _PROGRAMS: Final[Mapping[str, tuple[str, bool]]] = {
     "sklearn_assign": ("benchmarks.peers", True),
     "torch_assign": ("benchmarks.peers", True),
     "bf16_gemm": ("benchmarks.peers", True),
+    "int8_gemm": ("benchmarks.peers", True),
     "faiss_update": ("benchmarks.peers", True),
     "torch_update": ("benchmarks.peers", True),
     "clusterfit_update": ("benchmarks.ours", True),

@@ -13,6 +13,7 @@ from clusterfit.config.sections.values import (
     NonNegativeInt,
     PositiveInt,
     RelativePath,
+    Relaxation,
 )
 
 
@@ -20,10 +21,11 @@ class Cluster(Section):
     """Step 1, second half: k-means on the features of the train partition."""
 
     engine: Literal["auto", "faiss", "torch"] = "auto"
-    """`torch`: on all ranks, each with its own rows; bfloat16 products where the device is fast at
-    them, the last assignment exact. `faiss`: faiss.Kmeans in one process, on the CPU or on the GPUs
-    of one node where its GPU wheel is in. `auto`: torch, unless one process on a CPU without fast
-    bfloat16 is asked for plain Lloyd iterations; the log says what was chosen and why."""
+    """`torch`: on all ranks, each with its own rows; products of rounded numbers where the device
+    is fast at them, the last assignment exact. `faiss`: faiss.Kmeans in one process, on the CPU or
+    on the GPUs of one node where its GPU wheel is in. `auto`: torch, unless one process on a CPU
+    that is fast at float32 only is asked for plain Lloyd iterations (init: random or given,
+    numCandidates: 0, relaxation: 1); the log says what was chosen and why."""
     num_clusters: PositiveInt = 16000
     """K. Must not exceed the number of images."""
     init: Literal["two_level", "random", "given"] = "two_level"
@@ -34,6 +36,15 @@ class Cluster(Section):
     """With init: given: a (K, D) .npy below the storage root to start from."""
     num_iterations: PositiveInt = 50
     """Rounds of assignment and update, at most."""
+    num_candidates: NonNegativeInt = 16
+    """With the torch engine on CPUs an iteration compares each row with so many centroids only:
+    those that were nearest when it was last compared with all, which is at the first iteration, the
+    second, the 4th, 8th, 16th ..., and before it stops early. 0: all, at each iteration, as on
+    GPUs."""
+    relaxation: Relaxation = 1.8
+    """With the torch engine an iteration moves centroids so many times the way to the means of
+    their rows; between 1 and 2 the objective falls in fewer iterations, and to a lower end. The
+    last one goes to the means. 1: always, as Lloyd's."""
     stop_improvement: NonNegativeFloat = 1e-4
     """Stop after an iteration that began less than this fraction below the objective of the one
     before; 0: never. Has no effect on faiss, which does all iterations."""

@@ -15,6 +15,7 @@ PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
+Relaxation = Annotated[float, Ge(1), Le(1.9)]
 Rgb = Annotated[tuple[float, ...], Len(3, 3)]
 
 RunName = Annotated[

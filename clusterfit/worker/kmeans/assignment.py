@@ -1,7 +1,6 @@
 """The nearest centroid of each row: a matrix product a block, and the best of each of its rows.
 
-The nearest centroid c of x maximises the score x.c - |c|^2/2, so the rows' own norms never matter.
-K: num_clusters, d: dimensions, n: rows of a chunk.
+K: num_clusters, d: dimensions, n: rows of a chunk, T: columns listed for a row.
 """
 
 from __future__ import annotations
@@ -11,70 +10,99 @@ from typing import Final
 
 import torch
 
-from clusterfit.worker.kmeans.arithmetic import MIN_BF16_DIM, Arithmetic
-from clusterfit.worker.kmeans.native import LANES, BestTwo
+from clusterfit.worker.kmeans.arithmetic import MIN_ROUNDED_DIM, Arithmetic
+from clusterfit.worker.kmeans.kernel import BestTwo
+from clusterfit.worker.kmeans.native import LANES, NativeKernel
+from clusterfit.worker.kmeans.products import Factor, Scores
 
-_BLOCK_ELEMENTS: Final = 1 << 23
-"""Scores of one block: 16 MB of bfloat16, which a server CPU's last-level cache holds."""
+_BLOCK_BYTES: Final = 1 << 24
+"""Products of one block: 16 MB, which a server CPU's last-level cache holds."""
+
+_BIAS_ELEMENTS: Final = 1 << 17
+"""Numbers of centroids that are widened at a time: fresh memory costs more than the sums."""
+
+_PRODUCTS_OF: Final = {torch.int8: torch.int32}
 
 
 class Scorer:
     """Rounded centroids, ready to be multiplied with rows."""
 
     def __init__(self, centroids: torch.Tensor, arithmetic: Arithmetic) -> None:
-        """Take (K, d) centroids; they are rounded to the arithmetic's dtype."""
-        self._arithmetic = arithmetic
-        self.matrix = centroids.to(arithmetic.dtype)  # (K, d)
-        # Of the rounded centroids: scores are then those of points that exist, if slightly moved.
-        self.bias = self.matrix.double().square().sum(1).mul_(-0.5).float()  # (K,)
+        """Take (K, d) float32 centroids; they are rounded to the products' dtype."""
+        self._kernel = arithmetic.kernel
+        self.factor = arithmetic.prepare(centroids)  # (K, d)
+        self.bias = self._compute_bias(centroids)  # (K,)
         self._short = self._transpose() if self._takes_short_rows() else None
+        dtype = _PRODUCTS_OF.get(arithmetic.product_dtype, arithmetic.product_dtype)
         num_clusters = len(centroids)
-        block_rows = max(256, min(8192, _BLOCK_ELEMENTS // num_clusters))
+        block_rows = max(256, min(8192, _BLOCK_BYTES // (num_clusters * dtype.itemsize)))
         self.block_rows = 1 << (block_rows.bit_length() - 1)
         self._products = torch.empty(
-            self.block_rows, num_clusters, dtype=arithmetic.dtype, device=arithmetic.device
+            self.block_rows, num_clusters, dtype=dtype, device=arithmetic.device
         )
 
-    def multiply(self, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield (first row, (n, K) products) of each block; the next block overwrites them."""
+    def multiply(self, rows: Factor) -> Iterator[tuple[slice, Scores]]:
+        """Yield (rows of a block, their (n, K) scores); the next block overwrites them."""
         for first in range(0, len(rows), self.block_rows):
-            block = rows[first : first + self.block_rows]
+            mine = slice(first, min(first + self.block_rows, len(rows)))
+            block = rows[mine]
             products = self._products[: len(block)]
-            torch.mm(block, self.matrix.t(), out=products)
-            yield first, products
+            block.multiply(self.factor, products)
+            yield mine, Scores(products, self.bias, block.steps, self.factor.steps)
 
-    def search(self, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor | None, BestTwo]]:
-        """Yield (first row, products or None, best two) of each block of the (n, d) rows.
+    def search(self, rows: Factor) -> Iterator[tuple[slice, Scores | None, BestTwo]]:
+        """Yield (rows of a block, scores or None, best two) of (n, d) rows.
 
         Rows of a few dimensions are searched without products.
         """
-        kernel = self._arithmetic.kernel
-        if self._short is None or kernel is None:
-            for first, products in self.multiply(rows):
-                yield first, products, self._arithmetic.find_best_two(products, self.bias)
+        if self._short is None or not isinstance(self._kernel, NativeKernel):
+            for mine, scores in self.multiply(rows):
+                yield mine, scores, self._kernel.find_best_two(scores)
             return
         for first in range(0, len(rows), self.block_rows):
-            block = rows[first : first + self.block_rows].contiguous()
-            yield first, None, kernel.search(block, *self._short)
+            mine = slice(first, min(first + self.block_rows, len(rows)))
+            yield mine, None, self._kernel.search(rows.numbers[mine].contiguous(), *self._short)
 
-    def assign(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the (n,) int64 nearest centroids of (n, d) rows."""
-        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-        for first, _, (columns, _, _) in self.search(rows):
-            assignments[first : first + len(columns)] = columns
+    def assign(self, rows: Factor) -> torch.Tensor:
+        """Return the (n,) int64 nearest centroids of (n, d) rows, as far as scores tell."""
+        assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.numbers.device)
+        for mine, _, (columns, _, _) in self.search(rows):
+            assignments[mine] = columns
         return assignments
 
+    def list_best(self, rows: Factor, num_listed: int) -> torch.Tensor:
+        """Return the (n, T) int32 centroids that score highest, rising in each row."""
+        device = rows.numbers.device
+        lists = torch.empty(len(rows), num_listed, dtype=torch.int32, device=device)
+        for mine, scores in self.multiply(rows):
+            lists[mine] = self._kernel.list_best(scores, num_listed)
+        return lists
+
+    def _compute_bias(self, centroids: torch.Tensor) -> torch.Tensor:
+        """Return (K,): |c|^2/2 - r.c for each c and what it is rounded to, r.
+
+        With it a score is x.c - |c|^2/2 + (r - c).(x - c): what rounding adds is small for the
+        rows near a centroid, which the true -|c|^2/2 would not make it.
+        """
+        bias = torch.empty(len(centroids), device=centroids.device)
+        step = max(1, _BIAS_ELEMENTS // centroids.shape[1])
+        for start in range(0, len(centroids), step):
+            some = slice(start, start + step)
+            wide, rounded = centroids[some], self.factor[some].widen()
+            bias[some] = ((0.5 * wide - rounded) * wide).sum(1, dtype=torch.float64).float()
+        return bias
+
     def _takes_short_rows(self) -> bool:
-        is_float = self._arithmetic.dtype == torch.float32
-        has_kernel = self._arithmetic.kernel is not None
-        return is_float and has_kernel and self.matrix.shape[1] < MIN_BF16_DIM
+        numbers = self.factor.numbers
+        is_short = numbers.dtype == torch.float32 and numbers.shape[1] < MIN_ROUNDED_DIM
+        return is_short and isinstance(self._kernel, NativeKernel)
 
     def _transpose(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (d, K) centroids and (K,) bias, K rounded up to LANES; the added never win."""
-        num_clusters, dim = self.matrix.shape
+        num_clusters, dim = self.factor.numbers.shape
         padded = -(-num_clusters // LANES) * LANES
         centroids = torch.zeros(dim, padded)
-        centroids[:, :num_clusters] = self.matrix.t()
+        centroids[:, :num_clusters] = self.factor.numbers.t()
         bias = torch.full((padded,), -torch.inf)
         bias[:num_clusters] = self.bias
         return centroids, bias

@@ -17,7 +17,7 @@ CHECKPOINT_SECONDS: Final = 30.0
 
 
 class FitCheckpoint:
-    """Centroids, the ones before them, the first ones, and the objectives so far."""
+    """A fit as it stands, and the centroids that it began with."""
 
     def __init__(self, path: Path, fingerprint: str, guard: Guard) -> None:
         """Keep the checkpoint of the clustering with this fingerprint at `path`."""
@@ -32,11 +32,18 @@ class FitCheckpoint:
             tensors = load_file(self._path)
         except (OSError, SafetensorError):
             return None
-        if tensors["fingerprint"].tobytes().decode() != self._fingerprint:
+        if tensors["fingerprint"].tobytes().decode() != self._fingerprint or "flags" not in tensors:
             return None
         objectives = tuple(tensors["objectives"].tolist())
-        is_settled = bool(tensors["is_settled"][0])
-        fit = Fit(tensors["centroids"], objectives, tensors.get("previous"), is_settled)
+        is_resting, is_settled = tensors["flags"].tolist()
+        fit = Fit(
+            tensors["centroids"],
+            objectives,
+            tensors.get("previous"),
+            tensors.get("anchor"),
+            is_resting,
+            is_settled,
+        )
         return fit, tensors["initial"]
 
     def write_when_due(self, fit: Fit, initial: np.ndarray, is_stopping: bool) -> None:
@@ -47,11 +54,13 @@ class FitCheckpoint:
             "centroids": fit.centroids,
             "initial": initial,
             "objectives": np.array(fit.objectives, np.float64),
-            "is_settled": np.array([fit.is_settled]),
+            "flags": np.array([fit.is_resting, fit.is_settled]),
             "fingerprint": np.frombuffer(self._fingerprint.encode(), np.uint8),
         }
         if fit.previous is not None:
             tensors["previous"] = fit.previous
+        if fit.anchor is not None:
+            tensors["anchor"] = fit.anchor
         write_file(self._path, save(tensors), self._guard)
         self._last = time.monotonic()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.distenv import DistEnv
-from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.arithmetic import has_fast_products
 from clusterfit.worker.kmeans.engine import Engine
 from clusterfit.worker.kmeans.faiss_engine import FaissEngine
 from clusterfit.worker.kmeans.ranks import Ranks
@@ -20,14 +20,16 @@ def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
         return FaissEngine(env.threads_per_rank), "cluster.engine: faiss"
     if config.init == "two_level":
         return torch_engine, "auto: init: two_level saves most iterations"
+    if config.num_candidates or config.relaxation != 1:
+        return torch_engine, "auto: numCandidates and relaxation are only there"
     if config.spherical:
         return torch_engine, "auto: spherical is only there"
     if env.world_size > 1:
         return torch_engine, f"auto: shares the rows out over {env.world_size} ranks"
     if env.device.type == "cuda":
         return torch_engine, "auto: keeps the rows on the GPU"
-    if has_fast_bf16():
-        return torch_engine, "auto: this CPU is fast at bfloat16"
+    if has_fast_products():
+        return torch_engine, "auto: this CPU multiplies rounded numbers faster"
     return FaissEngine(env.threads_per_rank), (
-        "auto: plain Lloyd by one process on a CPU without fast bfloat16"
+        "auto: plain Lloyd by one process on a CPU that is fast at float32 only"
     )

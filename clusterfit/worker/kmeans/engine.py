@@ -25,6 +25,11 @@ class Fit:
     """Sum of squared L2 distances before each iteration's update; their number is the iteration."""
     previous: np.ndarray | None = None
     """(K, d) float32: the centroids before the last iteration, from which follows what changed."""
+    anchor: np.ndarray | None = None
+    """(K, d) float32: those at which rows were last compared with all of them, where later
+    iterations compare each row with a few."""
+    is_resting: bool = False
+    """Whether these are the means, and the next iteration compares rows with all of them."""
     is_settled: bool = False
     """Whether the engine would go no further, by the stopping rules."""
 

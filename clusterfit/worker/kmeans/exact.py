@@ -1,4 +1,4 @@
-"""The assignment that ends a clustering: bfloat16 finds who can be nearest, float32 decides.
+"""The assignment that ends a clustering: rounded products find who can be nearest, float32 decides.
 
 A score's rounding error grows with |x||c|; by how much is measured on some rows before the first
 block. Rows whose best two scores lie further apart than twice that are decided; for the others
@@ -12,8 +12,10 @@ from typing import Final
 
 import torch
 
-from clusterfit.worker.kmeans.arithmetic import PAIR_ELEMENTS, Arithmetic
+from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
+from clusterfit.worker.kmeans.portable import PAIR_ELEMENTS
+from clusterfit.worker.kmeans.products import Scores
 
 _SAMPLE_ROWS: Final = 256
 _SAMPLE_ELEMENTS: Final = 1 << 22
@@ -42,24 +44,25 @@ class ExactAssigner:
         """Return (n,) int64 nearest centroids of (n, d) float32 rows and (n,) squared distances."""
         if self._relative_error is None:
             self._relative_error = self._measure_error(rows)
-        rounded = rows.to(self._arithmetic.dtype)
+        rounded = self._arithmetic.prepare(rows)
         margins = 2 * self._relative_error * torch.linalg.vector_norm(rows, dim=1)
         assignments = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-        for first, products, (columns, best, second) in self._scorer.search(rounded):
-            mine = slice(first, first + len(columns))
+        for mine, scores, (columns, best, second) in self._scorer.search(rounded):
             unsure = (best - second <= margins[mine]).nonzero()[:, 0]
             if len(unsure):
                 compared, places = rows[mine], unsure
-                if products is None:
-                    products = rounded[mine][unsure] @ self._scorer.matrix.t()
+                if scores is None:
+                    products = rounded.numbers[mine][unsure] @ self._scorer.factor.numbers.t()
+                    scores = Scores(products, self._scorer.bias)
                     compared, places = compared[unsure], torch.arange(len(unsure))
                 least = best[unsure] - margins[mine][unsure]
-                columns[unsure] = self._arithmetic.compare(
-                    products, self._scorer.bias, least, compared, places, self._centroids
+                columns[unsure] = self._arithmetic.kernel.compare(
+                    scores, least, compared, places, self._centroids
                 )
             assignments[mine] = columns
             self.findings["num_rechecked"] += len(unsure)
-        return assignments, self._arithmetic.measure_distances(rows, self._centroids, assignments)
+        measured = self._arithmetic.kernel.measure_distances(rows, self._centroids, assignments)
+        return assignments, measured
 
     def list_nearest(
         self, rows: torch.Tensor, assignments: torch.Tensor, num_nearest: int
@@ -72,10 +75,11 @@ class ExactAssigner:
         wanted = min(2 * num_nearest + 8, len(self._centroids))
         nearest = torch.empty(len(rows), num_nearest, dtype=torch.int64, device=rows.device)
         step = max(1, PAIR_ELEMENTS // (wanted * rows.shape[1]))
-        for first, products in self._scorer.multiply(rows.to(self._arithmetic.dtype)):
-            named = (products.float() + self._scorer.bias).topk(wanted, 1).indices
+        for block, scores in self._scorer.multiply(self._arithmetic.prepare(rows)):
+            named = scores.compute().topk(wanted, 1).indices
             for start in range(0, len(named), step):
-                mine = slice(first + start, first + min(start + step, len(named)))
+                stop = min(start + step, len(named))
+                mine = slice(block.start + start, block.start + stop)
                 columns = named[start : start + step]
                 distances = (rows[mine, None] - self._centroids[columns]).square_().sum(2)
                 distances[columns == assignments[mine, None]] = -1.0
@@ -97,8 +101,7 @@ class ExactAssigner:
         truth = sample.double() @ self._double.t() - self._half_norms
         norms = torch.linalg.vector_norm(sample.double(), dim=1)
         largest = 0.0
-        for first, products in self._scorer.multiply(sample.to(self._arithmetic.dtype)):
-            mine = slice(first, first + len(products))
-            errors = (products.float() + self._scorer.bias - truth[mine]).abs().amax(1)
+        for mine, scores in self._scorer.multiply(self._arithmetic.prepare(sample)):
+            errors = (scores.compute() - truth[mine]).abs().amax(1)
             largest = max(largest, float((errors / norms[mine].clamp(min=1e-30)).max()))
         return _SAFETY * largest

@@ -1,6 +1,6 @@
 """Lloyd's iterations over the rows of all ranks, and what becomes of empty clusters.
 
-K: num_clusters, d: dimensions, n: rows of this rank.
+K: num_clusters, d: dimensions, n: rows of this rank, T: candidates of a row.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
+from clusterfit.worker.kmeans.candidates import Candidates
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.sums import ClusterSums
@@ -38,42 +39,68 @@ class Step:
 class Lloyd:
     """Assignment and update, one pass over the rows an iteration."""
 
-    def __init__(self, rows: RankRows, arithmetic: Arithmetic, ranks: Ranks, seed: int) -> None:
-        """Iterate over these rows; the seed decides in which directions clusters are split."""
+    def __init__(
+        self,
+        rows: RankRows,
+        arithmetic: Arithmetic,
+        ranks: Ranks,
+        seed: int,
+        num_candidates: int = 0,
+    ) -> None:
+        """Iterate over these rows; the seed decides in which directions clusters are split.
+
+        With candidates, iterations may compare each row with so many centroids only.
+        """
         self._rows = rows
         self._arithmetic = arithmetic
         self._ranks = ranks
         self._seed = seed
+        self._candidates = Candidates(rows.num_rows, num_candidates, arithmetic)
+        self._totals: ClusterSums | None = None
         self.assignments = torch.full(
             (rows.num_rows,), -1, dtype=torch.int64, device=arithmetic.device
         )
 
-    def recall(self, centroids: torch.Tensor) -> None:
-        """Assign each row without an update: what an iteration from these centroids had found."""
-        scorer = Scorer(centroids, self._arithmetic)
-        for offset, chunk in self._rows.chunks():
-            self.assignments[offset : offset + len(chunk)] = scorer.assign(chunk)
+    def recall(self, centroids: torch.Tensor, anchor: torch.Tensor) -> None:
+        """Find again what iterations from the anchor and last from these centroids had found."""
+        self._assign(centroids, anchor)
 
-    def iterate(self, centroids: torch.Tensor, iteration: int) -> Step:
-        """Assign each row to its nearest centroid and return the means."""
-        scorer = Scorer(centroids, self._arithmetic)
-        totals = ClusterSums.empty(centroids, self._arithmetic.device)
-        num_changed = torch.zeros(1, dtype=torch.float64, device=self._arithmetic.device)
-        for offset, chunk in self._rows.chunks():
-            mine = slice(offset, offset + len(chunk))
-            found = scorer.assign(chunk)
-            num_changed += (found != self.assignments[mine]).sum()
-            self.assignments[mine] = found
-            totals.include(chunk, self._rows.norms_sq[mine], found, self._arithmetic)
-        totals.reduce(self._ranks)
-        self._ranks.add(num_changed)
+    def iterate(self, centroids: torch.Tensor, iteration: int, looks_at_all: bool = True) -> Step:
+        """Assign each row to its nearest centroid and return the means.
+
+        Where it does not look at all of them, rows are compared with their candidates, which the
+        last iteration that did has listed.
+        """
+        num_changed = self._assign(centroids, centroids if looks_at_all else None)
+        assert self._totals is not None
+        totals = self._totals.reduce(self._ranks)
+        changed = torch.tensor([float(num_changed)], dtype=torch.float64)
+        changed = changed.to(self._arithmetic.device)
+        self._ranks.add(changed)
         objective = totals.compute_objective(centroids)
         means = totals.compute_means(centroids)
         num_empty = int((totals.counts == 0).sum())
         if num_empty:
             generator = np.random.default_rng([self._seed, 2, iteration])
             split_empty_clusters(means, totals, generator)
-        return Step(means, objective, int(num_changed), num_empty)
+        return Step(means, objective, int(changed), num_empty)
+
+    def _assign(self, centroids: torch.Tensor, anchor: torch.Tensor | None) -> int:
+        """Assign this rank's rows and keep their sums up to date; return how many changed."""
+        scorer = None if anchor is None else Scorer(anchor, self._arithmetic)
+        if self._totals is None:
+            self._totals = ClusterSums.empty(centroids, self._arithmetic.device)
+        self._candidates.take(centroids)
+        num_changed = 0
+        for offset, chunk in self._rows.chunks():
+            mine = slice(offset, offset + len(chunk))
+            before = self.assignments[mine]
+            found = self._candidates.assign(chunk, mine, before, scorer)
+            num_changed += self._totals.move(
+                chunk.rows, self._rows.norms_sq[mine], before, found, self._arithmetic
+            )
+            self.assignments[mine] = found
+        return num_changed
 
 
 def split_empty_clusters(

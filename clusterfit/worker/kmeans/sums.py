@@ -6,12 +6,16 @@ rounding: 2^30 rows of a cluster at 22 bits a number. K: num_clusters, d: dimens
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.ranks import Ranks
+
+_BLOCK_ELEMENTS: Final = 1 << 17
 
 
 @dataclass(slots=True)
@@ -41,30 +45,75 @@ class ClusterSums:
         norms_sq: torch.Tensor,
         assignments: torch.Tensor,
         arithmetic: Arithmetic,
+        places: torch.Tensor | None = None,
+        sign: int = 1,
     ) -> None:
-        """Add (n, d) rows with their squared norms to their clusters."""
-        arithmetic.add_rows(self.sums, rows, assignments)
-        num_clusters = len(self.counts)
-        self.counts += torch.bincount(assignments, minlength=num_clusters)
-        self.norms_sq += torch.bincount(assignments, norms_sq.double(), num_clusters)
+        """Add rows with their squared norms to their clusters, or take them away.
 
-    def reduce(self, ranks: Ranks) -> None:
-        """Add up what all ranks have included."""
-        ranks.add(self.sums, self.counts, self.norms_sq)
+        Of (n, d) rows those at `places`; by default all.
+        """
+        if places is None:
+            places = torch.arange(len(rows), device=rows.device)
+        clusters = assignments[places]
+        order = places[torch.argsort(clusters)]
+        arithmetic.kernel.add_rows(self.sums, rows, order, assignments, sign)
+        num_clusters = len(self.counts)
+        self.counts += sign * torch.bincount(clusters, minlength=num_clusters)
+        norms = torch.bincount(clusters, norms_sq[places].double(), num_clusters)
+        self.norms_sq += sign * norms
+
+    def move(
+        self,
+        rows: torch.Tensor,
+        norms_sq: torch.Tensor,
+        before: torch.Tensor,
+        after: torch.Tensor,
+        arithmetic: Arithmetic,
+    ) -> int:
+        """Take rows from the clusters that they leave to those they join; return how many do.
+
+        -1 is no cluster. As sums are exact, they are those of adding all rows anew.
+        """
+        moved = (before != after).nonzero()[:, 0]
+        left, joined = moved[before[moved] >= 0], moved[after[moved] >= 0]
+        self.include(rows, norms_sq, before, arithmetic, left, sign=-1)
+        self.include(rows, norms_sq, after, arithmetic, joined)
+        return len(moved)
+
+    def reduce(self, ranks: Ranks) -> ClusterSums:
+        """Return what all ranks have included; these sums stay this rank's."""
+        if ranks.world_size == 1:
+            return self
+        reduced = ClusterSums(self.sums.clone(), self.counts.clone(), self.norms_sq.clone())
+        ranks.add(reduced.sums, reduced.counts, reduced.norms_sq)
+        return reduced
 
     def compute_objective(self, centroids: torch.Tensor) -> float:
         """Return the sum of squared distances of all included rows to (K, d) centroids."""
-        given = centroids.double()
-        cross = (given * self.sums).sum(1)
-        own = self.counts * given.square().sum(1)
-        return max(0.0, float((self.norms_sq - 2 * cross + own).sum()))
+        objective = self.norms_sq.sum()
+        for some in self._blocks():
+            given = centroids[some].double()
+            objective -= 2 * (given * self.sums[some]).sum()
+            objective += self.counts[some] @ given.square().sum(1)
+        return max(0.0, float(objective))
 
     def compute_means(self, previous: torch.Tensor) -> torch.Tensor:
         """Return (K, d) float32 means; an empty cluster keeps its previous centroid."""
-        means = (self.sums / self.counts.clamp(min=1)[:, None]).float()
-        return torch.where(self.counts[:, None] > 0, means, previous)
+        means = torch.empty_like(previous)
+        counts = self.counts.clamp(min=1)[:, None]
+        for some in self._blocks():
+            means[some] = self.sums[some] / counts[some]
+        empty = self.counts == 0
+        means[empty] = previous[empty]
+        return means
 
     def compute_scatters(self) -> torch.Tensor:
         """Return (K,) float64: each cluster's sum of squared distances to its mean."""
-        about_mean = self.sums.square().sum(1) / self.counts.clamp(min=1)
-        return (self.norms_sq - about_mean).clamp(min=0)
+        about_mean = torch.cat([self.sums[some].square().sum(1) for some in self._blocks()])
+        return (self.norms_sq - about_mean / self.counts.clamp(min=1)).clamp(min=0)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield clusters whose sums stay in cache while they are worked on."""
+        step = max(1, _BLOCK_ELEMENTS // self.sums.shape[1])
+        for start in range(0, len(self.sums), step):
+            yield slice(start, start + step)

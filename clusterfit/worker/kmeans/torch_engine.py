@@ -15,18 +15,25 @@ import torch
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.arithmetic import Arithmetic, choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
+from clusterfit.worker.kmeans.candidates import Candidates, is_renewed_at
 from clusterfit.worker.kmeans.engine import Assigned, Fit
 from clusterfit.worker.kmeans.exact import ExactAssigner
 from clusterfit.worker.kmeans.faiss_engine import draw_centroids
 from clusterfit.worker.kmeans.lloyd import Lloyd
 from clusterfit.worker.kmeans.memory import find_available_bytes
-from clusterfit.worker.kmeans.rank_rows import Frame, RankRows, find_frame, prepare_rows
+from clusterfit.worker.kmeans.rank_rows import (
+    Chunk,
+    Frame,
+    RankRows,
+    find_frame,
+    prepare_rows,
+)
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import RowSource
 from clusterfit.worker.kmeans.two_level import find_two_level_centroids
 
 MAX_ROUNDING_EXCESS: Final = 1e-3
-"""Of the objective: bfloat16 products are given up where wrong choices would add more than this."""
+"""Of the objective: rounding is given up where wrong choices would add more than this."""
 
 AUDIT_STEP: Final = 256
 """Every such row is looked up in float64 as well; it costs some 3 % of the assignment."""
@@ -69,19 +76,24 @@ class TorchEngine:
         arithmetic = choose_arithmetic(self._device, rows.dim)
         mine = self._prepare(rows, frame, arithmetic)
         centroids = self._start(mine, frame, arithmetic, rows, config, seed, start)
-        if arithmetic.dtype == torch.bfloat16:
-            excess = self._measure_excess(mine, rows.num_rows, centroids, arithmetic)
+        if arithmetic.dtype != torch.float32:
+            excess = self._measure_excess(mine, rows.num_rows, centroids, arithmetic, config)
             if excess > MAX_ROUNDING_EXCESS:
                 arithmetic = replace(
                     arithmetic,
                     dtype=torch.float32,
+                    product_dtype=torch.float32,
                     reason=f"float32: bfloat16 would add {excess:.2g} of the objective",
                 )
                 del mine
                 mine = self._prepare(rows, frame, arithmetic)
                 centroids = self._start(mine, frame, arithmetic, rows, config, seed, start)
-        self._said |= {"dtype": str(arithmetic.dtype).removeprefix("torch."),
-                       "reason": arithmetic.reason}  # fmt: skip
+        self._said |= {
+            "dtype": str(arithmetic.dtype).removeprefix("torch."),
+            "products": str(arithmetic.product_dtype).removeprefix("torch."),
+            "candidates": self._count_candidates(config),
+            "reason": arithmetic.reason,
+        }
         fit = start
         if fit is None:
             fit = Fit(frame.leave(centroids).cpu().numpy())
@@ -99,30 +111,44 @@ class TorchEngine:
         fit: Fit,
         report: Callable[[Fit], None],
     ) -> Fit:
-        lloyd = Lloyd(mine, arithmetic, self._ranks, seed)
-        if fit.previous is not None and not fit.is_settled:
-            lloyd.recall(self._enter(fit.previous, frame))
+        num_candidates = self._count_candidates(config)
+        lloyd = Lloyd(mine, arithmetic, self._ranks, seed, num_candidates)
+        if fit.previous is not None and fit.anchor is not None and not fit.is_settled:
+            lloyd.recall(self._enter(fit.previous, frame), self._enter(fit.anchor, frame))
         while fit.num_iterations < config.num_iterations and not fit.is_settled:
             # From what a checkpoint holds, bit for bit, so that a resumed fit sees the same.
             centroids = self._enter(fit.centroids, frame)
-            step = lloyd.iterate(centroids, fit.num_iterations)
-            means = step.centroids
-            if config.spherical:
-                means = _normalize(means, frame)
+            looks_at_all = not num_candidates or fit.is_resting or is_renewed_at(fit.num_iterations)
+            step = lloyd.iterate(centroids, fit.num_iterations, looks_at_all)
             objectives = (*fit.objectives, step.objective)
+            is_last = len(objectives) == config.num_iterations
+            rests = step.num_changed <= config.stop_churn * num_rows or _is_flat(
+                objectives, config.stop_improvement
+            )
+            # An empty cluster stands where no row has it as a candidate yet.
+            is_resting = rests or step.num_empty > 0
+            begins_at_means = config.relaxation == 1 or fit.is_resting
+            is_settled = rests and looks_at_all and begins_at_means
+            relaxation = 1.0 if is_resting or is_last else config.relaxation
+            moved = _move(centroids, step.centroids, relaxation, frame, config.spherical)
             fit = Fit(
-                frame.leave(means).cpu().numpy(),
+                frame.leave(moved).cpu().numpy(),
                 objectives,
                 previous=fit.centroids,
-                is_settled=step.num_changed <= config.stop_churn * num_rows
-                or _is_flat(objectives, config.stop_improvement),
+                anchor=fit.centroids if looks_at_all else fit.anchor,
+                is_resting=is_resting,
+                is_settled=is_settled,
             )
             report(fit)
         return fit
 
+    def _count_candidates(self, config: Cluster) -> int:
+        """Return how many each row has; 0 on GPUs, where copying 16 for each costs a product."""
+        return 0 if self._device.type == "cuda" else config.num_candidates
+
     def _prepare(self, rows: RowSource, frame: Frame, arithmetic: Arithmetic) -> RankRows:
         first, last = self._ranks.share(rows.num_rows)
-        needed = (last - first) * rows.dim * arithmetic.dtype.itemsize
+        needed = (last - first) * rows.dim * arithmetic.row_bytes
         room, bound = find_available_bytes(self._device)
         # All ranks or none: a rank that reads its rows anew each time would hold the others up.
         is_resident = self._ranks.find_maximum(needed / max(room, 1)) <= _ROWS_FRACTION
@@ -149,7 +175,7 @@ class TorchEngine:
             return self._enter(start.centroids, frame)
         if config.init == "random":
             return self._enter(draw_centroids(rows, config.num_clusters, seed), frame)
-        row_bytes = rows.dim * arithmetic.dtype.itemsize
+        row_bytes = rows.dim * arithmetic.row_bytes
         room, _ = find_available_bytes(self._device)
         most_rows = int(_ROWS_FRACTION * -self._ranks.find_maximum(-room) / row_bytes)
         return find_two_level_centroids(
@@ -166,12 +192,23 @@ class TorchEngine:
         return (torch.from_numpy(centroids) - frame.mean).to(self._device)
 
     def _measure_excess(
-        self, mine: RankRows, num_rows: int, centroids: torch.Tensor, arithmetic: Arithmetic
+        self,
+        mine: RankRows,
+        num_rows: int,
+        centroids: torch.Tensor,
+        arithmetic: Arithmetic,
+        config: Cluster,
     ) -> float:
         """Return by what fraction wrong choices raise the objective of some rows."""
         step = max(1, num_rows // _PROBE_ROWS)
         probe = mine.take(torch.arange(0, num_rows, step), self._ranks)
-        chosen = Scorer(centroids, arithmetic).assign(probe.to(arithmetic.dtype))
+        chunk = Chunk(probe.to(arithmetic.dtype), arithmetic)
+        candidates = Candidates(len(probe), self._count_candidates(config), arithmetic)
+        candidates.take(centroids)
+        everywhere = torch.zeros(len(probe), dtype=torch.int64, device=probe.device)
+        chosen = candidates.assign(
+            chunk, slice(0, len(probe)), everywhere, Scorer(centroids, arithmetic)
+        )
         wide = centroids.double()
         distances = torch.cdist(probe.double(), wide).square_()
         least = distances.amin(1).sum()
@@ -218,6 +255,26 @@ def _is_flat(objectives: tuple[float, ...], least: float) -> bool:
         return False
     before, now = objectives[-2:]
     return before - now < least * before
+
+
+def _move(
+    centroids: torch.Tensor,
+    means: torch.Tensor,
+    relaxation: float,
+    frame: Frame,
+    is_spherical: bool,
+) -> torch.Tensor:
+    """Return the centroids moved by `relaxation` times the way to the means.
+
+    A cluster's sum of squared distances is that of its mean plus size * |centroid - mean|^2: below
+    2 it falls by 1 - (1 - relaxation)^2 of what going to the mean lowers it by.
+    """
+    if is_spherical:
+        means = _normalize(means, frame)
+    if relaxation == 1:
+        return means
+    moved = torch.lerp(centroids, means, relaxation)
+    return _normalize(moved, frame) if is_spherical else moved
 
 
 def _normalize(means: torch.Tensor, frame: Frame) -> torch.Tensor:

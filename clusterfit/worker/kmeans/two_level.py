@@ -71,9 +71,9 @@ def find_two_level_centroids(
     )
     centroids = rows.take(torch.from_numpy(chosen), ranks)
     bounds = np.concatenate([[0], np.cumsum(shares)])
+    inner = _InnerLevel(rows, cells, bounds, arithmetic)
     for iteration in range(INNER_ITERATIONS):
-        totals = _iterate_inside(rows, cells, centroids, bounds, arithmetic)
-        totals.reduce(ranks)
+        totals = inner.assign(centroids).reduce(ranks)
         means = totals.compute_means(centroids)
         if bool((totals.counts == 0).any()):
             split_empty_clusters(means, totals, np.random.default_rng([seed, 4, iteration]))
@@ -108,34 +108,35 @@ def _look_up(
     return looked_up
 
 
-def _iterate_inside(
-    rows: RankRows,
-    cells: torch.Tensor,
-    centroids: torch.Tensor,
-    bounds: np.ndarray,
-    arithmetic: Arithmetic,
-) -> ClusterSums:
-    """Return this rank's sums after assigning each row to the nearest centroid of its cell."""
-    totals = ClusterSums.empty(centroids, arithmetic.device)
-    scorers = {
-        cell: Scorer(centroids[start:stop], arithmetic)
-        for cell, (start, stop) in enumerate(pairwise(bounds))
-        if stop > start
-    }
-    for offset, chunk in rows.chunks():
-        chunk_cells = cells[offset : offset + len(chunk)]
-        order = torch.argsort(chunk_cells, stable=True)
-        ends = torch.bincount(chunk_cells, minlength=len(bounds) - 1).cumsum(0).tolist()
-        ordered = chunk[order]
-        found = torch.empty(len(chunk), dtype=torch.int64, device=chunk.device)
-        for cell, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if cell not in scorers:
-                found[start:stop] = len(centroids)  # a few rows that nobody drew one of
-            elif stop > start:
-                found[start:stop] = scorers[cell].assign(ordered[start:stop]) + int(bounds[cell])
-        norms_sq = rows.norms_sq[offset : offset + len(chunk)][order]
-        known = found < len(centroids)
-        if not bool(known.all()):
-            ordered, norms_sq, found = ordered[known], norms_sq[known], found[known]
-        totals.include(ordered, norms_sq, found, arithmetic)
-    return totals
+class _InnerLevel:
+    """The rows of all cells, each compared with its own cell's centroids only."""
+
+    def __init__(
+        self, rows: RankRows, cells: torch.Tensor, bounds: np.ndarray, arithmetic: Arithmetic
+    ) -> None:
+        """Take rows in memory, their (n,) cells, and where each cell's centroids begin and end."""
+        self._rows = rows.kept.rows
+        self._norms_sq = rows.norms_sq
+        self._arithmetic = arithmetic
+        self._order = torch.argsort(cells, stable=True)
+        self._factor = rows.kept.factor[self._order]
+        ends = torch.bincount(cells, minlength=len(bounds) - 1).cumsum(0).tolist()
+        self._shares = [
+            (slice(*mine), slice(*theirs))
+            for mine, theirs in zip(pairwise([0, *ends]), pairwise(bounds.tolist()), strict=True)
+            if mine[0] < mine[1] and theirs[0] < theirs[1]  # nobody drew one of a few rows
+        ]
+        self._found = torch.full_like(cells, -1)
+        self._totals: ClusterSums | None = None
+
+    def assign(self, centroids: torch.Tensor) -> ClusterSums:
+        """Return the sums of this rank's rows, each with the nearest centroid of its cell."""
+        if self._totals is None:
+            self._totals = ClusterSums.empty(centroids, self._arithmetic.device)
+        found = torch.full_like(self._found, -1)
+        for mine, theirs in self._shares:
+            scorer = Scorer(centroids[theirs], self._arithmetic)
+            found[self._order[mine]] = scorer.assign(self._factor[mine]) + theirs.start
+        self._totals.move(self._rows, self._norms_sq, self._found, found, self._arithmetic)
+        self._found = found
+        return self._totals

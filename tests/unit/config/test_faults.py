@@ -25,8 +25,8 @@ MISTAKES = {
     "cluster: {numClusters: y}": "cluster.numClusters: got true, want an integer >= 1",
     "cluster: {num_clusters: 3}": "cluster.num_clusters: unknown key, did you mean numClusters?",
     "cluster: {K: 3}": "cluster.K: unknown key, want one of engine, numClusters, init, "
-    "initialCentroids, numIterations, stopImprovement, stopChurn, spherical, normalize, pcaDim, "
-    "pcaWhiten, maxPointsPerCentroid, numNearest",
+    "initialCentroids, numIterations, numCandidates, relaxation, stopImprovement, stopChurn, "
+    "spherical, normalize, pcaDim, pcaWhiten, maxPointsPerCentroid, numNearest",
     'cluster: {normalize: "yes"}': 'cluster.normalize: got "yes", want true or false; leave out '
     "the quotes",
     "cluster: {normalize: 1}": "cluster.normalize: got 1, want true or false",

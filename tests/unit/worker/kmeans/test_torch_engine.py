@@ -12,7 +12,7 @@ import torch
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
-from clusterfit.worker.kmeans.arithmetic import has_fast_bf16
+from clusterfit.worker.kmeans.arithmetic import choose_arithmetic, has_fast_products
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.rows import ArrayRows
@@ -38,7 +38,7 @@ def test_lloyd_from_the_same_start_is_an_independent_programs(dim: int) -> None:
     rows = draw(900, dim)
     initial = rows[:8].copy()
     centroids, objectives = iterate_lloyd(rows, initial, 6)
-    found = fit(rows, settings(8, 6), initial)
+    found = fit(rows, settings(8, 6, relaxation=1), initial)
     tolerance = 5e-3 if dim == WIDE else 1e-5  # rounded products may decide near ties otherwise
     done = found.num_iterations  # it ends where no row changes any more
     np.testing.assert_allclose(found.objectives, objectives[:done], rtol=tolerance)
@@ -52,7 +52,7 @@ def test_lloyd_from_the_same_start_is_faisss() -> None:
     reference = faiss.Kmeans(WIDE, 40, niter=10, max_points_per_centroid=10**6)
     reference.train(rows, init_centroids=initial)
     assert reference.obj is not None
-    found = fit(rows, settings(40, 10), initial)
+    found = fit(rows, settings(40, 10, relaxation=1), initial)
     done = found.num_iterations
     assert done >= 5
     np.testing.assert_allclose(found.objectives, reference.obj[:done], rtol=2e-3)
@@ -65,6 +65,29 @@ def test_the_objective_never_rises(init: str, dim: int) -> None:
     found = fit(rows, settings(37, 12, init=init))
     objectives = [*found.objectives, compute_objective(rows, found.centroids)]
     assert all(later <= before * (1 + 1e-4) for before, later in pairwise(objectives))
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 1.5, 1.9])
+def test_centroids_go_beyond_the_means_and_end_at_them(relaxation: float) -> None:
+    rows = draw(900, 12)
+    initial = rows[:8].copy()
+    first_means, _ = iterate_lloyd(rows, initial, 1)
+    config = settings(8, 2, relaxation=relaxation, num_candidates=0)
+    reached: list[Fit] = []
+    last = TorchEngine().fit(ArrayRows(rows), config, 0, Fit(initial), reached.append)
+    beyond = initial + relaxation * (first_means - initial)
+    np.testing.assert_allclose(reached[0].centroids, beyond, rtol=1e-4, atol=1e-4)
+    means, _ = iterate_lloyd(rows, reached[0].centroids, 1)
+    np.testing.assert_allclose(last.centroids, means, rtol=1e-4, atol=1e-4)
+
+
+def test_relaxed_iterations_get_lower_in_fewer() -> None:
+    rows = draw(6000, 32, num_groups=300)
+    plain, relaxed = (
+        fit(rows, settings(100, 12, relaxation=relaxation)).objectives[-1]
+        for relaxation in (1.0, 1.5)
+    )
+    assert relaxed < plain
 
 
 @pytest.mark.parametrize("num_groups", [1, 300])
@@ -154,7 +177,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("dim", [12, WIDE])
 def test_a_fit_that_was_stopped_goes_on_to_the_same_end(dim: int) -> None:
     rows = draw(1500, dim, num_groups=1)
-    config = settings(30, 60, stop_churn=0.01)
+    config = settings(30, 60, stop_churn=0.01, num_candidates=2)
     whole = fit(rows, config)
     assert whole.is_settled
     assert whole.num_iterations > 4
@@ -199,8 +222,10 @@ def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.Mon
     rows = draw(1111, dim, num_groups=40)
     config = settings(10, 5)
     resident = fit(rows, config)
-    half = rows.nbytes // 2 if dim == WIDE and has_fast_bf16() else rows.nbytes
-    room = int(1.5 * half)  # too little for the rows, enough for the sample that a start needs
+    arithmetic = choose_arithmetic(torch.device("cpu"), dim)
+    room = int(
+        1.5 * rows.size * arithmetic.row_bytes
+    )  # too little for the rows, enough for the sample that a start needs
     monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
     engine = TorchEngine()
     streamed = engine.fit(ArrayRows(rows), config, 0, None, lambda _fit: None)
@@ -236,7 +261,7 @@ def test_spherical_centroids_have_norm_1() -> None:
     assert np.linalg.norm(plain.centroids, axis=1).max() < 1
 
 
-@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to give up")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to give up")
 def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves() -> None:
     """A million times tighter than they lie apart: 8 bits see no difference inside a group."""
     random = np.random.default_rng(0)
@@ -271,7 +296,7 @@ def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
     assert found.findings["num_audited_wrong"] == 0
 
 
-@pytest.mark.skipif(not has_fast_bf16(), reason="this CPU has no fast bfloat16 to recheck")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to recheck")
 def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(3000, WIDE)).astype(np.float32)

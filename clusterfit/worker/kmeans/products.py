@@ -1,0 +1,73 @@
+"""Matrix products of rounded rows and centroids, and the scores that they stand for.
+
+The nearest centroid c of x maximises the score x.c - |c|^2/2, so the rows' own norms never matter.
+n: rows, K: num_clusters, d: dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """Rows or centroids as they are multiplied."""
+
+    numbers: torch.Tensor
+    """(n, d) int8, bfloat16 or float32."""
+    steps: torch.Tensor | None = None
+    """(n,) float32: what 1 stands for in each row of int8 numbers."""
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.numbers)
+
+    def __getitem__(self, key: slice | torch.Tensor) -> Factor:
+        """Return some rows."""
+        return Factor(self.numbers[key], None if self.steps is None else self.steps[key])
+
+    def widen(self) -> torch.Tensor:
+        """Return the rounded (n, d) rows as float32."""
+        wide = self.numbers.float()
+        return wide if self.steps is None else wide * self.steps[:, None]
+
+    def fill(self, other: Factor) -> None:
+        """Write another factor's numbers in here."""
+        self.numbers.copy_(other.numbers)
+        if self.steps is not None and other.steps is not None:
+            self.steps.copy_(other.steps)
+
+    def multiply(self, other: Factor, out: torch.Tensor) -> None:
+        """Write the (n, K) products with another factor's rows."""
+        if self.steps is None:
+            torch.mm(self.numbers, other.numbers.t(), out=out)
+        else:
+            torch._int_mm(self.numbers, other.numbers.t(), out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of some rows: products * row_steps * column_steps + bias."""
+
+    products: torch.Tensor
+    """(n, K) int32, bfloat16 or float32, unit stride."""
+    bias: torch.Tensor
+    """(K,) float32: minus half of the centroids' squared norms."""
+    row_steps: torch.Tensor | None = None
+    """(n,) float32, with int32 products."""
+    column_steps: torch.Tensor | None = None
+    """(K,) float32, with int32 products."""
+
+    def compute(self) -> torch.Tensor:
+        """Return (n, K) float32."""
+        wide = self.products.float()
+        if self.row_steps is not None and self.column_steps is not None:
+            wide = wide.mul_(self.column_steps).mul_(self.row_steps[:, None])
+        return wide + self.bias
+
+    def take(self, places: torch.Tensor) -> Scores:
+        """Return the scores of the rows at these places."""
+        row_steps = None if self.row_steps is None else self.row_steps[places]
+        return Scores(self.products[places], self.bias, row_steps, self.column_steps)

@@ -1,0 +1,65 @@
+"""Which engine `auto` is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from clusterfit.config.sections.clustering import Cluster
+from clusterfit.worker.distenv import DistEnv
+from clusterfit.worker.kmeans import arithmetic
+from clusterfit.worker.kmeans.choice import choose_engine
+
+PLAIN: dict[str, Any] = {"init": "random", "num_candidates": 0, "relaxation": 1.0}
+
+
+def choose(**settings: Any) -> str:
+    env = SimpleNamespace(
+        device=torch.device("cpu"), rank=0, world_size=1, is_main_rank=True, threads_per_rank=1
+    )
+    return choose_engine(Cluster.model_validate(settings), cast(DistEnv, env))[0].name
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PLAIN, "faiss"),
+        (PLAIN | {"num_candidates": 16}, "torch"),
+        (PLAIN | {"relaxation": 1.8}, "torch"),
+        (PLAIN | {"spherical": True}, "torch"),
+        (PLAIN | {"init": "two_level"}, "torch"),
+        (PLAIN | {"engine": "torch"}, "torch"),
+    ],
+)
+def test_auto_is_faiss_for_lloyds_iterations_in_float32_alone(
+    settings: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_read_cpu_flags", set)
+    assert choose(**settings) == expected
+    monkeypatch.setattr(arithmetic, "_read_cpu_flags", lambda: {"avx512_vnni"})
+    assert choose(**settings) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("flags", "products", "rows"),
+    [
+        ({"avx512_vnni", "avx512_bf16"}, torch.int8, torch.bfloat16),
+        ({"avx_vnni"}, torch.int8, torch.bfloat16),
+        ({"bf16"}, torch.bfloat16, torch.bfloat16),
+        ({"avx2", "fma"}, torch.float32, torch.float32),
+    ],
+)
+def test_a_cpus_flags_decide_what_products_are_of(
+    flags: set[str],
+    products: torch.dtype,
+    rows: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arithmetic, "_read_cpu_flags", lambda: flags)
+    chosen = arithmetic.choose_arithmetic(torch.device("cpu"), 64)
+    assert (chosen.product_dtype, chosen.dtype) == (products, rows)
+    narrow = arithmetic.choose_arithmetic(torch.device("cpu"), 63)
+    assert (narrow.product_dtype, narrow.dtype) == (torch.float32, torch.float32)
