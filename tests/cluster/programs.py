@@ -111,18 +111,20 @@ ALL = (*CORE, HELM_3, KUEUE, KWOK, KUBECONFORM)
 
 
 def build(cache: Cache, *wanted: Program) -> None:
-    """Build those programs that the cache lacks."""
-    if all(program.path(cache).exists() for program in wanted):
-        return
-    with cache.lock():
-        for program in wanted:
-            if not program.path(
-                cache
-            ).exists():  # another process may have built it while we waited
-                started = time.monotonic()
-                print(f"building {program.name} {program.version}", file=sys.stderr, flush=True)
-                build_one(cache, program)
-                print(f"  took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    """Build those programs that the cache lacks.
+
+    Between two of them others may build: an image does not wait for all that comes after.
+    """
+    for program in wanted:
+        if program.path(cache).exists():
+            continue
+        with cache.lock():
+            if program.path(cache).exists():
+                continue  # another process has built it while we waited
+            started = time.monotonic()
+            print(f"building {program.name} {program.version}", file=sys.stderr, flush=True)
+            build_one(cache, program)
+            print(f"  took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def build_one(cache: Cache, program: Program) -> None:
