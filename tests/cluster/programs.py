@@ -111,14 +111,11 @@ ALL = (*CORE, HELM_3, KUEUE, KWOK, KUBECONFORM)
 
 
 def build(cache: Cache, *wanted: Program) -> None:
-    """Build those programs that the cache lacks.
-
-    Between two of them others may build: an image does not wait for all that comes after.
-    """
+    """Build those programs that the cache lacks."""
     for program in wanted:
         if program.path(cache).exists():
             continue
-        with cache.lock():
+        with cache.lock("programs"):
             if program.path(cache).exists():
                 continue  # another process has built it while we waited
             started = time.monotonic()
@@ -184,7 +181,7 @@ def build_init(cache: Cache) -> Path:
     target = cache.programs / f"clusterfit-init-{versions.INIT_RECIPE}" / "clusterfit-init"
     if not target.exists():
         source = Path(__file__).with_name("init") / "main.go"
-        with cache.lock(), cache.scratch() as folder:
+        with cache.lock("programs"), cache.scratch() as folder:
             output = folder / target.name
             go("build", "-trimpath", "-ldflags", "-s -w", "-o", output, source, cwd=folder)
             target.parent.mkdir(parents=True, exist_ok=True)
