@@ -23,7 +23,8 @@ def test_what_a_pod_said_unread_before_it_died_comes_from_the_copies(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("train")
+    # An API server takes its time to come back, and the training must not be over by then.
+    product.submit("train", {"train.epochs": 120})
     with product.begin("logs", RUN, "--all-ranks", "--follow") as follow:
         follow.wait_until(lambda typed: any("msg=epoch epoch=2 " in line for line in typed.lines))
         follow.freeze()
