@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Behind a proxy that re-signs traffic only the system's certificates are right.
 export UV_SYSTEM_CERTS := 1
+# Once, here: where PYTHONDONTWRITEBYTECODE is set each process would compile all of torch anew.
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: install check test test-all demo bench e2e e2e-core cluster-up cluster-down generate format lock \
         clean
@@ -34,8 +36,9 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/pytest $(PARALLEL)
 
-# A file's tests share what they have run, so a file stays on one worker.
-PARALLEL := --numprocesses 2 --dist loadfile
+# A file's tests share what they have run, so a file stays on one worker. The long files come first
+# (testpaths), where xdist would begin with those of most tests and end with one worker idle.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Builds what the cluster needs where that is missing: about twenty minutes the first time.
 e2e: $(READY)

@@ -42,8 +42,16 @@ def describe_versions() -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return versions | {"clusterfit": commit.stdout.strip() or version("clusterfit")}
+    return versions | {"clusterfit": _describe_commit() or version("clusterfit")}
+
+
+def _describe_commit() -> str:
+    """Return this checkout's commit; nothing where it is none, or nobody has git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return described.stdout.strip()

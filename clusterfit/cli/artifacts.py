@@ -110,7 +110,7 @@ def export(
 @app.command("import-features")
 def import_features(
     folder: Annotated[
-        Path, typer.Argument(help="Where VISSL's extraction wrote rank*_chunk*_features.npy.")
+        Path, typer.Argument(help="Where VISSL's extraction wrote rank*_features.npy.")
     ],
     file: RunFiles,
     override: Overrides,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clusterfit.cli.cluster import Format, Output, format_table, print_data
-from clusterfit.cli.options import Overrides, RunFiles
+from clusterfit.cli.options import Overrides, RunFiles, StorageRoot
 from clusterfit.cli.run import Step
 from clusterfit.cli.sizes import format_bytes
 from clusterfit.cli.submit import Gpus
@@ -55,9 +55,17 @@ def plan(
             min=0, help="Classes of the labels, where they are not here.", show_default=False
         ),
     ] = 0,
+    num_clusters: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Clusters in inputs.assignments, where it is not here.", show_default=False
+        ),
+    ] = 0,
+    storage_root: StorageRoot = Path("runs"),
     output: Output = Format.TABLE,
 ) -> None:
     """Say what a submission would do and need: batches, steps, rates, storage, memory, pods."""
+    from clusterfit.cli.plan_inputs import ImagesHere, look_up
     from clusterfit.config.forecast.run import forecast_run
     from clusterfit.launch.submission import load_submission
 
@@ -68,43 +76,21 @@ def plan(
     if not files:
         raise ConfigError("no run file is given: -f FILE; `clusterfit init` writes one")
     run = load_submission(steps[0], files, override, gpus)
-    images = _Images(run, data_root or files[0].parent)
+    images = ImagesHere(run, data_root or files[0].parent)
     counts = {"train": num_samples or images.count("train", "--num-samples")}
     if run.data.val:
         counts["val"] = num_val_samples or images.count("val", "--num-val-samples")
-    stages = forecast_run(run, counts, num_classes or images.num_classes)
+    known = look_up(run, storage_root, counts["train"])
+    known = replace(
+        known,
+        num_classes=num_classes or images.num_classes,
+        num_clusters=num_clusters or known.num_clusters,
+    )
+    stages = forecast_run(run, counts, known)
     if output is Format.TABLE:
         print(_format_run(run, counts, stages))
     else:
         print_data(_dump_run(run, counts, stages), output)
-
-
-class _Images:
-    """The images of a run, where they are on this machine."""
-
-    def __init__(self, run: RunFile, data_root: Path) -> None:
-        self._data = run.data
-        self._data_root = data_root
-        self.num_classes = 0
-        """Of the train partition's labels; 0: it was not looked at, or has none."""
-
-    def count(self, partition: str, option: str) -> int:
-        """Return how many there are; `option` is how to give their number instead."""
-        from clusterfit.artifacts.partition import list_samples
-
-        location = self._data_root / getattr(self._data, partition)
-        if not location.exists():
-            raise ConfigError(
-                f"data.{partition}: {location} is not here; give the number of its images "
-                f"({option} N), or the folder that paths under data start at (--data-root DIR)"
-            )
-        samples = list_samples(self._data, self._data_root, partition)
-        if partition == "train" and samples.labels is not None:
-            is_single = samples.labels.ndim == 1
-            self.num_classes = int(
-                samples.labels.max() + 1 if is_single else samples.labels.shape[1]
-            )
-        return len(samples.paths)
 
 
 def _dump_run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -26,8 +27,9 @@ Layout = Literal["torchvision", "vissl"]
 _VISSL_TRUNK: Final = "_feature_blocks."
 _VISSL_HEAD: Final = re.compile(r"heads\.\d+\.")
 _RESNET_HEAD: Final = "fc."
-_BOTTLENECK: Final = "layer1.0.conv3.weight"
-"""A ResNet of 50 layers or more has it. VISSL's ResNet trunk knows no other blocks."""
+_RESNET_PARTS: Final = frozenset({"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"})
+"""Of a ResNet with four stages. Blocks of two convolutions (18 and 34 layers) are in VISSL's last
+commits only."""
 
 _SUFFIXES: Final[dict[Layout, tuple[str, ...]]] = {
     "torchvision": (".pth", ".pt", ".safetensors"),
@@ -56,7 +58,7 @@ def export_weights(source: Path, target: Path, layout: Layout) -> Export:
         target: Where to write; its ending says how: .safetensors, or .pth, .pt and .torch for
             torch.save. It appears whole or not at all.
         layout: `torchvision`: plain keys, head included. `vissl`: trunk and heads apart, for
-            ResNets with bottleneck blocks.
+            ResNets, wide ResNets and ResNeXts.
 
     Raises:
         ConfigError: the ending does not go with the layout.
@@ -74,15 +76,23 @@ def export_weights(source: Path, target: Path, layout: Layout) -> Export:
         raise InvalidDataError(f"{source}: two of its keys are one without their prefixes")
     left_out = tuple(key for key in named if _VISSL_HEAD.match(key))
     tensors = {key: found.tensors[named[key]] for key in named if key not in left_out}
-    if layout == "vissl" and _BOTTLENECK not in tensors:
-        raise InvalidDataError(
-            f"{source}: VISSL's ResNet trunk is made of bottleneck blocks (ResNet-50 and deeper, "
-            f"ResNeXt, wide ResNet), and these weights have no {_BOTTLENECK}; export them with the "
-            "layout torchvision"
-        )
+    if layout == "vissl":
+        _check_is_resnet(source, tensors)
     write_file(target, _serialise(tensors, target.suffix, layout))
     num_head = sum(key.startswith(_RESNET_HEAD) for key in tensors)
     return Export(target, layout, len(tensors) - num_head, num_head, left_out)
+
+
+def _check_is_resnet(source: Path, keys: Collection[str]) -> None:
+    """Raise InvalidDataError for a network that VISSL's ResNet trunk is not."""
+    parts = {key.partition(".")[0] for key in keys}
+    if parts | {"fc"} != _RESNET_PARTS:
+        others = ", ".join(sorted(parts - _RESNET_PARTS)[:3]) or "no layer4"
+        raise InvalidDataError(
+            f"{source}: weights are written for VISSL's trunk `resnet` alone (ResNets, wide "
+            f"ResNets and ResNeXts), and these are another network's ({others}); export them with "
+            "the layout torchvision"
+        )
 
 
 def _name_as_torchvision(key: str) -> str:

@@ -1,7 +1,8 @@
 """Features that VISSL extracted, read in the data set's order.
 
 Each rank of VISSL's extraction writes chunks of three arrays, `rank<r>_chunk<c>_<partition>_
-<layer>_{features,inds,targets}.npy`. Rows are in the sampler's order, the sampler pads with
+<layer>_{features,inds,targets}.npy`; until 2021 it wrote one of all its rows, without `chunk<c>_`.
+Rows are in the sampler's order, the sampler pads with
 duplicates, files of an earlier run with more ranks or chunks stay in the folder, and some versions
 write float64. Source: `_save_extracted_features` in vissl/trainer/trainer_main.py, and
 vissl/utils/extract_features_utils.py.
@@ -21,7 +22,7 @@ import numpy as np
 from clusterfit.artifacts.files import read_array
 from clusterfit.errors import InvalidDataError, MissingInputError
 
-_NAME: Final = re.compile(r"rank(?P<rank>\d+)_chunk(?P<chunk>\d+)_(?P<rest>.+)_features\.npy")
+_NAME: Final = re.compile(r"rank(?P<rank>\d+)_(chunk(?P<chunk>\d+)_)?(?P<rest>.+)_features\.npy")
 
 _SAME_ROW_TOLERANCE: Final = 1e-2
 """Relative distance within which two extractions of one image are the same: the rounding of half
@@ -32,7 +33,8 @@ precision on two kinds of GPU lies below, another network's features far above."
 class _Chunk:
     name: str
     rank: int
-    number: int
+    number: int | None
+    """None: all of the rank's rows, as VISSL wrote them until 2021."""
     features: np.ndarray  # (n, D), memory-mapped
     sample_indices: np.ndarray  # (n,) int64
     targets: np.ndarray | None  # (n, ...)
@@ -172,7 +174,7 @@ def list_feature_layers(folder: Path, partition: str) -> list[str]:
     )
     if not layers:
         raise MissingInputError(
-            f"{folder}: no rank*_chunk*_{prefix}*_features.npy, which VISSL's extraction writes"
+            f"{folder}: no rank*_{prefix}*_features.npy, which VISSL's extraction writes"
         )
     return layers
 
@@ -191,12 +193,12 @@ def _open_chunks(folder: Path, partition: str, layer: str) -> list[_Chunk]:
     if not ours:
         others = sorted({match["rest"] for match in matches})
         raise MissingInputError(
-            f"{folder}: no rank*_chunk*_{wanted}_features.npy; "
+            f"{folder}: no rank*_{wanted}_features.npy; "
             + (f"there are features of {', '.join(others)}" if others else "it has no features")
         )
     chunks = [_open_chunk(folder, match) for match in ours]
     _check_same_run(folder, chunks)
-    return sorted(chunks, key=lambda chunk: (chunk.rank, chunk.number))
+    return sorted(chunks, key=lambda chunk: (chunk.rank, chunk.number or 0))
 
 
 def _open_chunk(folder: Path, match: re.Match[str]) -> _Chunk:
@@ -223,7 +225,7 @@ def _open_chunk(folder: Path, match: re.Match[str]) -> _Chunk:
     return _Chunk(
         name=match.string,
         rank=int(match["rank"]),
-        number=int(match["chunk"]),
+        number=int(match["chunk"]) if match["chunk"] else None,
         features=features.reshape(len(features), -1),
         sample_indices=indices.astype(np.int64),
         targets=targets,
@@ -239,9 +241,14 @@ def _check_same_run(folder: Path, chunks: list[_Chunk]) -> None:
             f"{folder}: rows of {said}: chunks of several runs are mixed; remove those of the "
             "older run"
         )
+    if 0 < sum(chunk.number is None for chunk in chunks) < len(chunks):
+        raise InvalidDataError(
+            f"{folder}: some files have chunk<c> in their names, some have not: they are of "
+            "several versions of VISSL; remove those of the older run"
+        )
     numbers: dict[int, list[int]] = {}
     for chunk in chunks:
-        numbers.setdefault(chunk.rank, []).append(chunk.number)
+        numbers.setdefault(chunk.rank, []).append(chunk.number or 0)
     missing = [f"rank {rank}" for rank in range(max(numbers)) if rank not in numbers]
     missing += [
         f"chunk {number} of rank {rank}"

@@ -44,7 +44,7 @@ def read_vissl_labels(path: Path, num_samples: int) -> VisslLabels:
     Raises:
         MissingInputError: there is no such file.
         InvalidDataError: it is no array of whole numbers, has another length, has labels below
-            -1, or none at all.
+            -1, none at all, or more of them than images.
     """
     labels = read_array(path)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -73,6 +73,11 @@ def read_vissl_labels(path: Path, num_samples: int) -> VisslLabels:
     if not len(used):
         raise InvalidDataError(f"{path}: no image has a label")
     num_clusters = int(used[-1]) + 1
+    if num_clusters > num_samples:
+        raise InvalidDataError(
+            f"{path}: the largest label is {used[-1]}, so there would be more clusters than the "
+            f"{num_samples} images; number them from 0 without such gaps"
+        )
     return VisslLabels(
         assignments=assignments,
         num_clusters=num_clusters,

@@ -1,9 +1,28 @@
-"""What a run file asks of its images, found out as soon as they are counted."""
+"""What a run file asks of its images and their labels, found out as soon as they are listed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
+from clusterfit.artifacts.dataset import Samples
+from clusterfit.artifacts.layout import TRAIN, VAL
+from clusterfit.config.sections.evaluation import Evaluate
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError
+
+
+def check_listed(config: Algorithm, samples: Mapping[str, Samples]) -> None:
+    """Refuse images that a stage of this submission could not use, before hours of other stages.
+
+    Raises:
+        InvalidDataError: when there are fewer than clusters, or evaluate lacks labels.
+    """
+    if "cluster" in config.stages and not config.inputs.features:
+        check_num_clusters(config, len(samples[TRAIN].paths))
+    if "evaluate" in config.stages:
+        count_classes(config.evaluate, samples[TRAIN], samples[VAL])
 
 
 def check_num_clusters(config: Algorithm, num_images: int) -> None:
@@ -17,3 +36,54 @@ def check_num_clusters(config: Algorithm, num_images: int) -> None:
             f"cluster.numClusters: got {config.cluster.num_clusters}, want at most the "
             f"{num_images} images of the train partition"
         )
+
+
+def count_classes(evaluate: Evaluate, train: Samples, val: Samples) -> int:
+    """Return the number of classes, and refuse labels that the protocols cannot use.
+
+    Raises:
+        InvalidDataError: when there are none, or they are of another kind than a protocol needs.
+    """
+    if train.labels is None or val.labels is None:
+        raise InvalidDataError(
+            "evaluate needs labels for train and val: put the images into one folder per class, or "
+            "give data.trainLabels and data.valLabels with format: filelist"
+        )
+    if "svm" in evaluate.protocols:
+        check_positives(train.labels, evaluate.svm.folds)
+    if train.labels.ndim == val.labels.ndim == 1:
+        return int(max(train.labels.max(), val.labels.max())) + 1
+    if others := [protocol for protocol in evaluate.protocols if protocol != "svm"]:
+        raise InvalidDataError(
+            f"evaluate.protocols: {', '.join(others)} needs one label per image, but the labels "
+            f"are {train.labels.shape} and {val.labels.shape}; ask for svm alone"
+        )
+    if train.labels.shape[1:] != val.labels.shape[1:]:
+        raise InvalidDataError(
+            f"data.valLabels: {val.labels.shape}, want as many classes as data.trainLabels, which "
+            f"is {train.labels.shape}"
+        )
+    return int(train.labels.shape[1])
+
+
+def check_positives(labels: np.ndarray, folds: int) -> None:
+    """Refuse labels of which some class is shown too rarely for a cross-validation.
+
+    Raises:
+        InvalidDataError: when there is such a class.
+    """
+    shown_in = spread_labels(labels)
+    for number, shown in enumerate((shown_in == 1).sum(0).tolist()):
+        if shown < folds or len(labels) - shown < folds:
+            raise InvalidDataError(
+                f"evaluate.svm: class {number} is shown in {shown} of {len(labels)} train images; "
+                f"want at least svm.folds ({folds}) with it and without"
+            )
+
+
+def spread_labels(labels: np.ndarray) -> np.ndarray:
+    """Return (N, C) of 1, 0, -1 for such labels or for one number an image."""
+    if labels.ndim == 2:
+        return labels
+    spread: np.ndarray = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.int64)
+    return spread

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
+from typing import Any
 
+from clusterfit.artifacts.files import read_json
 from clusterfit.logline import parse_line
+from clusterfit.worker.entry.attempts import plan_attempt, record_attempt
 
 from .conftest import write_images
-from .door import Bench, Ending
+from .door import Bench
 
 NO_GPU = "device: cuda is asked for, but local rank 0 sees 0 GPUs"
 
@@ -26,7 +28,8 @@ def test_a_permanent_code_of_one_rank_wins_and_each_log_holds_its_ranks_lines(
     )
     ending = bench.execute("extract", 2)
     fault = ending.explain(65)
-    assert "more than data.maxUnreadableFraction (0.001)" in fault
+    assert "of 40 images cannot be read, more than data.maxUnreadableFraction (0.001)" in fault
+    assert not list(bench.run.stage("extract").rglob("manifest.json"))
     told = [fields for fields in map(parse_line, ending.lines) if fields]
     speakers = {
         fields["rank"] for fields in told if fields["level"] == "error" and "rank" in fields
@@ -43,25 +46,24 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
     bench: Bench,
 ) -> None:
     bench = bench.changed({"device": "cuda"})
-
-    def attempt() -> Ending:
-        return bench.start_worker("pretext", 1, "first").wait()
-
-    assert NO_GPU in attempt().explain(203)
+    for _ in range(2):  # two tries that got nowhere
+        last = plan_attempt(bench.run, "pretext", "first")
+        record_attempt(bench.run, "pretext", last, lambda: None)
 
     stopped = bench.start_worker("pretext", 1, "first")
-    record = bench.run.attempts_file("pretext")
-    assert stopped.wait_until(
-        lambda: record.exists() and json.loads(record.read_text(encoding="utf-8"))["number"] == 2
-    )
+    assert stopped.wait_until(lambda: _read_record(bench)["number"] == 3)
     stopped.send(signal.SIGTERM)
     assert stopped.wait().code == 143, stopped.text
-    assert json.loads(record.read_text(encoding="utf-8"))["stalled"] == 1
+    assert _read_record(bench)["stalled"] == 2
 
-    assert NO_GPU in attempt().explain(203)
-    assert NO_GPU in attempt().explain(203)
-    fault = attempt().explain(70)
+    assert NO_GPU in bench.start_worker("pretext", 1, "first").wait().explain(203)
+    assert _read_record(bench)["stalled"] == 3
+    fault = bench.start_worker("pretext", 1, "first").wait().explain(70)
     assert "3 attempts in a row made no progress" in fault
     assert "logs/pretext/attempt-4" in fault
-    # Who submits once more, even the very same, has mended something: it is tried again.
-    assert NO_GPU in attempt().explain(203)
+    assert _read_record(bench)["stalled"] == 0, "who submits once more has mended something"
+
+
+def _read_record(bench: Bench) -> dict[str, Any]:
+    record: dict[str, Any] = read_json(bench.run.attempts_file("pretext"))
+    return record

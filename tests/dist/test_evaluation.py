@@ -130,8 +130,9 @@ def test_images_that_show_several_classes_are_judged_by_svms_alone(
         }.items()
     }  # fmt: skip
     bench = Bench(root, tmp_path / "runs", CONFIG).changed(CHANGES | listed)
-    fault = bench.execute("evaluate").explain(65)
+    fault = bench.execute("evaluate").explain(65)  # before any process is started
     assert fault.startswith("evaluate.protocols: linear, knn, heads needs one label per image")
+    assert not bench.run.data("train").exists()
     bench = bench.changed({"evaluate.protocols": ["svm"]})
     bench.succeed("evaluate")
     for layer in read_row(bench)["svm"].values():

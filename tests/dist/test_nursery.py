@@ -18,7 +18,7 @@ from clusterfit.config.stages import STAGES
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import RetryableError
 from clusterfit.worker.arguments import Assignment
-from clusterfit.worker.entry.gang import Place
+from clusterfit.worker.entry.place import Place
 from clusterfit.worker.entry.ranks import Ranks
 
 from .conftest import CONFIG

@@ -161,7 +161,9 @@ def test_a_plan_says_beforehand_what_is_then_logged_and_written(finished: Bench)
         work = {figure["name"]: figure for figure in stage["work"]}
         for key, line in told.items():
             assert line["because"] == work[key]["because"]
-            assert line["value"] == str(work[key]["value"] or 0) or key == "decay_steps"
+            assert line["value"] == str(
+                work[key]["value"] or ("none" if key == "decay_steps" else 0)
+            )
         for figure in stage["storage"]:
             path = finished.run.root / figure["name"]
             found = _measure(path)

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from clusterfit.artifacts.manifest import read_manifest
 from clusterfit.cli import main
+from clusterfit.logline import parse_line
 
 from .conftest import CONFIG, NUM_TRAIN
 from .door import Bench
@@ -33,12 +34,12 @@ def write_chunks(folder: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clustered(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """VISSL's features taken over and clustered."""
+    """VISSL's features taken over and clustered, and a network trained on the clusters."""
     root = tmp_path_factory.mktemp("vissl")
     bench = Bench(images, root / "runs", CONFIG).changed(
         {
-            "stages": ["cluster"], "inputs": {"features": "theirs"}, "data.val": "",
-            "cluster.numClusters": 4,
+            "stages": ["cluster", "train"], "inputs": {"features": "theirs"}, "data.val": "",
+            "cluster.numClusters": 4, "train.epochs": 1,
         }
     )  # fmt: skip
     kinds = write_chunks(root / "chunks")
@@ -47,7 +48,7 @@ def clustered(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     run_file.write_text(json.dumps(bench.config))
     call(bench, "import-features", str(root / "chunks"), "-f", str(run_file),
          f"--data-root={images}")  # fmt: skip
-    bench.succeed("cluster")
+    bench.succeed("pipeline")
     return bench
 
 
@@ -69,12 +70,43 @@ def test_labels_out_and_in_again_train_the_same_network(clustered: Bench) -> Non
     """Step 2 on the run's own clusters, and on the labels.npy that was exported of them."""
     folder = clustered.storage_root / "labels"
     call(clustered, "export", "tiny", "cluster", "--format", "vissl", "-o", str(folder))
-    own = clustered.changed({"stages": ["train"], "train.epochs": 1})
-    own.succeed("train")
-    given = own.changed({"name": "given", "inputs": {"assignments": "labels/labels.npy"}})
+    given = clustered.changed(
+        {
+            "name": "given",
+            "stages": ["train"],
+            "inputs": {"assignments": "labels/labels.npy"},
+        }
+    )
     ending = given.succeed("train")
     assert "num_clusters=4" in ending.text
-    inputs = [read_manifest(bench.run.stage("train")).inputs for bench in (own, given)]
+    inputs = [read_manifest(bench.run.stage("train")).inputs for bench in (clustered, given)]
     assert inputs[0]["assignments"] != inputs[1]["assignments"]
-    ours, theirs = (load_file(bench.run.backbone("train")) for bench in (own, given))
+    ours, theirs = (load_file(bench.run.backbone("train")) for bench in (clustered, given))
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_plan_counts_the_labels_that_are_given(clustered: Bench) -> None:
+    """Images without a label are not trained on, and the head has as many outputs as labels."""
+    labels = np.arange(NUM_TRAIN) % 7
+    labels[: NUM_TRAIN // 2] = -1
+    np.save(clustered.storage_root / "some.npy", labels)
+    some = clustered.changed(
+        {
+            "name": "some", "stages": ["train"], "inputs": {"assignments": "some.npy"},
+            "train.epochs": 1,
+            "platform": {"gpus": 0, "nodesWithoutGpus": 1, "processesPerNode": 2},
+        }
+    )  # fmt: skip
+    (stage,) = some.plan(f"--storage-root={some.storage_root}")["stages"]
+    ending = some.succeed("train", 2)
+    told = {
+        line["name"]: line["value"]
+        for line in map(parse_line, ending.text.splitlines())
+        if line and line["msg"] == "derived"
+    }
+    planned = {figure["name"]: figure["value"] for figure in stage["work"]}
+    batch = planned["global_batch_size"]
+    assert int(told["num_steps"]) == planned["num_steps"] == (NUM_TRAIN - NUM_TRAIN // 2) // batch
+    storage = {figure["name"]: figure["value"] for figure in stage["storage"]}
+    size = some.run.backbone("train").stat().st_size
+    assert size == pytest.approx(storage["train/model.safetensors"], rel=0.02)

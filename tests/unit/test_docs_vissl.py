@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -18,9 +19,11 @@ from clusterfit.artifacts.dataset import Samples, write_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.cli import main
+from clusterfit.interop.vissl_config.conversion import convert
 
 PAGE = Path(__file__).parents[2] / "docs" / "vissl.md"
 CONFIGS = Path(__file__).parent / "interop" / "vissl_config" / "configs"
+STEP2 = "configs/config/pretrain/clusterfit/clusterfit_resnet_8gpu_imagenet.yaml"
 
 Run = Callable[[str], str]
 
@@ -75,7 +78,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_works_as_typed(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`run` and `submit` stop before they start: the file is checked, the objects are rendered."""
     commands = find_commands("clusterfit")
-    assert len(commands) == 19
+    assert len(commands) == 20
     for command in commands:
         arguments = [
             str(workshop / "sets") if word == "/sets" else word for word in shlex.split(command)[1:]
@@ -89,7 +92,7 @@ def test_every_command_works_as_typed(workshop: Path, capsys: pytest.CaptureFixt
         said = capsys.readouterr()
         assert ending.value.code in {None, 0}, (command, said.err)
     exported = {path.name for path in workshop.iterdir()}
-    assert {"clusterfit.torch", "clusterfit.pth", "labels", "linear.yaml"} <= exported
+    assert {"clusterfit.torch", "clusterfit.pth", "labels", "linear.yaml", "svm.yaml"} <= exported
     assert (workshop / "runs/vissl-rotnet/extract/res5avg/train/manifest.json").is_file()
 
 
@@ -97,7 +100,7 @@ def test_the_commands_of_vissl_are_those_that_are_imported() -> None:
     """Each of VISSL's commands on the page has ours with the same file and the same overrides."""
     ours = [shlex.split(command) for command in find_commands("clusterfit import-vissl")]
     theirs = [shlex.split(command)[2:] for command in find_commands("python")]
-    assert len(theirs) == len(ours) == 5
+    assert len(theirs) == len(ours) == 6
     for config, *overrides in theirs:
         name = config.removeprefix("config=")
         assert any(
@@ -106,16 +109,32 @@ def test_the_commands_of_vissl_are_those_that_are_imported() -> None:
         ), name
 
 
-def test_the_table_of_warm_ups_is_what_the_schedule_does() -> None:
-    from clusterfit.config.schedule import Schedule
-    from clusterfit.config.sections.training import Train
-
+def test_the_table_of_warm_ups_is_what_is_planned(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """VISSL's step 2 at each layout, imported and planned, against the paper's rule."""
     rows = re.findall(r"^\| (\d+) x (\d+) x (\d+) \| (\d+) \| ([\d.]+) \| .* \| (.*) \|$",
                       PAGE.read_text(), re.MULTILINE)  # fmt: skip
     assert len(rows) == 5
     for nodes, gpus, batch, total, peak, warmup in rows:
-        recipe = Train(batch_size_per_rank=int(batch))
-        schedule = Schedule.plan(recipe, 1_281_167, int(nodes) * int(gpus))
-        assert schedule.global_batch_size == int(total)
-        assert schedule.peak_lr == pytest.approx(float(peak))
-        assert schedule.warmup_steps == (0 if warmup == "none" else 5 * schedule.steps_per_epoch)
+        overrides = [
+            "config.DATA.TRAIN.LABEL_PATHS=[step1.npy]",
+            f"config.DISTRIBUTED.NUM_NODES={nodes}",
+            f"config.DISTRIBUTED.NUM_PROC_PER_NODE={gpus}",
+            f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={batch}",
+        ]
+        conversion = convert(workshop / STEP2, overrides, "layout")
+        (workshop / "layout.yaml").write_text(conversion.text)
+        with pytest.raises(SystemExit):
+            main(["plan", "layout.yaml", "--num-samples=1281167", "--output=json"])
+        (stage,) = json.loads(capsys.readouterr().out)["stages"]
+        pods, work = stage["pods"], {figure["name"]: figure["value"] for figure in stage["work"]}
+        assert (pods["count"], pods["processes"]) == (int(nodes), int(gpus))
+        assert work["global_batch_size"] == int(total) == int(nodes) * int(gpus) * int(batch)
+        assert (
+            work["peak_lr"] == pytest.approx(float(peak)) == pytest.approx(0.1 * int(total) / 256)
+        )
+        steps_per_epoch = 1_281_167 // int(total)
+        assert work["num_steps"] == 105 * steps_per_epoch
+        assert work["warmup_steps"] == (5 * steps_per_epoch if int(total) > 256 else 0)
+        assert bool(work["warmup_steps"]) == (warmup != "none")

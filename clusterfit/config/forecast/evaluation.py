@@ -38,19 +38,20 @@ def forecast_evaluate(prospect: Prospect) -> StageForecast:
 
 def _forecast_heads(prospect: Prospect, number: int, backbone: EvaluatedBackbone) -> Figure:
     path, config = f"evaluate/heads/{number}", prospect.run.evaluate
+    num_classes = prospect.known.num_classes
     widths = [_find_pooled_width(prospect.run, backbone, layer) for layer in config.layers]
-    if not prospect.num_classes:
+    if not num_classes:
         return Figure(path, None, "follows from the number of classes: --num-classes N")
     if None in widths:
         unknown = config.layers[widths.index(None)].layer
         return Figure(path, None, f"the width of {unknown} is not on record")
-    num_parameters = sum((width or 0) + 1 for width in widths) * prospect.num_classes
+    num_parameters = sum((width or 0) + 1 for width in widths) * num_classes
     checkpoints = forecast_checkpoints(path, config.heads, num_parameters, 0)
     assert isinstance(checkpoints.value, int), "its parameters are known"
     return Figure(
         path,
         checkpoints.value + num_parameters * FLOAT_BYTES,
-        f"{num_parameters} parameters for {prospect.num_classes} classes, and checkpoints",
+        f"{num_parameters} parameters for {num_classes} classes, and checkpoints",
     )
 
 

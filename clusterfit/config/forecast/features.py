@@ -52,7 +52,7 @@ def forecast_extract(prospect: Prospect) -> StageForecast:
 
 def forecast_cluster(prospect: Prospect) -> StageForecast:
     """Return what cluster will do and need."""
-    config, dim = prospect.run.cluster, _find_clustered_dim(prospect.run)
+    config, dim = prospect.run.cluster, _find_clustered_dim(prospect)
     work = (
         Figure("num_clusters", config.num_clusters, "cluster.numClusters"),
         Figure("num_iterations", config.num_iterations, "cluster.numIterations, at most"),
@@ -144,9 +144,12 @@ def _count_centroid_bytes(prospect: Prospect, dim: Figure) -> int | None:
     return prospect.run.cluster.num_clusters * dim.value * FLOAT_BYTES
 
 
-def _find_clustered_dim(run: RunFile) -> Figure:
+def _find_clustered_dim(prospect: Prospect) -> Figure:
+    run = prospect.run
     if run.cluster.pca_dim:
         return Figure("dim", run.cluster.pca_dim, "cluster.pcaDim")
+    if run.inputs.features and prospect.known.feature_dim:
+        return Figure("dim", prospect.known.feature_dim, f"the features of {run.inputs.features}")
     feature_dim = _find_feature_dim(run)
     return Figure("dim", feature_dim.value, feature_dim.because)
 

@@ -18,6 +18,20 @@ Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a run's inputs beside the run file; 0: it is not."""
+
+    num_classes: int = 0
+    """Of the labels."""
+    num_clusters: int = 0
+    """Of inputs.assignments."""
+    num_assigned: int = 0
+    """Images of train that have one of these."""
+    feature_dim: int = 0
+    """Of inputs.features."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One number of a forecast, and why it is what it is."""
 

@@ -7,7 +7,12 @@ from typing import Final
 
 from clusterfit.config.forecast.evaluation import forecast_evaluate
 from clusterfit.config.forecast.features import forecast_cluster, forecast_extract
-from clusterfit.config.forecast.figures import Counts, StageForecast, describe_pods
+from clusterfit.config.forecast.figures import (
+    Counts,
+    Known,
+    StageForecast,
+    describe_pods,
+)
 from clusterfit.config.forecast.stage import Prospect
 from clusterfit.config.forecast.training import forecast_pretext, forecast_train
 from clusterfit.config.stages import StageName
@@ -22,20 +27,24 @@ _FORECASTS: Final[dict[StageName, Callable[[Prospect], StageForecast]]] = {
 }
 
 
-def forecast_run(run: RunFile, counts: Counts, num_classes: int = 0) -> tuple[StageForecast, ...]:
+def forecast_run(
+    run: RunFile, counts: Counts, known: Known | None = None
+) -> tuple[StageForecast, ...]:
     """Return what each stage of a run file will do and need.
 
     Args:
         run: as it would be submitted.
         counts: images of `train`, which must be known, and of `val`.
-        num_classes: of the labels; 0 where it is not known.
+        known: of its inputs; None: nothing.
 
     Raises:
         ConfigError: a training's images do not fill its global batch.
     """
     return tuple(
         _FORECASTS[stage](
-            Prospect(stage, run, counts, num_classes, describe_pods(run.platform.for_stage(stage)))
+            Prospect(
+                stage, run, counts, known or Known(), describe_pods(run.platform.for_stage(stage))
+            )
         )
         for stage in run.stages
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from clusterfit.config.forecast.figures import Counts, Figure, Pods
+from clusterfit.config.forecast.figures import Counts, Figure, Known, Pods
 from clusterfit.config.networks import FLOAT_BYTES
 from clusterfit.config.schedule import Schedule
 from clusterfit.config.sections.training import Optimization
@@ -28,14 +28,19 @@ class Prospect:
     stage: StageName
     run: RunFile
     counts: Counts
-    num_classes: int
-    """Of the labels; 0 where it is not known."""
+    known: Known
     pods: Pods
 
 
-def explain_schedule(recipe: Optimization, prospect: Prospect) -> Iterator[Figure]:
-    """Yield what the worker logs of a training's schedule when it begins."""
-    schedule = Schedule.plan(recipe, prospect.counts["train"], prospect.pods.world_size)
+def explain_schedule(
+    recipe: Optimization, prospect: Prospect, num_images: int = 0
+) -> Iterator[Figure]:
+    """Yield what the worker logs of a training's schedule when it begins.
+
+    `num_images` are those that it sees; 0: all of train.
+    """
+    num_images = num_images or prospect.counts["train"]
+    schedule = Schedule.plan(recipe, num_images, prospect.pods.world_size)
     yield Figure("base_lr", recipe.base_lr, f"{recipe.section}.baseLr, for a batch of 256")
     for name, reason in schedule.reasons().items():
         yield Figure(name, getattr(schedule, name), reason)

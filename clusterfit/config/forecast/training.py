@@ -25,16 +25,19 @@ def forecast_pretext(prospect: Prospect) -> StageForecast:
 
 def forecast_train(prospect: Prospect) -> StageForecast:
     """Return what train will do and need, if all images can be read."""
-    run = prospect.run
-    num_clusters = 0 if run.inputs.assignments else run.cluster.num_clusters
-    return _forecast_training(prospect, run.train, num_clusters)
+    run, known = prospect.run, prospect.known
+    if run.inputs.assignments:
+        return _forecast_training(prospect, run.train, known.num_clusters, known.num_assigned)
+    return _forecast_training(prospect, run.train, run.cluster.num_clusters)
 
 
-def _forecast_training(prospect: Prospect, recipe: Recipe, num_outputs: int) -> StageForecast:
+def _forecast_training(
+    prospect: Prospect, recipe: Recipe, num_outputs: int, num_images: int = 0
+) -> StageForecast:
     return StageForecast(
         prospect.stage,
         prospect.pods,
-        work=tuple(explain_schedule(recipe, prospect)),
+        work=tuple(explain_schedule(recipe, prospect, num_images)),
         storage=(
             *_forecast_weights(prospect.stage, recipe, num_outputs),
             forecast_logs(prospect, [recipe]),
@@ -46,7 +49,7 @@ def _forecast_weights(stage: StageName, recipe: Recipe, num_outputs: int) -> tup
     """Return what the weights and their checkpoints take; 0 outputs: their number is not known."""
     weights, checkpoints = f"{stage}/model.safetensors", f"{stage}/checkpoints"
     if not num_outputs:
-        because = "follows from the clusters in inputs.assignments"
+        because = "follows from the clusters in inputs.assignments: --num-clusters K"
         return Figure(weights, None, because), Figure(checkpoints, None, because)
     network = read_networks()[recipe.model]
     num_parameters = network.count_parameters(num_outputs)

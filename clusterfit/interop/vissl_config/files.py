@@ -41,8 +41,10 @@ class Placement:
     """`data` or `storage`."""
 
 
-def read_images(reading: Reading, partitions: tuple[str, ...]) -> list[Placement]:
-    """Set `data` from DATA.TRAIN and, where wanted, DATA.TEST.
+def read_images(
+    reading: Reading, partitions: tuple[str, ...], *, is_labelled: bool = False
+) -> list[Placement]:
+    """Set `data` from DATA.TRAIN and, where wanted, DATA.TEST, and their ground truth.
 
     Raises:
         ConfigError: they are kept in a way that `data` cannot name.
@@ -55,26 +57,61 @@ def read_images(reading: Reading, partitions: tuple[str, ...]) -> list[Placement
                 f"DATA.{partition}.DATA_SOURCES", "the same source for all partitions"
             )
     reading.set("data.format", kinds[first], f"DATA.{first}.DATA_SOURCES")
-    given = {partition: _read_one(reading, f"DATA.{partition}.DATA_PATHS") for partition in kinds}
+    settings = {
+        f"DATA.{partition}.DATA_PATHS": f"data.{_PARTITIONS[partition]}" for partition in partitions
+    }
+    if is_labelled:
+        for partition in partitions:
+            if _has_label_file(reading, partition, kinds[first]):
+                key = f"DATA.{partition}.LABEL_PATHS"
+                settings[key] = f"data.{_PARTITIONS[partition]}Labels"
+    given = {key: _read_one(reading, key) for key in settings}
     root = _find_common_root([path for path in given.values() if path.startswith("/")])
     placements = []
-    for partition, theirs in given.items():
-        ours = f"data.{_PARTITIONS[partition]}"
+    for key, theirs in given.items():
         if theirs:
             below = os.path.relpath(theirs, root) if theirs.startswith("/") else theirs
             change = f"below the data root, {root}" if theirs.startswith("/") else ""
-            reading.carry(f"DATA.{partition}.DATA_PATHS", ours, below, change)
+            reading.carry(key, settings[key], below, change)
         else:
-            name = _read_one(reading, f"DATA.{partition}.DATASET_NAMES")
-            below = f"{name}/{_PARTITIONS[partition]}"
-            if kinds[partition] == "filelist":
-                below += "_images.npy"
-            reading.carry(
-                f"DATA.{partition}.DATASET_NAMES", ours, below, _CATALOG.format(name=name)
-            )
+            below = _place_from_catalog(reading, key, settings[key], kinds[first])
         placements.append(Placement(theirs, below, "data"))
+    for partition in partitions:
         _judge_rest(reading, partition)
     return placements
+
+
+def _has_label_file(reading: Reading, partition: str, kind: str) -> bool:
+    """Tell whether a partition's ground truth is a file, not the names of its class folders.
+
+    Raises:
+        ConfigError: it is, and the images are folders.
+    """
+    sources = f"DATA.{partition}.LABEL_SOURCES"
+    source = _read_one(reading, sources)
+    is_file = source == "disk_filelist" or (not source and kind == "filelist")
+    if is_file and kind == "folder":
+        raise reading.fault(
+            sources, "disk_folder, as its images are: labels in a file go with a list of images"
+        )
+    if source:
+        reading.judge(sources, "data: trainLabels, valLabels" if is_file else "data: class folders")
+    return is_file
+
+
+def _place_from_catalog(reading: Reading, key: str, ours: str, kind: str) -> str:
+    """Set a place for what VISSL finds by the data set's name, and return it."""
+    partition = key.split(".")[1]
+    names = f"DATA.{partition}.DATASET_NAMES"
+    name = _read_one(reading, names)
+    ending = {"folder": "", "filelist": "_images.npy"}[kind]
+    is_labels = key.endswith("LABEL_PATHS")
+    below = f"{name}/{_PARTITIONS[partition]}{'_labels.npy' if is_labels else ending}"
+    if is_labels:
+        reading.set(ours, below, names)
+    else:
+        reading.carry(names, ours, below, _CATALOG.format(name=name))
+    return below
 
 
 def find_weights(reading: Reading, ours: str) -> Placement | None:
@@ -145,18 +182,6 @@ def read_cluster_labels(reading: Reading) -> list[Placement]:
         "" if below == theirs else f"{_verb(theirs)} below the storage root",
     )  # fmt: skip
     return [Placement(theirs, below, "storage")]
-
-
-def read_labels(reading: Reading, partition: str) -> None:
-    """Say where a partition's ground truth is: its class folders, or a file beside the list."""
-    sources, key = f"DATA.{partition}.LABEL_SOURCES", f"DATA.{partition}.LABEL_PATHS"
-    kind, theirs = _read_one(reading, sources), _read_one(reading, key)
-    if kind == "disk_filelist" and theirs:
-        below = place_on_storage(theirs, "labels")
-        ours = f"data.{_PARTITIONS[partition]}Labels"
-        reading.carry(key, ours, below, "" if below == theirs else "put it below the data root")
-    if reading.is_given(sources):
-        reading.judge(sources, "data: the names of class folders, or trainLabels and valLabels")
 
 
 def place_on_storage(path: str, folder: str) -> str:

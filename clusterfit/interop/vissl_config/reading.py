@@ -6,23 +6,22 @@ table of `without_effect` does not know is unknown, and is said so.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from clusterfit.config.provenance import DEFAULT, Node, Origin, build_node
 from clusterfit.config.tree import RunFile
 from clusterfit.config.wording import show_value
 from clusterfit.errors import ConfigError
-from clusterfit.interop.vissl_config.names import DEFAULTS, OLD_NAMES
+from clusterfit.interop.vissl_config.keys import Key, is_known, list_keys, suggest_key
+from clusterfit.interop.vissl_config.names import DEFAULTS
 from clusterfit.interop.vissl_config.source import Source
-from clusterfit.interop.vissl_config.without_effect import explain_without_effect
-
-_ITEMIZED: Final = re.compile(r"DATA\.(TRAIN|TEST)\.TRANSFORMS")
-"""Lists whose items are keys of their own: each has a verdict."""
+from clusterfit.interop.vissl_config.without_effect import (
+    explain_outside,
+    explain_without_effect,
+)
 
 
 class Outcome(StrEnum):
@@ -48,13 +47,6 @@ class Verdict:
     origin: Origin = DEFAULT
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    written: str
-    value: Any
-    origin: Origin
-
-
 class Reading:
     """A VISSL configuration under translation into the sections of a run file."""
 
@@ -62,22 +54,15 @@ class Reading:
         """List the keys that were given, older names under those that they have now.
 
         Raises:
-            ConfigError: a key is given under two names with two values.
+            ConfigError: a layer gives a key two values under two names.
         """
-        self._keys: dict[str, _Key] = {}
+        self._source = source
+        keys = list_keys(source)
+        self._keys = keys.given
+        self._replaced = keys.replaced
         self._verdicts: dict[str, Verdict] = {}
         self._ours: dict[str, Node] = {}
         self._reasons: dict[str, str] = {}
-        for path, key in _list_keys(source):
-            name = _name_now(path)
-            before = self._keys.get(name)
-            if before is not None and before.value != key.value:
-                raise ConfigError(
-                    f"{before.written}: {show_value(before.value)} and {key.written}: "
-                    f"{show_value(key.value)} are two names of one setting; keep one "
-                    f"({key.origin})"
-                )
-            self._keys[name] = key
 
     # What VISSL's keys say.
 
@@ -210,58 +195,36 @@ class Reading:
     def verdicts(self) -> tuple[Verdict, ...]:
         """Return one verdict for each key that was given, and for defaults that matter."""
         for name, key in self._keys.items():
-            if name in self._verdicts:
-                continue
-            reason = explain_without_effect(name)
+            if name not in self._verdicts:
+                self._verdicts[name] = _judge_unused(name, key)
+        replaced = (
+            Verdict(
+                loser.written, Outcome.WITHOUT_EFFECT, origin=loser.origin,
+                reason=f"{winner.written} is a name of the same setting, and is given later",
+            )
+            for loser, winner in self._replaced
+        )  # fmt: skip
+        return (*self._verdicts.values(), *replaced, *self._judge_outside())
+
+    def _judge_outside(self) -> Iterator[Verdict]:
+        """Pass verdicts on what does not stand below `config`."""
+        for path, origin in self._source.outside.items():
+            reason = explain_outside(path)
             if reason:
-                verdict = Verdict(
-                    key.written, Outcome.WITHOUT_EFFECT, reason=reason, origin=key.origin
-                )
-            elif key.value is None and _is_known(name):
-                verdict = Verdict(
-                    key.written, Outcome.WITHOUT_EFFECT, reason="it is null", origin=key.origin
-                )
-            elif _is_known(name):
-                verdict = Verdict(
-                    key.written, Outcome.WITHOUT_EFFECT, origin=key.origin,
-                    reason="nothing that is taken from this file uses it",
-                )  # fmt: skip
-            else:
-                near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.8)
-                reason = f"did you mean config.{near[0]}?" if near else "a misspelling?"
-                verdict = Verdict(key.written, Outcome.UNKNOWN, reason=reason, origin=key.origin)
-            self._verdicts[name] = verdict
-        return tuple(self._verdicts.values())
+                yield Verdict(path, Outcome.WITHOUT_EFFECT, reason=reason, origin=origin)
+                continue
+            inside = next((name for name in (path, path.partition(".")[2]) if is_known(name)), "")
+            reason = f"did you mean config.{inside}?" if inside else "it is not below config"
+            yield Verdict(path, Outcome.UNKNOWN, reason=reason, origin=origin)
 
 
-def _list_keys(source: Source) -> Iterator[tuple[str, _Key]]:
-    """Yield every leaf below `config`, in the file's order, then those that are null."""
-
-    def walk(node: Node, path: str) -> Iterator[tuple[str, _Key]]:
-        if isinstance(node.value, dict) and node.value:
-            for key, child in node.value.items():
-                yield from walk(child, f"{path}.{key}" if path else key)
-        elif isinstance(node.value, list) and _ITEMIZED.fullmatch(path):
-            for number, child in enumerate(node.value):
-                item, name = child.plain(), f"{path}[{number}]"
-                kind = f" ({item['name']})" if isinstance(item, dict) and "name" in item else ""
-                yield name, _Key(f"config.{name}{kind}", item, child.origin)
-        else:
-            yield path, _Key(f"config.{path}", node.plain(), node.origin)
-
-    yield from walk(source.tree, "")
-    for steps, origin in source.nulls.items():
-        path = ".".join(map(str, steps))
-        yield path, _Key(f"config.{path}", None, origin)
-
-
-def _name_now(path: str) -> str:
-    for old, new in OLD_NAMES.items():
-        if path == old or path.startswith(f"{old}."):
-            return new + path.removeprefix(old)
-    return path
-
-
-def _is_known(name: str) -> bool:
-    name = name.partition("[")[0]
-    return name in DEFAULTS or any(key.startswith(f"{name}.") for key in DEFAULTS)
+def _judge_unused(name: str, key: Key) -> Verdict:
+    """Pass the verdict on a key that nothing asked for."""
+    reason = explain_without_effect(name)
+    if not reason and is_known(name):
+        reason = (
+            "it is null" if key.value is None else "nothing that is taken from this file uses it"
+        )
+    if reason:
+        return Verdict(key.written, Outcome.WITHOUT_EFFECT, reason=reason, origin=key.origin)
+    return Verdict(key.written, Outcome.UNKNOWN, reason=suggest_key(name), origin=key.origin)

@@ -6,21 +6,19 @@ environment; Python tags; sweeps) is refused in one line.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from clusterfit.config.provenance import KeyPath, Node, Origin, build_node, format_path, merge
 from clusterfit.config.reader import read_yaml
-from clusterfit.config.scalars import NULL_REFUSED, resolve_plain
+from clusterfit.config.scalars import NULL_REFUSED
 from clusterfit.errors import ConfigError, MissingInputError
+from clusterfit.interop.vissl_config.interpolation import resolve
+from clusterfit.interop.vissl_config.overrides import Override, parse_override
 
-_OVERRIDE: Final = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^=~+]+)(?:=(?P<value>.*))?", re.DOTALL)
 _COMMAND_LINE: Final = Origin("command line")
-_MANDATORY: Final = "???"
-"""OmegaConf's mark of a value that the user must give."""
 
 _ROOTS: Final = ("config", "engine_name", "VERSION", "node_id", "defaults", "hydra")
 """What stands at the top of a VISSL configuration."""
@@ -37,8 +35,15 @@ class Source:
     """Everything below `config`, without nulls."""
     nulls: dict[KeyPath, Origin] = field(default_factory=dict)
     """Keys below `config` that were given as nothing."""
+    outside: dict[str, Origin] = field(default_factory=dict)
+    """Dotted keys that do not stand below `config`, and where they were given."""
     engine: str = ""
     """The engine that the file names: train, extract_features and so on."""
+
+    def rank(self, origin: Origin) -> int:
+        """Return a place's rank: what is given in one of a higher rank counts."""
+        files = [str(file) for file in self.files]
+        return files.index(origin.source) if origin.source in files else len(files)
 
 
 @dataclass(slots=True)
@@ -59,42 +64,36 @@ class _Composition:
 
 
 def compose(file: Path, overrides: Sequence[str]) -> Source:
-    """Read a VISSL configuration and lay overlays and overrides over it, in their order.
+    """Read a VISSL configuration and lay overlays over it, then overrides, each in their order.
 
     Args:
         file: A file of VISSL's configs/config, or the train_config.yaml that a training leaves.
         overrides: As VISSL's command line takes them: `config.A.B=value`, `+config.A.B=value`,
-            `~config.A.B`, and `+config/some/folder=name` for an overlay.
+            `~config.A.B`, and `+config/some/folder=name` for an overlay. As with Hydra, an overlay
+            may stand anywhere among them: it is laid before any value.
 
     Raises:
         MissingInputError: a file is not there.
         ConfigError: something in it cannot be read, is refused, or names nothing.
     """
-    node, nulls = _read(file)
-    composition = _Composition(node, nulls)
-    files = [file]
-    for override in overrides:
-        match = _OVERRIDE.fullmatch(override)
-        if match is None or (match["value"] is None and match["sign"] != "~"):
-            raise ConfigError(
-                f"{override!r}: want KEY=VALUE as VISSL's command line has it, like "
-                "config.CLUSTERFIT.NUM_CLUSTERS=4000"
-            )
-        if "/" in match["key"] or match["key"] == "config":
-            overlay = _find_overlay(file, match["key"], match["value"] or "", override)
-            files.append(overlay)
-            composition.lay_over(*_read(overlay))
-        else:
-            _apply(composition, match, override)
-    tree = _resolve(composition.tree)
+    parsed = [parse_override(text) for text in overrides]
+    composition = _Composition(*_read(file))
+    overlays = [_find_overlay(file, override) for override in parsed if override.is_overlay]
+    for overlay in overlays:
+        composition.lay_over(*_read(overlay))
+    for override in parsed:
+        if not override.is_overlay:
+            _apply(composition, override)
+    tree = resolve(composition.tree)
     engine = tree.find(("engine_name",))
     config = tree.find(("config",))
     assert config is not None, "every file read has it, or is taken as its content"
     return Source(
-        files=tuple(files),
+        files=(file, *overlays),
         overrides=tuple(overrides),
         tree=config,
         nulls={path[1:]: origin for path, origin in composition.nulls.items() if len(path) > 1},
+        outside=dict(_list_outside(tree)),
         engine=str(engine.plain()) if engine else "",
     )
 
@@ -104,7 +103,7 @@ def _read(file: Path) -> tuple[Node, dict[KeyPath, Origin]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise MissingInputError(f"{file}: no such file") from None
+        raise MissingInputError(f"{file}: no such file{_suggest_path(file)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text, so no YAML configuration") from None
     except OSError as error:
@@ -136,34 +135,48 @@ def _read(file: Path) -> tuple[Node, dict[KeyPath, Origin]]:
     return node, nulls
 
 
-def _find_overlay(file: Path, group: str, name: str, override: str) -> Path:
+def _suggest_path(file: Path) -> str:
+    """Say how a configuration is named here, where it was named as VISSL names it."""
+    name = str(file).removeprefix("config=")
+    path = Path(name if name.endswith(".yaml") else f"{name}.yaml")
+    for found in (path, Path("configs/config") / path):
+        if found != file and found.is_file():
+            return f"; did you mean {found}?"
+    if str(file).startswith("config="):
+        return f"; give the configuration as a path to its file: configs/config/{path}"
+    return ""
+
+
+def _find_overlay(file: Path, override: Override) -> Path:
     """Return the file that `+config/some/folder=name` means: it lies where the first one does."""
-    if group == "config":
+    if "/" not in override.key:
         raise ConfigError(
-            f"{override}: the configuration itself is the first argument, as a path to its file"
+            f"{override.text}: the configuration itself is the first argument, as a path to its "
+            "file"
         )
-    relative = Path(group) / f"{name.removesuffix('.yaml')}.yaml"
+    relative = Path(override.key) / f"{override.raw_value.removesuffix('.yaml')}.yaml"
     for root in file.resolve().parents:
         if (root / relative).is_file():
             return root / relative
     raise MissingInputError(
-        f"{override}: no file {relative} in any folder around {file}; overlays are found where "
-        "VISSL's configs/config is, with the first file in it"
+        f"{override.text}: no file {relative} in any folder around {file}; overlays are found "
+        "where VISSL's configs/config is, with the first file in it"
     )
 
 
-def _apply(composition: _Composition, match: re.Match[str], override: str) -> None:
-    path: KeyPath = tuple(match["key"].split("."))
-    if match["sign"] == "~":
+def _apply(composition: _Composition, override: Override) -> None:
+    path = override.path
+    if override.is_removal:
+        if composition.tree.find(path) is None and composition.nulls.pop(path, None) is None:
+            raise ConfigError(f"{override.text}: there is no such key to take away")
         composition.tree = _without(composition.tree, path)
-        composition.nulls.pop(path, None)
         return
-    value = _parse_value(match["value"], override)
+    value = override.parse_value()
     parent = composition.tree.find(path[:-1])
     if parent is not None and isinstance(parent.value, list):
         raise ConfigError(
-            f"{override}: Hydra cannot override an item of a list; give {format_path(path[:-1])} "
-            "whole"
+            f"{override.text}: Hydra cannot override an item of a list; give "
+            f"{format_path(path[:-1])} whole"
         )
     if value is None:
         composition.lay_over(Node({}, _COMMAND_LINE), {path: _COMMAND_LINE})
@@ -171,31 +184,26 @@ def _apply(composition: _Composition, match: re.Match[str], override: str) -> No
     try:
         node = build_node(value, _COMMAND_LINE)
     except ValueError as error:
-        raise ConfigError(f"{override}: {error}") from None
+        raise ConfigError(f"{override.text}: {error}") from None
     for step in reversed(path):
         node = Node({str(step): node}, _COMMAND_LINE)
     composition.lay_over(node, {})
 
 
-def _parse_value(text: str, override: str) -> Any:
-    """Return what Hydra reads in the value of an override."""
-    text = text.strip()
-    if text.lower() in {"null", "true", "false"}:
-        return {"null": None, "true": True, "false": False}[text.lower()]
-    if text[:1] in {"[", "{", "'", '"'}:
-        # Hydra needs no space after the colons of a map, YAML does.
-        spaced = re.sub(r"(?<=[\w'\"]):(?=[^\s/])", ": ", text) if text[0] == "{" else text
-        node, faults = read_yaml(spaced, override)
-        if node is None or faults:
-            raise ConfigError(*(f"{override}: {fault.message}" for fault in faults))
-        return node.plain()
-    value = resolve_plain(text) if re.match(r"[-+.0-9]", text) else text
-    if isinstance(value, str) and re.fullmatch(r"[\w.-]+(,[\w.-]+)+", value):
-        raise ConfigError(
-            f"{override}: a sweep over several values; import one value at a time, or put a text "
-            "with commas in quotes"
-        )
-    return value
+def _list_outside(tree: Node) -> Iterator[tuple[str, Origin]]:
+    """Yield the dotted keys beside `config`."""
+
+    def walk(node: Node, path: str) -> Iterator[tuple[str, Origin]]:
+        if isinstance(node.value, dict) and node.value:
+            for key, child in node.value.items():
+                yield from walk(child, f"{path}.{key}")
+        else:
+            yield path, node.origin
+
+    assert isinstance(tree.value, dict), "a configuration is a map"
+    for key, child in tree.value.items():
+        if key != "config":
+            yield from walk(child, key)
 
 
 def _without(node: Node, path: KeyPath) -> Node:
@@ -208,68 +216,3 @@ def _without(node: Node, path: KeyPath) -> Node:
     else:
         children[str(path[0])] = _without(children[str(path[0])], path[1:])
     return Node(children, node.origin)
-
-
-_INTERPOLATION: Final = re.compile(r"\$\{([^${}]*)\}")
-
-
-def _resolve(tree: Node) -> Node:
-    """Return a tree in which every `${...}` stands for what it names."""
-    return _resolve_below(tree, tree, (), ())
-
-
-def _resolve_below(root: Node, node: Node, path: KeyPath, seen: tuple[KeyPath, ...]) -> Node:
-    if isinstance(node.value, dict):
-        children = {
-            key: _resolve_below(root, child, (*path, key), seen)
-            for key, child in node.value.items()
-        }
-        return Node(children, node.origin)
-    if isinstance(node.value, list):
-        items = [
-            _resolve_below(root, child, (*path, number), seen)
-            for number, child in enumerate(node.value)
-        ]
-        return Node(items, node.origin)
-    if node.value == _MANDATORY:
-        raise ConfigError(
-            f"{format_path(path)}: ??? marks a value that must be given; add "
-            f"{format_path(path)}=VALUE ({node.origin})"
-        )
-    if not isinstance(node.value, str) or "${" not in node.value:
-        return node
-    if path in seen:
-        raise ConfigError(f"{format_path(path)}: {node.value} leads back to itself ({node.origin})")
-    seen = (*seen, path)
-    whole = _INTERPOLATION.fullmatch(node.value)
-    if whole:
-        found = _look_up(root, whole[1], path, node, seen)
-        return replace(found, origin=node.origin)
-    if not _INTERPOLATION.search(node.value):
-        raise ConfigError(
-            f"{format_path(path)}: got {node.value!r}, want a `${{...}}` that is closed and holds "
-            f"no other ({node.origin})"
-        )
-    text = _INTERPOLATION.sub(
-        lambda match: str(_look_up(root, match[1], path, node, seen).plain()), node.value
-    )
-    return Node(text, node.origin)
-
-
-def _look_up(root: Node, name: str, path: KeyPath, node: Node, seen: tuple[KeyPath, ...]) -> Node:
-    where = format_path(path)
-    if ":" in name:
-        raise ConfigError(
-            f"{where}: ${{{name}}} asks the machine (a resolver of OmegaConf's) and is not "
-            f"evaluated; give the value itself: {where}=VALUE ({node.origin})"
-        )
-    num_dots = len(name) - len(name.lstrip("."))
-    base: KeyPath = path[: len(path) - num_dots] if num_dots else ()
-    target: KeyPath = (*base, *(part for part in name.lstrip(".").split(".") if part))
-    found = root.find(target) if target else None
-    if found is None:
-        raise ConfigError(
-            f"{where}: ${{{name}}} names nothing that the file or an override gives; give the "
-            f"value itself: {where}=VALUE ({node.origin})"
-        )
-    return _resolve_below(root, found, target, seen)

@@ -32,12 +32,23 @@ def format_run_file(reading: Reading, source: Source, purpose: str) -> str:
         "#   clusterfit config show --origin -f FILE\n\n"
     )
 
+    said: set[str] = set()
+
+    def explain_once(path: KeyPath) -> list[str]:
+        """Return why a setting differs, unless the settings before it had the same reason."""
+        verdict = reading.reason_for(".".join(map(str, path)))
+        if verdict is None or not verdict.reason or verdict.reason in said:
+            return []
+        said.add(verdict.reason)
+        sentence = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
+        return textwrap.wrap(sentence, _WIDTH - 4 - 2 * len(path), break_on_hyphens=False)
+
     def above(path: KeyPath) -> list[str]:
         if len(path) == 1 and path[0] in {
             "data", "inputs", "pretext", "extract", "cluster", "train", "evaluate", "platform",
         }:  # fmt: skip
-            return ["", *_explain_change(reading, path)]
-        return _explain_change(reading, path)
+            return ["", *explain_once(path)]
+        return explain_once(path)
 
     def beside(path: KeyPath) -> str:
         ours = ".".join(map(str, path))
@@ -49,11 +60,3 @@ def format_run_file(reading: Reading, source: Source, purpose: str) -> str:
         return verdict.key
 
     return head + format_yaml(reading.run_file().plain(), above=above, beside=beside)
-
-
-def _explain_change(reading: Reading, path: KeyPath) -> list[str]:
-    verdict = reading.reason_for(".".join(map(str, path)))
-    if verdict is None or not verdict.reason:
-        return []
-    sentence = f"{verdict.reason[0].upper()}{verdict.reason[1:]}."
-    return textwrap.wrap(sentence, _WIDTH - 4 - 2 * len(path), break_on_hyphens=False)

@@ -43,6 +43,13 @@ def read_heads_view(reading: Reading) -> None:
     _apply(reading, "TRAIN", "evaluate.heads", _HEADS_VIEW)
 
 
+def read_svm_view(reading: Reading, partition: str) -> None:
+    """Translate what SVMs see: the whole image scaled to a square, or a square of its middle."""
+    is_cut = "CenterCrop" in names_of_transforms(reading, partition)
+    reading.set("evaluate.svm.squash", not is_cut)
+    _apply(reading, partition, "evaluate", _CENTER_VIEW if is_cut else _SQUASHED_VIEW)
+
+
 def read_pretext_view(reading: Reading) -> None:
     """Translate RotNet's augmentation."""
     names = {item.get("name") for item in _list_transforms(reading, "TRAIN")}
@@ -97,6 +104,13 @@ def _resize(reading: Reading, key: str, item: Transform, section: str) -> None:
     reading.carry(
         key, f"{section}.resizePixels", _pixels(reading, key, item), _others(item, "size")
     )
+
+
+def _resize_to_square(reading: Reading, key: str, item: Transform, section: str) -> None:
+    """Of two in a row, the first scales the short side, the second both sides to one length."""
+    pixels = _pixels(reading, key, item)
+    setting = "cropPixels" if isinstance(item["size"], list) else "resizePixels"
+    reading.carry(key, f"{section}.{setting}", pixels, _others(item, "size"))
 
 
 def _center_crop(reading: Reading, key: str, item: Transform, section: str) -> None:
@@ -212,6 +226,7 @@ _CENTER_VIEW: Final[dict[str, Rule]] = _COMMON | {
     "CenterCrop": _center_crop,
     "RandomCrop": _random_crop,
 }
+_SQUASHED_VIEW: Final[dict[str, Rule]] = _COMMON | {"Resize": _resize_to_square}
 _TRAIN_VIEW: Final[dict[str, Rule]] = _COMMON | {
     "RandomResizedCrop": _random_resized_crop,
     "ColorJitter": _color_jitter,

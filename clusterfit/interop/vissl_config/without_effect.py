@@ -38,7 +38,9 @@ _WITHOUT_EFFECT: Final[dict[str, str]] = {
     "METERS.*": "accuracies are reported as they are, top 1",
     "TRAINER.*": "each stage has one training loop",
     "DISTILLATION.*": _UNUSED,
-    "SVM.*": _UNUSED,
+    "SVM.force_retrain": "a stage that has finished is skipped",
+    "SVM.OUTPUT_DIR": "everything goes to the run directory, named by `name`",
+    "SVM.low_shot.*": "there is no low-shot benchmark",
     "IMG_RETRIEVAL.*": _UNUSED,
     "NEAREST_NEIGHBOR.*": "evaluate has neighbors and temperature of its own",
     "SLURM.*": "Kubernetes starts the pods; see platform",
@@ -73,7 +75,6 @@ _WITHOUT_EFFECT: Final[dict[str, str]] = {
     "MODEL.GRAD_CLIP.*": "gradients are not clipped",
     "GRAD_CLIP.*": "gradients are not clipped",
     "MODEL.AMP_PARAMS.*": "precision decides: bf16 is autocast and needs no loss scaling",
-    "MODEL.SYNC_BN_CONFIG.*": "batch norm is not synchronised",
     "MODEL.HEAD.*": _HEADS,
     "MODEL.TRUNK.CONVIT.*": _UNUSED,
     "MODEL.TRUNK.XCIT.*": _UNUSED,
@@ -92,6 +93,23 @@ _WITHOUT_EFFECT: Final[dict[str, str]] = {
     "CLUSTERFIT.OUTPUT_DIR": "everything goes to the run directory, named by `name`",
 }
 """A key, or a pattern of keys, and why it changes nothing; the first that fits counts."""
+
+
+_OUTSIDE: Final[dict[str, str]] = {
+    "engine_name": "what the configuration asks for decides what is run",
+    "VERSION": "all versions of VISSL's configurations are read",
+    "node_id": "each pod knows its own number",
+    "hydra.*": "there is no Hydra",
+}
+"""The same of keys that do not stand below `config`."""
+
+
+def explain_outside(path: str) -> str:
+    """Return why a key beside `config` changes nothing here; empty: it is not VISSL's."""
+    for pattern, reason in _OUTSIDE.items():
+        if fnmatchcase(path, pattern):
+            return reason
+    return ""
 
 
 def explain_without_effect(name: str) -> str:

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine_exit_codes
-from clusterfit.worker.entry.gang import Place
+from clusterfit.worker.entry.place import Place
 from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.log import Log
 

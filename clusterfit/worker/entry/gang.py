@@ -12,16 +12,15 @@ import os
 import signal
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from clusterfit.errors import TERMINATED_EXIT_CODE, ConfigError, RetryableError
+from clusterfit.errors import TERMINATED_EXIT_CODE, RetryableError
+from clusterfit.worker.entry.place import Place
 from clusterfit.worker.log import Log
 
 if TYPE_CHECKING:
@@ -35,75 +34,6 @@ _MEET_SECONDS: Final = 900.0
 _PART_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 10.0
 """After a peer is lost no checkpoint can be agreed on: so long may ranks take to notice it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where this node stands among how many, as torchrun's environment says."""
-
-    num_nodes: int
-    node_rank: int
-    nproc_per_node: int
-    master_addr: str
-    master_port: int
-    """0: any free one, on a single node."""
-    submission: str
-
-    @property
-    def world_size(self) -> int:
-        """Ranks of the whole gang."""
-        return self.num_nodes * self.nproc_per_node
-
-
-def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -> Place:
-    """Return the place that torchrun's PET_* variables describe; alone where they are not set.
-
-    Raises:
-        ConfigError: when they are no numbers, or contradict each other.
-    """
-    num_nodes = _read_int(environment, "PET_NNODES", 1)
-    place = Place(
-        num_nodes=num_nodes,
-        node_rank=_read_int(environment, "PET_NODE_RANK", 0),
-        nproc_per_node=_read_nproc(environment.get("PET_NPROC_PER_NODE", "auto"), device),
-        master_addr=environment.get("PET_MASTER_ADDR", "127.0.0.1"),
-        master_port=_read_int(environment, "PET_MASTER_PORT", 0),
-        submission=environment.get("PET_RDZV_ID", "") or uuid.uuid4().hex,
-    )
-    if num_nodes < 1:
-        raise ConfigError(f"PET_NNODES: got {num_nodes}, want at least 1")
-    if not 0 <= place.node_rank < place.num_nodes:
-        raise ConfigError(
-            f"PET_NODE_RANK: got {place.node_rank}, want 0..{place.num_nodes - 1} (PET_NNODES)"
-        )
-    needed = ("PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_RDZV_ID")
-    missing = [name for name in needed if environment.get(name, "") in {"", "0"}]
-    if num_nodes > 1 and missing:
-        raise ConfigError(
-            f"{', '.join(missing)}: not set, but PET_NNODES is {num_nodes}; every node needs node "
-            "0's address and port, and one id for all"
-        )
-    return place
-
-
-def _read_int(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name}: got {text}, want a whole number") from None
-
-
-def _read_nproc(text: str, device: Literal["cuda", "cpu"]) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    if text not in {"auto", "gpu", "cpu"}:
-        raise ConfigError(f"PET_NPROC_PER_NODE: got {text}, want a number, auto, gpu or cpu")
-    if device == "cpu":
-        return 1
-    from torch import cuda
-
-    return max(1, cuda.device_count())
 
 
 class Gang:

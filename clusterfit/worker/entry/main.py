@@ -33,8 +33,9 @@ from clusterfit.worker.entry.attempts import (
     plan_attempt,
     record_attempt,
 )
-from clusterfit.worker.entry.gang import Gang, Place, read_place
+from clusterfit.worker.entry.gang import Gang
 from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
+from clusterfit.worker.entry.place import Place, read_place
 from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.entry.samples import fix_samples
 from clusterfit.worker.identity import is_stage_finished

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from clusterfit.errors import RetryableError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.cores import count_cores
-from clusterfit.worker.entry.gang import Place
+from clusterfit.worker.entry.place import Place
 
 _POLL_SECONDS: Final = 0.1
 _KILLED_SECONDS: Final = 30.0

@@ -9,29 +9,14 @@ import torch
 from torch import nn
 
 from clusterfit.artifacts.dataset import Samples
-from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.views import build_center_view, build_squashed_view
+from clusterfit.worker.limits import spread_labels
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenNetwork
 from clusterfit.worker.probes.features import LabelledFeatures, gather_rows
 from clusterfit.worker.probes.layers import PooledFeatures, PooledTrunk
 from clusterfit.worker.probes.shares import extract_share
-
-
-def check_positives(train: Samples, folds: int) -> None:
-    """Refuse labels of which some class is shown too rarely for a cross-validation.
-
-    Raises:
-        InvalidDataError: when there is such a class.
-    """
-    labels = _spread(train.labels)
-    for number, shown in enumerate((labels == 1).sum(0).tolist()):
-        if shown < folds or len(labels) - shown < folds:
-            raise InvalidDataError(
-                f"evaluate.svm: class {number} is shown in {shown} of {len(labels)} train images; "
-                f"want at least svm.folds ({folds}) with it and without"
-            )
 
 
 def judge_svm(
@@ -73,7 +58,7 @@ def _gather(
     """Return one layer's rows of all ranks, and their (N, C) labels."""
     own = LabelledFeatures(share.features[:, start:stop], share.labels, share.sample_indices)
     rows, labels = gather_rows(own, context.env)
-    return rows.cpu().numpy(), _spread(labels.cpu().numpy())
+    return rows.cpu().numpy(), spread_labels(labels.cpu().numpy())
 
 
 def _judge_layer(
@@ -107,15 +92,6 @@ def _judge_layer(
         "average_precisions": [value if value == value else None for value in precisions],
         "costs": costs,
     }
-
-
-def _spread(labels: np.ndarray | None) -> np.ndarray:
-    """Return (N, C) of 1, 0, -1 for such labels or for one number an image."""
-    assert labels is not None, "checked before"
-    if labels.ndim == 2:
-        return labels
-    spread: np.ndarray = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.int64)
-    return spread
 
 
 def _widen(labels: np.ndarray, num_classes: int) -> np.ndarray:

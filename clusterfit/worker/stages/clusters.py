@@ -52,11 +52,6 @@ def read_clusters(context: Context, samples: Mapping[str, Samples]) -> Clusters:
 def _read_given(context: Context, samples: Samples) -> Clusters:
     data, path = context.config.data, context.run.storage_root / context.config.inputs.assignments
     labels = read_vissl_labels(path, len(samples.paths))
-    if labels.num_clusters > len(samples.paths):
-        raise InvalidDataError(
-            f"{path}: the largest label is {labels.num_clusters - 1}, so there would be more "
-            f"clusters than the {len(samples.paths)} images; number them from 0 without such gaps"
-        )
     order = list_in_vissl_order(samples.paths, data.train)
     if data.format == "folder" and (np.diff(order) < 0).any():
         first = int(np.flatnonzero(order != np.arange(len(order)))[0])

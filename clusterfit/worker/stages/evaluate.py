@@ -13,12 +13,12 @@ from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.artifacts.manifest import write_manifest
 from clusterfit.config.sections.evaluation import EvaluatedBackbone
 from clusterfit.config.sections.inputs import Weights
-from clusterfit.errors import InvalidDataError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import identify_heads, list_targets, require_backbone
+from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
-from clusterfit.worker.probes.multi_label import check_positives, judge_svm
+from clusterfit.worker.probes.multi_label import judge_svm
 from clusterfit.worker.probes.one_layer import judge_knn, judge_linear
 from clusterfit.worker.probes.shares import extract_share
 from clusterfit.worker.probes.trained_heads import judge_heads
@@ -31,7 +31,7 @@ def run(context: Context) -> None:
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     train = read_samples(context.run.data(TRAIN))
     val = read_samples(context.run.data(VAL))
-    num_classes = _count_classes(context, train, val)
+    num_classes = count_classes(config.evaluate, train, val)
     rows = []
     for number in range(len(config.evaluate.backbones)):
         row = _Judgement(context, number, folder, train, val, num_classes).run()
@@ -137,31 +137,6 @@ def _find_model(context: Context, backbone: EvaluatedBackbone) -> str:
     if backbone.source == "run":
         return str(require_backbone(context.assignment, backbone).results["model"])
     return backbone.model
-
-
-def _count_classes(context: Context, train: Samples, val: Samples) -> int:
-    """Return the number of classes, and refuse labels that the protocols cannot use."""
-    if train.labels is None or val.labels is None:
-        raise InvalidDataError(
-            "evaluate needs labels for train and val: put the images into one folder per class, or "
-            "give data.trainLabels and data.valLabels with format: filelist"
-        )
-    protocols = context.config.evaluate.protocols
-    if "svm" in protocols:
-        check_positives(train, context.config.evaluate.svm.folds)
-    if train.labels.ndim == val.labels.ndim == 1:
-        return int(max(train.labels.max(), val.labels.max())) + 1
-    if others := [protocol for protocol in protocols if protocol != "svm"]:
-        raise InvalidDataError(
-            f"evaluate.protocols: {', '.join(others)} needs one label per image, but the labels "
-            f"are {train.labels.shape} and {val.labels.shape}; ask for svm alone"
-        )
-    if train.labels.shape[1:] != val.labels.shape[1:]:
-        raise InvalidDataError(
-            f"data.valLabels: {val.labels.shape}, want as many classes as data.trainLabels, which "
-            f"is {train.labels.shape}"
-        )
-    return int(train.labels.shape[1])
 
 
 def _flatten(value: Any) -> Any:

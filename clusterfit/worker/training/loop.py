@@ -105,7 +105,7 @@ class _Trainer:
         )
         if context.env.is_main_rank:
             for name, reason in self._schedule.reasons().items():
-                value = getattr(self._schedule, name)
+                value = _spell(getattr(self._schedule, name))
                 context.log.info("derived", name=name, value=value, because=reason)
         self._stepper = Stepper(
             training.model,
@@ -266,6 +266,11 @@ class _Trainer:
             more = {"sums": sums, "metrics": self._metrics}
             self._checkpoints.write(self._done, self._stepper.state() | more)
         self._last_checkpoint = time.monotonic()
+
+
+def _spell(value: float | tuple[int, ...]) -> float | str:
+    """Return a derived value as one field of a log line."""
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
 
 
 def _round(metrics: dict[str, Any]) -> dict[str, Any]:

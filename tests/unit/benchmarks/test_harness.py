@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from benchmarks.analysis import (
 from benchmarks.cases import CASES, Attempt, Case, Side
 from benchmarks.data import Data, draw_initial_centroids, open_features, read_chunks, read_features
 from benchmarks.judge import judge
+from benchmarks.machine import describe_versions
 from benchmarks.measure import Results, find_best_setting, judge_outcomes, measure
 from benchmarks.scale import Cluster, Problem, model_pass
 from benchmarks.settings import BLAS_SETTINGS, build_environment
@@ -66,6 +68,11 @@ def test_nothing_that_a_blas_listens_to_is_inherited(monkeypatch: pytest.MonkeyP
         assert {k: v for k, v in environment.items() if k.startswith("OPENBLAS")} == variables
         assert "OMP_WAIT_POLICY" not in environment
         assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_without_git_the_version_stands_for_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert describe_versions()["clusterfit"] == version("clusterfit")
 
 
 def test_a_case_is_measured_in_processes_judged_and_goes_on(toy_folders: Path) -> None:

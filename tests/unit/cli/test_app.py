@@ -76,8 +76,13 @@ def test_an_interrupt_ends_with_130(
 
 
 def test_ctrl_c_in_a_real_process_ends_with_130(tmp_path: Path) -> None:
+    # What a shell starts in the background, pytest for one, and what that starts, ignores SIGINT.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from clusterfit.cli import main; main()"
+    )
     waiting = subprocess.Popen(
-        [sys.executable, "-c", "from clusterfit.cli import main; main()", "config", "check", "-f-"],
+        [sys.executable, "-c", program, "config", "check", "-f-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.manifest import Identity, write_manifest
 
 from .conftest import RunCommand
 
@@ -68,6 +72,46 @@ def test_images_that_are_here_are_counted(run_command: RunCommand, tmp_path: Pat
     listed = ("--set", 'data.format="filelist"', "--set", 'data.train="list.npy"')
     told = run_command("plan", "run.yaml", "--data-root", "images", *listed).out
     assert told.startswith("run r: 64 images of train\n")
+
+
+def read_figures(run_command: RunCommand, *arguments: str) -> dict[str, Any]:
+    ending = run_command("plan", *arguments, "-o", "json")
+    assert (ending.code, ending.err) == (0, "")
+    (stage,) = json.loads(ending.out)["stages"]
+    return {figure["name"]: figure["value"] for figure in (*stage["work"], *stage["storage"])}
+
+
+def test_labels_of_somebody_elses_are_counted_where_they_are_here(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    arguments = ("train", IMAGENET, "--gpus=1", "--num-samples=1000", "--num-val-samples=1",
+                 "--set", 'inputs.assignments="labels/step1.npy"')  # fmt: skip
+    unknown = read_figures(run_command, *arguments)
+    assert unknown["train/model.safetensors"] is None
+    told = read_figures(run_command, *arguments, "--num-clusters=700")
+    (tmp_path / "runs" / "labels").mkdir(parents=True)
+    labels = np.arange(1000) % 700
+    np.save(tmp_path / "runs/labels/step1.npy", labels)
+    assert read_figures(run_command, *arguments) == told
+    labels[:104] = -1
+    np.save(tmp_path / "runs/labels/step1.npy", labels)
+    assert read_figures(run_command, *arguments)["steps_per_epoch"] == 896 // 32
+    np.save(tmp_path / "runs/labels/step1.npy", labels[1:])
+    ending = run_command("plan", *arguments)
+    assert (ending.code, ending.out) == (65, "")
+    assert "999 labels for 1000 images. VISSL's cluster step" in ending.err
+
+
+def test_features_of_another_run_are_measured_where_they_are_here(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    arguments = ("cluster", IMAGENET, "--gpus=1", "--num-samples=1000", "--num-val-samples=1",
+                 "--set", 'inputs.features="theirs"')  # fmt: skip
+    assert read_figures(run_command, *arguments)["dim"] == 2048
+    folder = RunDirectory(tmp_path / "runs", "theirs").features("res5avg", "train")
+    folder.mkdir(parents=True)
+    write_manifest(folder, Identity("extract", {}, {}), [], {"feature_dim": 784}, {})
+    assert read_figures(run_command, *arguments)["dim"] == 784
 
 
 @pytest.mark.parametrize(

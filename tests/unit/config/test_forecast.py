@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clusterfit.config.forecast.figures import StageForecast
+from clusterfit.config.forecast.figures import Known, StageForecast
 from clusterfit.config.forecast.run import forecast_run
 from clusterfit.config.sections.evaluation import PooledLayer
 from clusterfit.config.tree import RunFile
@@ -22,11 +22,11 @@ BACKBONES = [
 ]
 
 
-def forecast(values: dict[str, Any], num_classes: int = 0) -> dict[str, StageForecast]:
+def forecast(values: dict[str, Any], **known: int) -> dict[str, StageForecast]:
     base = {"formatVersion": 1, "name": "r", "stages": ALL, "data": {"val": "val"}}
     base["evaluate"] = {"backbones": BACKBONES}
     run = RunFile.model_validate_json(json.dumps(base | values), by_name=False)
-    return {stage.stage: stage for stage in forecast_run(run, COUNTS, num_classes)}
+    return {stage.stage: stage for stage in forecast_run(run, COUNTS, Known(**known))}
 
 
 def figures(stage: StageForecast) -> dict[str, Any]:
@@ -95,6 +95,24 @@ def test_given_assignments_leave_the_size_of_the_head_open() -> None:
     found = figures(forecast(given)["train"])
     assert found["num_steps"] == 105 * 5004
     assert found["train/model.safetensors"] is found["train/checkpoints"] is None
+
+
+def test_known_assignments_size_the_head_and_count_the_images() -> None:
+    given = {"stages": ["train"], "inputs": {"assignments": "labels.npy"}}
+    found = figures(forecast(given, num_clusters=4000, num_assigned=1_000_000)["train"])
+    assert found["steps_per_epoch"] == 1_000_000 // 256
+    num_parameters = 23_508_032 + 2049 * 4000
+    assert found["train/checkpoints"] == 3 * (8 * num_parameters + 212_904)
+
+
+def test_known_features_of_another_run_decide_the_clusters_width() -> None:
+    given = {"stages": ["cluster"], "inputs": {"features": "theirs"}}
+    found = figures(forecast(given, feature_dim=784)["cluster"])
+    assert found["dim"] == 784
+    assert found["cluster/*.npy"] == 2 * 4 * 784 * 16_000
+    reduced = forecast(given | {"cluster": {"pcaDim": 64}}, feature_dim=784)["cluster"]
+    assert figures(reduced)["dim"] == 64
+    assert figures(forecast(given)["cluster"])["dim"] == 2048  # as its own extract would give
 
 
 def test_heads_take_what_their_widths_and_classes_make() -> None:

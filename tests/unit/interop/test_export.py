@@ -10,22 +10,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from clusterfit.config.sections.inputs import Weights
 from clusterfit.errors import ConfigError, InvalidDataError, WriteError
 from clusterfit.interop.export import export_weights
 from clusterfit.interop.weights import load_backbone_weights
+from clusterfit.worker.networks.small_resnet import SmallResNet
 
 Save = Callable[[object], Path]
 LayOut = Callable[..., dict[str, Any]]
 
 
-def build_bottleneck_net(seed: int) -> ResNet:
-    """Build the smallest ResNet with VISSL's blocks, batch statistics that are not the defaults."""
+def build_net(seed: int, block: type[BasicBlock | Bottleneck] = Bottleneck) -> ResNet:
+    """Build the smallest ResNet of a kind, batch statistics that are not the defaults."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = ResNet(Bottleneck, [1, 1, 1, 1], num_classes=3)
+        model = ResNet(block, [1, 1, 1, 1], num_classes=3)
         for key, value in model.state_dict().items():
             if "running" in key:
                 value.copy_(torch.rand(value.shape) + 0.5)
@@ -36,7 +37,7 @@ def build_bottleneck_net(seed: int) -> ResNet:
 
 @pytest.fixture(scope="module")
 def theirs() -> ResNet:
-    return build_bottleneck_net(1)
+    return build_net(1)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_torchvision_reads_what_we_write(
     target = tmp_path / f"out{suffix}"
     export = export_weights(ours_file, target, "torchvision")
     assert (export.num_head_tensors, export.left_out) == (2, ())
-    fresh = build_bottleneck_net(2)
+    fresh = build_net(2)
     content = load_file(target) if suffix == ".safetensors" else torch.load(target)
     fresh.load_state_dict(content, strict=True)
     check_same(theirs, fresh, images)
@@ -99,16 +100,19 @@ class VisslModel(nn.Module):
         return logits
 
 
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_vissl_reads_what_we_write(
-    theirs: ResNet, ours_file: Path, images: Tensor, tmp_path: Path
+    block: type[BasicBlock | Bottleneck], images: Tensor, tmp_path: Path
 ) -> None:
     """As `set_classy_state` does: trunk and heads apart, both strict."""
+    theirs = build_net(1, block)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     target = tmp_path / "out.torch"
-    export_weights(ours_file, target, "vissl")
+    export_weights(tmp_path / "model.safetensors", target, "vissl")
     checkpoint = torch.load(target)
     assert checkpoint["type"] == "consolidated"
     state = checkpoint["classy_state_dict"]["base_model"]["model"]
-    fresh = VisslModel(build_bottleneck_net(2))
+    fresh = VisslModel(build_net(2, block))
     fresh.trunk.load_state_dict(state["trunk"], strict=True)
     fresh.heads.load_state_dict(state["heads"], strict=True)
     check_same(fresh, VisslModel(theirs), images)
@@ -119,7 +123,7 @@ def test_there_and_back(theirs: ResNet, ours_file: Path, images: Tensor, tmp_pat
     export_weights(tmp_path / "a.torch", tmp_path / "b.pth", "torchvision")
     export_weights(tmp_path / "b.pth", tmp_path / "c.safetensors", "torchvision")
     for name in ("a.torch", "b.pth", "c.safetensors"):
-        fresh = build_bottleneck_net(2)
+        fresh = build_net(2)
         weights = Weights.model_validate({"from": "path", "path": name, "minLoadedFraction": 1.0})
         report = load_backbone_weights(fresh, tmp_path / name, weights)
         assert report.head_is_loaded
@@ -165,9 +169,13 @@ def test_a_file_holds_only_what_it_names(tmp_path: Path) -> None:
 def test_what_cannot_be_exported(ours_file: Path, tmp_path: Path, save: Save) -> None:
     with pytest.raises(ConfigError, match=r"ends in \.torch or \.pth"):
         export_weights(ours_file, tmp_path / "out.safetensors", "vissl")
-    basic = save({"conv1.weight": torch.ones(2), "layer1.0.conv2.weight": torch.ones(2)})
-    with pytest.raises(InvalidDataError, match="made of bottleneck blocks"):
-        export_weights(basic, tmp_path / "out.torch", "vissl")
+    small = save(SmallResNet(3).state_dict())  # three stages
+    with pytest.raises(InvalidDataError, match=r"another network's \(no layer4\)"):
+        export_weights(small, tmp_path / "out.torch", "vissl")
+    transformer = save({"conv_proj.weight": torch.ones(2), "encoder.ln.weight": torch.ones(2)})
+    with pytest.raises(InvalidDataError, match=r"another network's \(conv_proj, encoder\)"):
+        export_weights(transformer, tmp_path / "out.torch", "vissl")
+    assert not (tmp_path / "out.torch").exists()
     twice = save({"conv1.weight": torch.ones(2), "module.conv1.weight": torch.ones(2)})
     with pytest.raises(InvalidDataError, match="two of its keys are one"):
         export_weights(twice, tmp_path / "out.pth", "torchvision")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clusterfit.errors import InvalidDataError, MissingInputError
-from clusterfit.interop.vissl_features import VisslFeatures
+from clusterfit.interop.vissl_features import VisslFeatures, list_feature_layers
 
 NUM_SAMPLES, FEATURE_DIM = 41, 6
 
@@ -77,6 +77,19 @@ def test_maps_are_flattened_and_targets_may_be_absent(tmp_path: Path) -> None:
     run = VisslFeatures(tmp_path, "TEST", "res5")
     np.testing.assert_array_equal(run.read(np.arange(0, 4)), features[[2, 1, 3, 0]].reshape(4, 18))
     assert run.read_targets() is None
+
+
+def test_one_file_a_rank_as_vissl_wrote_until_2021(tmp_path: Path) -> None:
+    features = make_features()
+    write_run(tmp_path, features, rows_per_chunk=100)
+    for path in tmp_path.iterdir():
+        path.rename(path.with_name(path.name.replace("_chunk0", "")))
+    assert list_feature_layers(tmp_path, "train") == ["res5avg"]
+    run = open_run(tmp_path)
+    np.testing.assert_array_equal(run.read(np.arange(NUM_SAMPLES)), features)
+    assert all(path.exists() for path in run.files)
+    write_run(tmp_path, features, rows_per_chunk=100)
+    assert "they are of several versions of VISSL" in refusal_of(tmp_path)
 
 
 def test_a_smaller_run_over_a_larger_one_is_noticed(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_another_setting_makes_another_artifact_and_is_named(
 
 
 def test_settings_that_only_change_how_a_stage_runs_make_no_other_artifact(assign: Assign) -> None:
-    changes: dict[str, Any] = {"device": "cpu", "data": {"loadersPerRank": 1}}
+    changes: dict[str, Any] = {"device": "cpu"}
+    changes["data"] = {"loadersPerRank": 1, "maxUnreadableFraction": 0.5}
     for section in ("pretext", "extract", "train", "evaluate"):
         changes[section] = {"channelsLast": False}
     stages: tuple[StageName, ...] = ("pretext", "extract", "cluster", "train", "evaluate")

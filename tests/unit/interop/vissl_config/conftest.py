@@ -18,12 +18,14 @@ CONFIGS = Path(__file__).parent / "configs" / "config"
 
 STEP1 = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_rotation_in1k.yaml"
 STEP1_AT_HEAD = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_imagenet.yaml"
+STEP1_AT_FIRST = CONFIGS / "pretrain/clusterfit/cluster_features_resnet_8gpu_2020.yaml"
 STEP2 = CONFIGS / "pretrain/clusterfit/clusterfit_resnet_8gpu_imagenet.yaml"
 ROTNET = CONFIGS / "pretrain/rotnet/rotnet_8gpu_resnet.yaml"
-LINEAR = (
-    CONFIGS / "benchmark/linear_image_classification/imagenet1k"
-    "/eval_resnet_8gpu_transfer_in1k_linear.yaml"
-)
+BENCHMARKS = CONFIGS / "benchmark/linear_image_classification"
+LINEAR = BENCHMARKS / "imagenet1k/eval_resnet_8gpu_transfer_in1k_linear.yaml"
+PLACES = BENCHMARKS / "places205/eval_resnet_8gpu_transfer_places205_linear.yaml"
+INATURALIST = BENCHMARKS / "inaturalist18/eval_resnet_8gpu_transfer_inaturalist18_linear.yaml"
+VOC = BENCHMARKS / "voc07/eval_resnet_8gpu_transfer_voc07_svm.yaml"
 EXTRACT = CONFIGS / "feature_extraction/extract_resnet_in1k_8gpu.yaml"
 
 WEIGHTS = "config.MODEL.WEIGHTS_INIT.PARAMS_FILE=weights/rotnet.torch"
@@ -32,9 +34,13 @@ LABELS = "config.DATA.TRAIN.LABEL_PATHS=[labels/step1.npy]"
 ALL = [
     (STEP1, [WEIGHTS]),
     (STEP1_AT_HEAD, [WEIGHTS]),
+    (STEP1_AT_FIRST, ["config.MODEL.PARAMS_FILE.PATH=weights/rotnet.torch"]),
     (STEP2, [LABELS]),
     (ROTNET, []),
     (LINEAR, [WEIGHTS]),
+    (PLACES, [WEIGHTS]),
+    (INATURALIST, [WEIGHTS]),
+    (VOC, [WEIGHTS]),
     (EXTRACT, [WEIGHTS]),
 ]
 """Each configuration with the overrides that VISSL's documentation gives it."""

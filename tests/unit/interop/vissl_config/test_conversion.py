@@ -9,18 +9,24 @@ from typing import Any
 import pytest
 import yaml
 
-from clusterfit.interop.vissl_config.conversion import Purpose, convert
+from clusterfit.config.loading import load_run_file
+from clusterfit.interop.vissl_config.conversion import convert
+from clusterfit.interop.vissl_config.purpose import Purpose
 from clusterfit.interop.vissl_config.reading import Outcome
 from tests.unit.interop.vissl_config.conftest import (
     ALL,
     CONFIGS,
     EXTRACT,
+    INATURALIST,
     LABELS,
     LINEAR,
+    PLACES,
     ROTNET,
     STEP1,
+    STEP1_AT_FIRST,
     STEP1_AT_HEAD,
     STEP2,
+    VOC,
     WEIGHTS,
     Variant,
     given,
@@ -28,6 +34,8 @@ from tests.unit.interop.vissl_config.conftest import (
     refusal,
     verdict_on,
 )
+
+RECIPES = Path(__file__).parents[4] / "examples" / "recipes"
 
 
 def leaves(node: Any, path: str) -> Iterator[str]:
@@ -47,7 +55,8 @@ def test_every_key_has_exactly_one_verdict(
 ) -> None:
     conversion = convert(file, overrides)
     load_text(conversion, tmp_path)
-    keys = set(leaves(yaml.safe_load(file.read_text())["config"], "config"))
+    content = yaml.safe_load(file.read_text())
+    keys = {key for root in content for key in leaves(content[root], root)}
     keys |= {override.partition("=")[0] for override in overrides}
     verdicts = [v.key for v in conversion.verdicts if v.outcome is not Outcome.DEFAULT]
     assert sorted(verdicts) == sorted(keys)
@@ -167,6 +176,77 @@ def test_a_linear_evaluation_of_another_trunk_by_an_overlay(tmp_path: Path) -> N
     assert "AdaptiveAvgPool2d" in reason
 
 
+@pytest.mark.parametrize(
+    ("file", "recipe"),
+    [(LINEAR, "linear-imagenet"), (PLACES, "linear-places205"),
+     (INATURALIST, "linear-inaturalist18"), (VOC, "svm-voc07")],
+)  # fmt: skip
+def test_a_benchmark_as_its_recipe_has_it(file: Path, recipe: str, tmp_path: Path) -> None:
+    """What an import gives, and the recipe book's file of the same benchmark."""
+    imported = load_text(convert(file, [WEIGHTS]), tmp_path)
+    book = load_run_file([RECIPES / f"{recipe}.yaml"]).run_file.dump()
+    for key in ("protocols", "heads", "svm", "resizePixels", "cropPixels", "precision"):
+        assert imported["evaluate"][key] == book["evaluate"][key], key
+    # VISSL's files leave out res5avg, which its documentation has.
+    assert imported["evaluate"]["layers"] == book["evaluate"]["layers"][:-1]
+    assert imported["data"]["format"] == ("folder" if file in {LINEAR, PLACES} else "filelist")
+
+
+def test_labels_lie_where_the_images_do(tmp_path: Path) -> None:
+    named = load_text(convert(VOC, [WEIGHTS]), tmp_path)["data"]
+    assert (named["train"], named["trainLabels"], named["valLabels"]) == (
+        "voc2007/train_images.npy", "voc2007/train_labels.npy", "voc2007/val_labels.npy"
+    )  # fmt: skip
+    overrides = [
+        f"config.DATA.{partition}.{kind}_PATHS=[/sets/voc/{partition}/{kind}.npy]"
+        for partition in ("TRAIN", "TEST") for kind in ("DATA", "LABEL")
+    ]  # fmt: skip
+    given_paths = load_text(convert(VOC, [WEIGHTS, *overrides]), tmp_path)["data"]
+    assert (given_paths["train"], given_paths["trainLabels"], given_paths["valLabels"]) == (
+        "TRAIN/DATA.npy", "TRAIN/LABEL.npy", "TEST/LABEL.npy"
+    )  # fmt: skip
+    assert "want disk_folder, as its images are" in refusal(
+        LINEAR, WEIGHTS, "config.DATA.TRAIN.LABEL_SOURCES=[disk_filelist]"
+    )
+
+
+def test_svms_with_other_costs_and_views(tmp_path: Path) -> None:
+    conversion = convert(
+        VOC,
+        [WEIGHTS, "config.SVM.costs.base=2.0", "config.SVM.costs.power_range=[-1,2]",
+         "config.SVM.costs.costs_list=[7]", "config.SVM.loss=hinge",
+         "config.DATA.TEST.TRANSFORMS=[{name:Resize,size:256},{name:CenterCrop,size:224}]"],
+    )  # fmt: skip
+    svm = load_text(conversion, tmp_path)["evaluate"]["svm"]
+    assert svm["costs"] == [7, 0.5, 1, 2]
+    assert svm["squash"] is False
+    assert verdict_on(conversion, "config.SVM.loss").outcome is Outcome.CHANGED
+    # A training leaves every default of VISSL's behind, costs among them: no SVMs are meant.
+    extraction = convert(EXTRACT, [WEIGHTS, "+config.SVM.costs.costs_list=[0.1,0.01]"])
+    assert extraction.purpose is Purpose.EXTRACT
+
+
+@pytest.mark.parametrize(
+    ("overrides", "change"),
+    [
+        ([], ""),
+        (["config.DISTRIBUTED.NUM_NODES=2"], "over all 16 processes, not over 8"),
+        (["config.MODEL.SYNC_BN_CONFIG.GROUP_SIZE=0", "config.DISTRIBUTED.NUM_NODES=2"], ""),
+        (["config.MODEL.SYNC_BN_CONFIG.GROUP_SIZE=-1", "config.DISTRIBUTED.NUM_NODES=2"],
+         "over all 16 processes, not over 8"),
+        (["config.MODEL.SYNC_BN_CONFIG.CONVERT_BN_TO_SYNC_BN=False"],
+         "over all 8 processes, not over 1"),
+    ],
+)  # fmt: skip
+def test_how_heads_normalise_is_told(overrides: list[str], change: str) -> None:
+    verdict = verdict_on(
+        convert(LINEAR, [WEIGHTS, *overrides]),
+        "config.MODEL.SYNC_BN_CONFIG.CONVERT_BN_TO_SYNC_BN",
+    )
+    assert verdict.ours == "the heads' batch norms see the global batch"
+    assert verdict.reason == change
+
+
 def test_extraction_alone_takes_one_layer(tmp_path: Path) -> None:
     conversion = convert(EXTRACT, [WEIGHTS])
     loaded = load_text(conversion, tmp_path)
@@ -217,9 +297,32 @@ def test_both_names_of_the_number_of_iterations(variant: Variant, tmp_path: Path
                                      f"+config.CLUSTERFIT.{name}=20"])  # fmt: skip
         assert load_text(conversion, tmp_path)["cluster"]["numIterations"] == 20
         assert verdict_on(conversion, f"config.CLUSTERFIT.{name}").outcome is Outcome.TAKEN
-    assert "are two names of one setting; keep one" in refusal(
-        STEP1, WEIGHTS, "+config.CLUSTERFIT.NUM_ITER=20"
+    both = variant(STEP1, "    N_ITER: 50\n", "    N_ITER: 50\n    NUM_ITER: 20\n")
+    assert "are two names of one setting; keep one" in refusal(both, WEIGHTS)
+
+
+def test_the_command_line_counts_under_whichever_name(tmp_path: Path) -> None:
+    """A file of VISSL's has the older names, its documentation the newer ones."""
+    conversion = convert(STEP1, [WEIGHTS, "config.CLUSTERFIT.NUM_ITER=20"])
+    assert load_text(conversion, tmp_path)["cluster"]["numIterations"] == 20
+    older = verdict_on(conversion, "config.CLUSTERFIT.N_ITER")
+    assert older.outcome is Outcome.WITHOUT_EFFECT
+    assert "config.CLUSTERFIT.NUM_ITER is a name of the same setting" in older.reason
+    first = convert(STEP1_AT_FIRST, [WEIGHTS])
+    assert given(first)["extract"]["weights"]["path"] == "weights/rotnet.torch"
+
+
+def test_what_stands_beside_config_is_listed_too() -> None:
+    conversion = convert(
+        STEP1,
+        [WEIGHTS, "hydra.verbose=true", "conifg.CLUSTERFIT.NUM_CLUSTERS=4000", "CLUSTERFIT.N=1"],
     )
+    assert verdict_on(conversion, "hydra.verbose").reason == "there is no Hydra"
+    typo = verdict_on(conversion, "conifg.CLUSTERFIT.NUM_CLUSTERS")
+    assert (typo.outcome, typo.reason) == (
+        Outcome.UNKNOWN, "did you mean config.CLUSTERFIT.NUM_CLUSTERS?"
+    )  # fmt: skip
+    assert verdict_on(conversion, "CLUSTERFIT.N").reason == "it is not below config"
 
 
 def test_what_is_not_given_is_vissls_default_and_said_so(variant: Variant, tmp_path: Path) -> None:
@@ -284,6 +387,8 @@ def test_the_name_is_made_of_the_files(tmp_path: Path) -> None:
         ("config.OPTIMIZER.name=adam", "config.OPTIMIZER.name: got \"adam\", want sgd"),
         ("config.LOSS.name=swav_loss", "is where step 1 starts, with extract.weights"),
         ("config.OPTIMIZER.num_epochs=many", "want an integer"),
+        ("config.DISTRIBUTED.NUM_NODES=0", "config.DISTRIBUTED.NUM_NODES: got 0, want 1 or more"),
+        ("config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=-1", "got -1, want 1 or more"),
         ("config.MACHINE.DEVICE=tpu", "want gpu or cpu"),
         ("config.DATA.TRAIN.DATA_SOURCES=[torchvision_dataset]", "disk_folder, disk_filelist"),
         ("config.DATA.TRAIN.DATA_SOURCES=[disk_filelist,disk_folder]", "want one data set"),
@@ -325,5 +430,5 @@ def test_augmentation_that_the_list_lacks_is_off(variant: Variant) -> None:
 
 
 def test_the_configurations_here_are_all_tried() -> None:
-    overlays = {"8gpu_ep35", "regnet8Gf", "rn50_layers"}
+    overlays = {"8gpu_ep35", "regnet8Gf", "resnet18", "rn50_layers"}
     assert {path.stem for path in CONFIGS.rglob("*.yaml")} - overlays == {f.stem for f, _ in ALL}

@@ -9,7 +9,14 @@ import pytest
 from clusterfit.errors import ConfigError, MissingInputError
 from clusterfit.interop.vissl_config.conversion import convert
 from clusterfit.interop.vissl_config.source import Source, compose
-from tests.unit.interop.vissl_config.conftest import ROTNET, STEP1, STEP1_AT_HEAD, WEIGHTS, refusal
+from tests.unit.interop.vissl_config.conftest import (
+    CONFIGS,
+    ROTNET,
+    STEP1,
+    STEP1_AT_HEAD,
+    WEIGHTS,
+    refusal,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -44,6 +51,10 @@ def refused(folder: Path, text: str, *overrides: str) -> str:
         ("config.A=True", {"A": True, "B": {"C": 2}}),
         ("config.A=yes", {"A": "yes", "B": {"C": 2}}),
         ("config.A=", {"A": "", "B": {"C": 2}}),
+        ("config.A=[{name:Resize,size:8},{path:/x,url:https://h/x,text:'a:b'}]",
+         {"A": [{"name": "Resize", "size": 8}, {"path": "/x", "url": "https://h/x", "text": "a:b"}],
+          "B": {"C": 2}}),
+        ('config.A=[C:foo,"x:y"]', {"A": ["C:foo", "x:y"], "B": {"C": 2}}),
         ("config.A=[[res5,[AvgPool2d,[[7,7],1,0]]]]",
          {"A": [["res5", ["AvgPool2d", [[7, 7], 1, 0]]]], "B": {"C": 2}}),
     ],
@@ -74,6 +85,38 @@ def test_overlays_are_found_where_vissls_configurations_are() -> None:
     fault = refusal(ROTNET, "+config/pretrain/rotnet/optimization=8gpu_ep36")
     assert "no file config/pretrain/rotnet/optimization/8gpu_ep36.yaml" in fault
     assert "the first argument" in refusal(ROTNET, "config=pretrain/rotnet/rotnet_8gpu_resnet")
+
+
+def test_values_count_whatever_overlay_follows_them() -> None:
+    """Hydra lays every overlay before any value, wherever it stands on the command line."""
+    overlay = "+config/pretrain/rotnet/optimization=8gpu_ep35"
+    for overrides in (["config.OPTIMIZER.num_epochs=10", overlay],
+                      [overlay, "config.OPTIMIZER.num_epochs=10"]):  # fmt: skip
+        optimizer = compose(ROTNET, overrides).tree.plain()["OPTIMIZER"]
+        assert optimizer["num_epochs"] == 10
+        assert optimizer["param_schedulers"]["lr"]["milestones"] == [10, 20]  # the overlay's
+
+
+def test_what_is_not_there_cannot_be_taken_away(tmp_path: Path) -> None:
+    text = "config:\n  A: 1\n  B: null\n"
+    fault = refused(tmp_path, text, "~config.NUM_CLUSTER")
+    assert fault == "~config.NUM_CLUSTER: there is no such key to take away"
+    assert compose_text(tmp_path, text, "~config.B").nulls == {}
+
+
+def test_a_configuration_named_as_vissl_names_it_is_told_as_a_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "pretrain/rotnet/rotnet_8gpu_resnet"
+    monkeypatch.chdir(CONFIGS.parents[1])
+    for typed in (name, f"config={name}", f"configs/config/{name}"):
+        with pytest.raises(MissingInputError) as caught:
+            compose(Path(typed), [])
+        assert caught.value.faults == (
+            f"{typed}: no such file; did you mean configs/config/{name}.yaml?",
+        )
+    with pytest.raises(MissingInputError, match=r"a path to its file: configs/config/x/y\.yaml"):
+        compose(Path("config=x/y"), [])
 
 
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from clusterfit.worker.entry.agent import build_rendezvous
-from clusterfit.worker.entry.gang import Place
+from clusterfit.worker.entry.place import Place
 
 
 def test_a_single_nodes_port_is_taken_from_the_moment_it_is_chosen() -> None:

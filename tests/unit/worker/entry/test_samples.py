@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,14 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.config.sections.evaluation import Evaluate
 from clusterfit.config.sections.inputs import Data, Inputs
+from clusterfit.config.stages import StageName
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.samples import fix_samples
+from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import Log
 
 WriteFolder = Callable[..., Path]
@@ -371,3 +375,47 @@ def test_more_clusters_than_images_are_refused_before_anything_is_done(
     # Others' features are of others' images, and a stage alone does not look ahead.
     fix(ask(stages=("cluster",), cluster=clusters, inputs=Inputs(features="other")), log)
     fix(ask(stages=("pretext",), cluster=clusters), log)
+
+
+def test_labels_that_evaluate_cannot_use_are_refused_before_anything_is_done(
+    assignment: Assignment, write_folder: WriteFolder, log: Log
+) -> None:
+    write_folder("train/beside-the-folders.png")
+
+    def ask(*stages: StageName) -> Assignment:
+        return replace(assignment, config=assignment.config.model_copy(update={"stages": stages}))
+
+    with pytest.raises(InvalidDataError, match=r"^evaluate needs labels for train and val: put"):
+        fix(ask("pretext", "evaluate"), log)
+    assert not assignment.run.data("train").exists()
+    fix(ask("pretext"), log)
+
+
+ONE_EACH = np.array([0, 1, 2])
+SEVERAL = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("protocols", "train", "val", "found"),
+    [
+        (("linear",), ONE_EACH, np.array([0, 4]), 5),
+        (("svm",), SEVERAL, SEVERAL[:1], 2),
+        (("linear", "svm"), SEVERAL, SEVERAL, "evaluate.protocols: linear needs one label per"),
+        (("svm",), SEVERAL, ONE_EACH, "data.valLabels: "),
+        (("knn",), None, ONE_EACH, "evaluate needs labels"),
+        (("knn",), ONE_EACH, None, "evaluate needs labels"),
+    ],
+)
+def test_what_labels_are_good_for(
+    protocols: tuple[str, ...],
+    train: np.ndarray | None,
+    val: np.ndarray | None,
+    found: int | str,
+) -> None:
+    evaluate = Evaluate.model_validate({"protocols": protocols, "svm": {"folds": 2}})
+    samples = [Samples(("x",) * 3, labels, ()) for labels in (train, val)]
+    if isinstance(found, int):
+        assert count_classes(evaluate, *samples) == found
+        return
+    with pytest.raises(InvalidDataError, match=f"^{re.escape(found)}"):
+        count_classes(evaluate, *samples)

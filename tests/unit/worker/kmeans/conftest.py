@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.worker.kmeans.native import NativeKernel, load_native_kernel
+
+
+@pytest.fixture(scope="session")
+def native() -> NativeKernel:
+    """Return the compiled loops; without a compiler there are none, and torch's do the work."""
+    loaded, reason = load_native_kernel()
+    if reason.startswith("no C++ compiler"):
+        pytest.skip(reason)
+    assert loaded is not None, reason
+    return loaded
 
 
 def draw(num_rows: int = 700, dim: int = 12, num_groups: int = 10, seed: int = 0) -> np.ndarray:

@@ -16,16 +16,9 @@ CPU = torch.device("cpu")
 SHAPES = [(1, 1), (5, 3), (37, 16), (37, 53), (3, 4097), (600, 1000)]
 
 
-@pytest.fixture(scope="module")
-def kernel() -> NativeKernel:
-    loaded, reason = load_native_kernel()
-    assert loaded is not None, reason
-    return loaded
-
-
 @pytest.fixture(params=["native", "torch"])
-def arithmetic(request: pytest.FixtureRequest, kernel: NativeKernel) -> Arithmetic:
-    used = kernel if request.param == "native" else None
+def arithmetic(request: pytest.FixtureRequest) -> Arithmetic:
+    used = request.getfixturevalue("native") if request.param == "native" else None
     return Arithmetic(CPU, torch.float32, used, "")
 
 
@@ -82,11 +75,11 @@ def test_distances_are_those_of_float64(arithmetic: Arithmetic, dim: int) -> Non
     torch.testing.assert_close(measured.double(), expected, rtol=1e-6, atol=0)
 
 
-def test_the_lower_column_wins_a_tie_wherever_it_stands(kernel: NativeKernel) -> None:
+def test_the_lower_column_wins_a_tie_wherever_it_stands(native: NativeKernel) -> None:
     for first, other in [(0, 1), (3, 19), (15, 16), (17, 34), (20, 35)]:
         products = torch.zeros(1, 36)
         products[0, [first, other]] = 1
-        columns, best, second = kernel.find_best_two(products, torch.zeros(36))
+        columns, best, second = native.find_best_two(products, torch.zeros(36))
         assert (columns.item(), best.item(), second.item()) == (first, 1.0, 1.0)
 
 
@@ -120,6 +113,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert reason.endswith("failed: error: no headers")
 
 
+@pytest.mark.usefixtures("native")
 def test_only_the_first_process_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert load_native_kernel()[0] is not None
@@ -135,14 +129,14 @@ def test_only_the_first_process_compiles(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize("dim", [1, 3, 63])
 @pytest.mark.parametrize(("num_rows", "num_clusters"), [(1, 1), (7, 5), (130, 16), (601, 1001)])
 def test_short_rows_are_searched_as_products_are(
-    kernel: NativeKernel, num_rows: int, num_clusters: int, dim: int
+    native: NativeKernel, num_rows: int, num_clusters: int, dim: int
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     rows = torch.randn(num_rows, dim, generator=generator)
     centroids = torch.randn(num_clusters, dim, generator=generator)
     found, expected = (
         list(Scorer(centroids, Arithmetic(CPU, torch.float32, used, "")).search(rows))
-        for used in (kernel, None)
+        for used in (native, None)
     )
     [(_, products, (columns, best, second))] = found
     [(_, _, (expected_columns, expected_best, expected_second))] = expected

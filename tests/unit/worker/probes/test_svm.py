@@ -13,10 +13,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
-from clusterfit.artifacts.dataset import Samples
 from clusterfit.config.sections.evaluation import Svm
 from clusterfit.errors import InvalidDataError
-from clusterfit.worker.probes.multi_label import check_positives
+from clusterfit.worker.limits import check_positives
 from clusterfit.worker.probes.svm import compute_average_precision, judge_classes
 
 NUM_CLASSES = 3
@@ -107,9 +106,8 @@ def test_an_svm_that_is_stopped_says_so() -> None:
     ],
 )
 def test_a_class_shown_too_rarely_is_named(labels: np.ndarray, fault: str | None) -> None:
-    samples = Samples(("a",) * len(labels), labels, ())
     if fault is None:
-        check_positives(samples, folds=3)
+        check_positives(labels, folds=3)
         return
     with pytest.raises(InvalidDataError, match=fault):
-        check_positives(samples, folds=3)
+        check_positives(labels, folds=3)

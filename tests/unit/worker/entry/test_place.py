@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterfit.errors import ConfigError
-from clusterfit.worker.entry.gang import Place, read_place
+from clusterfit.worker.entry.place import Place, read_place
 
 PAIR = {
     "PET_NNODES": "2",
