@@ -154,7 +154,7 @@ def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
     except ClusterError as error:
         shared.tell(f"the last lines of a pod of {stage.stage} may be missing here: {error}")
     else:
-        for line in seen.find_missing(copies):
+        for line in seen.find_missing(copies or ()):
             shared.lines.put(Line(node, line))
     seen.begin()
 
