@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clusterfit.launch.access import Access
     from clusterfit.launch.api import Api
     from clusterfit.launch.render import Rendered
+    from clusterfit.launch.submit import Outcome
 
 StepName = Annotated[
     Step,
@@ -120,7 +121,6 @@ def submit(
 ) -> None:
     """Submit a run to a cluster. The same submission again does nothing."""
     from clusterfit.launch.helm import find_helm
-    from clusterfit.launch.submit import Outcome
     from clusterfit.launch.submit import submit as submit_release
 
     if overwrite:
@@ -140,7 +140,7 @@ def submit(
         _print_verdicts(api, rendered)
         return
     outcome = submit_release(find_helm(), api, access, rendered, replace)
-    _print_outcome(outcome is Outcome.UNCHANGED, outcome.value, rendered, access)
+    _print_outcome(outcome, rendered, access)
     if follow:
         from clusterfit.cli.logs import follow_run
 
@@ -199,15 +199,19 @@ def _print_verdicts(api: Api, rendered: Rendered) -> None:
     print("ok: the cluster would accept every object; nothing was created")
 
 
-def _print_outcome(unchanged: bool, outcome: str, rendered: Rendered, access: Access) -> None:
+def _print_outcome(outcome: Outcome, rendered: Rendered, access: Access) -> None:
+    from clusterfit.launch.submit import Outcome
+
     run, options = rendered.run.name, access.as_options()
-    if unchanged:
+    if outcome is Outcome.UNCHANGED:
+        print(f"unchanged: {rendered.release} is there already, with the same content")
+    elif outcome is Outcome.FAILED:
         print(
-            f"unchanged: {rendered.release} is there already, with the same content; --replace "
-            "runs it again where it has failed"
+            f"unchanged: {rendered.release} is there already, with the same content, and has "
+            "failed; --replace runs it again (what is finished stays)"
         )
     else:
-        print(f"{outcome} {rendered.release} to namespace {access.namespace}:")
+        print(f"{outcome.value} {rendered.release} to namespace {access.namespace}:")
         for stage in rendered.run.stages:
             resources = rendered.run.platform.for_stage(stage)
             nodes = f"{resources.nodes} node{'s' if resources.nodes > 1 else ''}"

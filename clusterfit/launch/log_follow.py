@@ -122,6 +122,11 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
         shared.tell(f"{name} was started again; its log goes on")
         cursor.stamp, cursor.count = "", 0
     is_first = not cursor.uid
+    if cursor.uid != uid:
+        # Whoever asks for the newest lines only does not miss those before them.
+        is_part = is_first and bool(shared.wanted.tail or shared.wanted.since_seconds)
+        # Without its letter a whole second sorts before the moments within it.
+        seen.begin("" if is_part else pod["metadata"]["creationTimestamp"].rstrip("Z"))
     cursor.uid = uid
     for line in read_lines(
         shared.api,
@@ -131,8 +136,7 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
         tail=shared.wanted.tail if is_first else 0,
         since_seconds=shared.wanted.since_seconds if is_first else 0,
     ):
-        if shared.wanted.takes(line) and seen.is_new(line):
-            seen.add(line)
+        if shared.wanted.takes(line) and seen.take(line):
             shared.lines.put(Line(node, line))
         if shared.stop.is_set():
             break
@@ -154,9 +158,8 @@ def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
     except ClusterError as error:
         shared.tell(f"the last lines of a pod of {stage.stage} may be missing here: {error}")
     else:
-        for line in seen.find_missing(copies):
+        for line in seen.find_missing(copies or ()):
             shared.lines.put(Line(node, line))
-    seen.begin()
 
 
 def _is_over(shared: _Follow) -> bool:

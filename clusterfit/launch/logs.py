@@ -133,16 +133,19 @@ def read_copies(
     """Yield the lines that the ranks have copied to the claim, of an attempt counted from the end.
 
     Raises:
-        NotFoundError: There are none.
+        NotFoundError: There are none. Of a rank that was there and said nothing there is one.
     """
     say("no pods are left; reading the copies on the claim" if not back else
         "reading an earlier attempt from the copies on the claim")  # fmt: skip
     lines = print_copies(api, release, stage, wanted.ranks, [f"--back={back}"], say)
-    if not lines:
+    if lines is None:
         which = "no earlier attempt" if back else "nothing"
         raise NotFoundError(
             f"run {release.plan.run}: {which} of stage {stage.stage} is kept on the claim"
         )
+    if not lines:
+        ranks = ", ".join(map(str, wanted.ranks))
+        say(f"rank {ranks} said nothing" if ranks else "no rank said anything")
     for line in lines[-wanted.tail :] if wanted.tail else lines:
         rank = (parse_line(line) or {}).get("rank", "0")
         yield Line(int(rank) // stage.processes_per_node if rank.isdigit() else 0, line)
@@ -155,8 +158,8 @@ def print_copies(
     ranks: Iterable[int],
     options: list[str],
     say: Say,
-) -> list[str]:
-    """Return what a pod with the claim prints of the copies; nothing where there are none."""
+) -> list[str] | None:
+    """Return what a pod with the claim prints of the copies; None where there are none."""
     run = release.plan.run
     folder = f"/storage/{run}/logs/{stage.stage}"
     command = ["python", "-m", "clusterfit.launch.log_copies", folder, *options]
@@ -164,7 +167,7 @@ def print_copies(
     with run_files_pod(api, release.files_pod, run, command, say) as pod:
         exit_code = wait_until_ended(api, pod)
         if exit_code == EXIT_NONE:
-            return []
+            return None
         if exit_code:
             raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
         return list(read_lines(api, pod, Cursor(), follow=False))

@@ -41,7 +41,9 @@ class Outcome(StrEnum):
 
     SUBMITTED = "submitted"
     UNCHANGED = "unchanged"
-    """The very same was there already; nothing was done."""
+    """The very same is there, at work or done; nothing was done."""
+    FAILED = "failed"
+    """The very same is there and has failed; nothing was done."""
     REPLACED = "replaced"
 
 
@@ -65,8 +67,10 @@ def submit(
     """
     in_the_way = find_conflicts(api, rendered)
     is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
-    if is_there and not (replace and _has_failed(api, in_the_way[0])):
+    if is_there and not _has_failed(api, in_the_way[0]):
         return Outcome.UNCHANGED
+    if is_there and not replace:
+        return Outcome.FAILED
     if in_the_way and not replace:
         names = ", ".join(release.plan.release for release in in_the_way)
         stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)

@@ -10,6 +10,10 @@ from tests.cluster.commands import ClusterError
 
 NAME = "clusterfit"
 
+# A cgroup weighs as much as one process beside it, and all pods together are one cgroup. On a busy
+# computer they would starve: this is the weight of six.
+WEIGHTS = {"cpu.shares": "6144", "cpu.weight": "600"}
+
 
 def roots() -> list[Path]:
     """The mounted hierarchies: one on cgroup version 2, one per group of controllers on 1."""
@@ -24,7 +28,11 @@ def roots() -> list[Path]:
 def create() -> None:
     """Make our cgroup in every hierarchy; the kubelet refuses to start without it."""
     for root in roots():
-        (root / NAME).mkdir(exist_ok=True)
+        own = root / NAME
+        own.mkdir(exist_ok=True)
+        for name, value in WEIGHTS.items():  # of cgroup version 1, and of version 2
+            if (own / name).exists():
+                (own / name).write_text(value)
 
 
 def remove() -> None:

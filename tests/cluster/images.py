@@ -65,7 +65,7 @@ def base_archive(cache: Cache) -> Path:
     archive = archive_path(cache, BASE_IMAGE)
     if archive.exists():
         return archive
-    with cache.lock():
+    with cache.lock("images"):
         if archive.exists():
             return archive
         started = time.monotonic()

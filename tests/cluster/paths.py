@@ -70,9 +70,12 @@ class Cache:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Let one process at a time build; the kernel releases the lock of a process that dies."""
-        with locked(self.root / ".lock"):
+    def lock(self, what: str) -> Iterator[None]:
+        """Let one process at a time build `programs`, or `images`.
+
+        The kernel releases the lock of a process that dies.
+        """
+        with locked(self.root / f".lock-{what}"):
             yield
 
 

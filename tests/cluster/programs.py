@@ -112,17 +112,16 @@ ALL = (*CORE, HELM_3, KUEUE, KWOK, KUBECONFORM)
 
 def build(cache: Cache, *wanted: Program) -> None:
     """Build those programs that the cache lacks."""
-    if all(program.path(cache).exists() for program in wanted):
-        return
-    with cache.lock():
-        for program in wanted:
-            if not program.path(
-                cache
-            ).exists():  # another process may have built it while we waited
-                started = time.monotonic()
-                print(f"building {program.name} {program.version}", file=sys.stderr, flush=True)
-                build_one(cache, program)
-                print(f"  took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    for program in wanted:
+        if program.path(cache).exists():
+            continue
+        with cache.lock("programs"):
+            if program.path(cache).exists():
+                continue  # another process has built it while we waited
+            started = time.monotonic()
+            print(f"building {program.name} {program.version}", file=sys.stderr, flush=True)
+            build_one(cache, program)
+            print(f"  took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def build_one(cache: Cache, program: Program) -> None:
@@ -182,7 +181,7 @@ def build_init(cache: Cache) -> Path:
     target = cache.programs / f"clusterfit-init-{versions.INIT_RECIPE}" / "clusterfit-init"
     if not target.exists():
         source = Path(__file__).with_name("init") / "main.go"
-        with cache.lock(), cache.scratch() as folder:
+        with cache.lock("programs"), cache.scratch() as folder:
             output = folder / target.name
             go("build", "-trimpath", "-ldflags", "-s -w", "-o", output, source, cwd=folder)
             target.parent.mkdir(parents=True, exist_ok=True)

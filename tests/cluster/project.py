@@ -57,7 +57,7 @@ def build_image(
         downloads.mkdir(parents=True, exist_ok=True)
         volumes.append(f"{downloads}:/root/.cache/{tool}")
     started = time.monotonic()
-    with cache.lock(), cache.scratch() as folder:
+    with cache.lock("images"), cache.scratch() as folder:
         store = image_store(cache)
         if not store.has(BASE_IMAGE):
             store.buildah("pull", "--quiet", f"docker-archive:{base}", scratch=folder)
@@ -89,7 +89,7 @@ def load_image(cache: Cache, ctr: Ctr, image: str) -> None:
         return
     started = time.monotonic()
     store, image_id = image_store(cache), image.rpartition(":")[2]
-    with cache.lock():
+    with cache.lock("images"):
         missing = store.digests(image_id) - set(ctr("content", "list", "--quiet").split())
         with ctr.importing() as archive:
             store.pack(archive, image_id, image, missing)

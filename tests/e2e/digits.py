@@ -47,8 +47,8 @@ RUN_FILE: dict[str, Any] = {
         "rowsPerPart": 16,
     },
     "cluster": {"numClusters": 10, "numIterations": 5},
-    # Some seconds, so that something can happen meanwhile.
-    "train": {**_RECIPE, "epochs": 30, "checkpointEverySteps": 5},
+    # Long enough that something can happen meanwhile, also where a command takes seconds to start.
+    "train": {**_RECIPE, "epochs": 60, "checkpointEverySteps": 5},
     "evaluate": {
         **_VIEW,
         "labelsPerClass": [2],

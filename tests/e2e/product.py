@@ -195,12 +195,17 @@ class Product:
     def wait_for_line(
         self, stage: str, word: str, node: int = 0, timeout_seconds: float = STAGE_SECONDS
     ) -> str:
-        """Wait until a worker pod has said something; return all that it has said."""
+        """Wait until a worker pod has said something; return all that it has said.
+
+        Fail as soon as the stage has ended without it.
+        """
 
         def observe() -> str:
-            if (job := self.job(stage)) is not None and how_it_ended(job) == "failed":
-                raise AssertionError(json.dumps(job["status"], indent=1))
-            return self.log(f"{RUN}-{stage}-worker-{node}")
+            job = self.job(stage)  # before the log: what has ended by now says nothing more
+            said = self.log(f"{RUN}-{stage}-worker-{node}")
+            if job is not None and how_it_ended(job) and word not in said:
+                raise AssertionError(f"{stage} ended without it: {json.dumps(job['status'])}")
+            return said
 
         return wait_for(
             f"worker {node} of {stage} says {word!r}",

@@ -175,10 +175,12 @@ def test_client_releases_the_stages_while_it_follows(
     assert said == kept
 
 
-def test_ctrl_c_detaches_and_the_run_goes_on(training: Product) -> None:
-    with training.begin("logs", RUN, "--follow") as typed:
+def test_ctrl_c_detaches_and_the_run_goes_on(product: Product, reference: RunDirectory) -> None:
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("train", {"train.epochs": 5000})  # it outlasts whoever looks on
+    with product.begin("logs", RUN, "--follow") as typed:
         typed.wait_until(lambda typed: "msg=progress" in "".join(typed.lines))
         typed.interrupt()
         answer = typed.wait(30).expect(130)
     assert f"detached; {RUN} goes on. Come back: clusterfit logs {RUN} -n" in answer.stderr
-    wait_for("it still runs", training.status, lambda said: said[1]["train"]["phase"] == "running")
+    wait_for("it still runs", product.status, lambda said: said[1]["train"]["phase"] == "running")

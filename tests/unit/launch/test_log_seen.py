@@ -12,40 +12,53 @@ def line(rank: int, moment: int, text: str = "x") -> str:
     return f"ts=2026-11-23T10:00:00.{moment:03}Z level=info stage=train rank={rank} msg={text}"
 
 
+lives = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), max_size=12)
+
+
 @given(
-    moments=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=20),
-    streamed=st.integers(0, 20),
-    successor=st.integers(0, 5),
-    begun=st.integers(0, 5),
+    lives=st.lists(st.tuples(lives, st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=4)
 )
 def test_each_line_is_shown_once(
-    moments: list[tuple[int, int]], streamed: int, successor: int, begun: int
+    lives: list[tuple[list[tuple[int, int]], int, int]],
 ) -> None:
-    moment = 0
-    log = []
-    for number, (rank, step) in enumerate(moments):
-        moment += step
-        log.append(line(rank, moment, f"a{number % 2}"))
-    later = [line(number % 2, moment + 1 + number // 2) for number in range(successor)]
+    """Of each pod a part was copied when it was found, and a part streamed before it died."""
+    moment, logs, starts = 0, [], []
+    for number, (steps, _, _) in enumerate(lives):
+        starts.append(line(0, moment).split(" ")[0][3:])
+        log = []
+        for turn, (rank, step) in enumerate(steps):
+            moment += step
+            log.append(line(rank, moment, f"{number}{turn % 2}"))
+        logs.append(log)
+        moment += 1
     seen = Seen()
-    shown = log[:streamed]
-    for text in shown:
-        seen.add(text)
-    if seen.since:
+    shown: list[str] = []
+
+    def fill(copies: list[str]) -> None:
         start = seen.find_start([0, 1])
-        copies = [text for text in log + later[:begun] if text.split(" ")[0][3:] >= start]
-        shown += seen.find_missing(copies)
-    else:
-        shown += log
-    seen.begin()
-    shown += [text for text in later if seen.is_new(text)]
+        shown.extend(seen.find_missing(x for x in copies if x.split(" ")[0][3:] >= start))
+
+    for number, (_, copied, streamed) in enumerate(lives):
+        if number:
+            fill([text for log in logs[:number] for text in log] + logs[number][:copied])
+        seen.begin(starts[number])
+        shown += [text for text in logs[number][:streamed] if seen.take(text)]
+    fill([text for log in logs for text in log])
     for rank in range(2):
-        mine = f" rank={rank} "
-        assert [x for x in shown if mine in x] == [x for x in log + later if mine in x]
+        said = [text for log in logs for text in log if f" rank={rank} " in text]
+        assert [text for text in shown if f" rank={rank} " in text] == said
+
+
+def test_a_pod_of_which_only_the_newest_lines_are_wanted_is_not_filled_before_them() -> None:
+    seen = Seen()
+    seen.begin()
+    assert seen.take(line(0, 5))
+    copies = [line(0, 3), line(0, 5), line(1, 4), line(0, 6), line(1, 7)]
+    assert list(seen.find_missing(copies)) == [line(0, 6), line(1, 7)]
 
 
 def test_what_no_rank_said_is_in_no_copy() -> None:
     seen = Seen()
-    seen.add("Traceback (most recent call last):")
+    assert seen.take("Traceback (most recent call last):")
     assert seen.since == ""
-    assert seen.is_new("Traceback (most recent call last):")
+    assert seen.take("Traceback (most recent call last):")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from clusterfit.launch.api import JOBS, PYTORCHJOBS
+from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
 from clusterfit.launch.plan import Release
@@ -49,3 +53,27 @@ def test_pods_that_all_wait_are_spoken_of_once() -> None:
 
         assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
     assert said == ["waiting for a pod of train", "train will not start: extract failed"]
+
+
+@contextmanager
+def the_pod(*_: Any) -> Iterator[str]:
+    yield "pod"
+
+
+@pytest.mark.parametrize("exit_code", [0, EXIT_NONE])
+def test_a_rank_that_said_nothing_is_told_from_one_that_left_no_copy(
+    monkeypatch: pytest.MonkeyPatch, exit_code: int
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.logs.run_files_pod", the_pod)
+    monkeypatch.setattr("clusterfit.launch.logs.wait_until_ended", lambda *_: exit_code)
+    monkeypatch.setattr("clusterfit.launch.logs.read_lines", lambda *_, **__: iter(()))
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, {**job(EXTRACT, suspend=False), "status": ended("Succeeded")})
+        lines = read_stage(api, RELEASE, EXTRACT, Wanted((1,)), said.append)
+        if exit_code:
+            with pytest.raises(NotFoundError, match="nothing of stage extract is kept"):
+                list(lines)
+        else:
+            assert list(lines) == []
+            assert said[-1] == "rank 1 said nothing"

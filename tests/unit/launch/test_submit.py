@@ -125,7 +125,7 @@ def test_the_same_is_replaced_only_where_it_has_failed(
     objects.put(
         PYTORCHJOBS, {**job, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
     )
-    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.UNCHANGED
+    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.FAILED
     assert done == []
     assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.REPLACED
     assert done == ["deleted", "installed"]
