@@ -34,8 +34,8 @@ class Resources(Section):
     memory_gib_per_node: Annotated[float, Gt(0)] = 256.0
     """Memory of such a pod, request and limit, in GiB; divided likewise. shmGibPerNode is part of
     it. The cluster stage keeps its features in it, on CPUs, where they fit: 2 bytes a number with
-    bfloat16, 5.2 GB for ImageNet at 2048, and one more where products are of int8; with faiss all of
-    them, 4 bytes a number."""
+    bfloat16, 5.2 GB for ImageNet at 2048, and one more where products are of int8; with faiss all
+    of them, 4 bytes a number."""
     shm_gib_per_node: Annotated[float, Gt(0)] = 64.0
     """Shared memory of such a pod in GiB; divided likewise. Loaders and NCCL pass data in it."""
     extra_resources: dict[QualifiedName, Quantity] = {}
