@@ -156,13 +156,14 @@ def test_status_of_a_run_that_fails(product: Product, reference: RunDirectory) -
     product.put_results(reference, "pretext")
     product.submit("pipeline", {"stages": list(STAGES), "cluster.numClusters": 1000})
     with sampling(product) as samples:
-        product.wait_for_failure("cluster")
-        wait_for_sample(samples, "cluster", "failed")
+        product.wait_for_failure("extract")  # which counts the images before it reads them
+        wait_for_sample(samples, "extract", "failed")
     assert [fault for sample in samples for fault in find_contradictions(sample)] == []
     last = samples[-1]
     assert last.code == 1
-    assert "exit code 64" in last.said["cluster"]["cause"]
-    assert last.said["train"]["cause"] == "will not start: cluster failed"
+    assert "exit code 65" in last.said["extract"]["cause"]
+    for stage in ("cluster", "train"):
+        assert last.said[stage]["cause"] == "will not start: extract failed"
 
 
 def wait_for_sample(samples: list[Sample], stage: str, phase: str) -> None:
