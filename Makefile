@@ -57,7 +57,7 @@ cluster-down: $(READY)
 demo: $(READY)
 	$(BIN)/python examples/write_digits.py demo/digits
 	$(BIN)/clusterfit run pretext -f examples/digits.yaml -f examples/digits-longer.yaml $(DEMO)
-	$(BIN)/clusterfit run pipeline -f examples/digits.yaml $(DEMO)
+	$(BIN)/clusterfit run pipeline -f examples/digits.yaml -f examples/digits-compared.yaml $(DEMO)
 
 DEMO := --data-root demo --storage-root demo/runs --nproc-per-node 2
 

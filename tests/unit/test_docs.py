@@ -60,6 +60,11 @@ def test_every_example_loads(path: Path) -> None:
     load_run_file([*base, path])
 
 
+def test_the_digits_need_no_other_run() -> None:
+    run = load_run_file([ROOT / "examples" / "digits.yaml"]).run_file
+    assert [backbone.run for backbone in run.evaluate.backbones] == ["", "", ""]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
