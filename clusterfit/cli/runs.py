@@ -162,7 +162,8 @@ def _format_status(found: RunStatus) -> str:
         (
             stage.stage,
             stage.phase.value,
-            f"{stage.running_pods}/{stage.wanted_pods}",
+            # A stage that is done wants no pod any more: 0/2 would read as a lack of them.
+            "-" if stage.is_done else f"{stage.running_pods}/{stage.wanted_pods}",
             str(stage.restarts),
             _format_progress(stage),
         )

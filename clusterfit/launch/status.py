@@ -32,6 +32,11 @@ class StageStatus:
     progress: Progress | None
     cause: Cause
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has succeeded."""
+        return self.phase is Phase.SUCCEEDED
+
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
