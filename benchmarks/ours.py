@@ -77,7 +77,7 @@ def clusterfit_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  #
     if not inputs.kept:
         rows = torch.from_numpy(inputs.rows).to(chosen.dtype)
         inputs.kept["rows"] = rows
-        inputs.kept["norms_sq"] = rows.float().square_().sum(1)
+        inputs.kept["norms_sq"] = rows.float().square().sum(1)
         found = TorchEngine().assign(inputs.rows, inputs.centroids)
         inputs.kept["assignments"] = torch.from_numpy(found.assignments)
     totals = ClusterSums.empty(torch.from_numpy(inputs.centroids), chosen.device)

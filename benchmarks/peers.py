@@ -169,7 +169,8 @@ def int8_gemm(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     num_rows = options["chunk_rows"]
     products = torch.empty((num_rows, len(centroids)), dtype=torch.int32)
     for first in range(0, len(rows), num_rows):
-        torch._int_mm(rows[first : first + num_rows], centroids.T, out=products)
+        block = rows[first : first + num_rows]
+        torch._int_mm(block, centroids.T, out=products[: len(block)])
     return Outcome(None)
 
 

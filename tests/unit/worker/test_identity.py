@@ -174,7 +174,7 @@ def change(value: Any) -> Any:
         return not value
     if isinstance(value, int):
         return value + 1
-    return value / 2 or 0.5 if isinstance(value, float) else None
+    return (value + 1) / 2 if isinstance(value, float) else None
 
 
 def test_a_setting_changes_its_stages_fingerprint_unless_it_is_operational(assign: Assign) -> None:
