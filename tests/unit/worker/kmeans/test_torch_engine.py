@@ -261,7 +261,7 @@ def test_spherical_centroids_have_norm_1() -> None:
     assert np.linalg.norm(plain.centroids, axis=1).max() < 1
 
 
-@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to give up")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU is no faster at rounded numbers")
 def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves() -> None:
     """A million times tighter than they lie apart: 8 bits see no difference inside a group."""
     random = np.random.default_rng(0)
@@ -296,7 +296,7 @@ def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
     assert found.findings["num_audited_wrong"] == 0
 
 
-@pytest.mark.skipif(not has_fast_products(), reason="this CPU has no fast bfloat16 to recheck")
+@pytest.mark.skipif(not has_fast_products(), reason="this CPU is no faster at rounded numbers")
 def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(3000, WIDE)).astype(np.float32)
