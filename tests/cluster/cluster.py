@@ -57,6 +57,14 @@ class Cluster:
         self.kill(component, with_signal)
         self.start(component)
 
+    def mend(self) -> None:
+        """Start again whatever has died: the next test must find a whole cluster."""
+        dead = [name for name in self.components.names() if not self.components.is_running(name)]
+        for component in dead:
+            self.components.start_again(component)
+        for component in dead:
+            self.wait_until_ready(component)
+
     def wait_until_ready(self, component: str) -> None:
         """Wait until the API server answers and the node is Ready; give the node its GPUs back."""
         self.components.wait_until_ready(component, lambda: self.kubectl("get", "--raw=/readyz"))

@@ -6,12 +6,16 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# A command must not go on when the harness is killed: its cluster may be another one by then.
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--") if sys.platform == "linux" else ()
 
 
 class ClusterError(Exception):
@@ -37,7 +41,7 @@ def run(
     cwd: Path | None = None,
     timeout_seconds: float = 300,
 ) -> str:
-    """Run a command to its end and return its standard output.
+    """Run a command to its end, or to this process', and return its standard output.
 
     Args:
         command: The program and its arguments; no shell is involved.
@@ -53,7 +57,7 @@ def run(
     argv = [str(part) for part in command]
     try:
         done = subprocess.run(
-            argv,
+            [*DIES_WITH_PARENT, *argv],
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,

@@ -31,9 +31,10 @@ KERNEL_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 
-# Where the pod network's plugins keep their records, and will not be told otherwise. In the machine
-# a folder of ours is mounted on it, but the place to mount it on must be there on this computer.
-CNI_FOLDER = Path("/var/lib/cni")
+# Where the pod network's plugins keep their records, and the kubelet its device plugins' sockets;
+# neither will be told otherwise. In the machine folders of ours are mounted there, but the places
+# to mount them on must be there on this computer.
+FIXED_FOLDERS = (Path("/var/lib/cni"), Path("/var/lib/kubelet"))
 
 
 class Machine:
@@ -44,7 +45,7 @@ class Machine:
         self.state = state
         self._init = state.root / "clusterfit-init"
         self._record = state.root / "machine.json"
-        self._made_cni_folder = state.root / "made-cni-folder"
+        self._made = state.root / "made"
 
     def create(self, init: Path) -> None:
         """Start process 1, and give the machine its mounts, its network and its cgroups.
@@ -74,12 +75,15 @@ class Machine:
         self.run(["mount", "--make-rshared", "/"])  # containers' mounts must reach the kubelet
         self.run(["mount", "--types", "tmpfs", "tmpfs", "/run"])
         self.run(["mkdir", "/run/lock"])
-        if not CNI_FOLDER.exists():
-            self._made_cni_folder.touch()
-            CNI_FOLDER.mkdir()
-        for name, target in (("var-log", "/var/log"), ("var-lib-cni", CNI_FOLDER)):
-            (own / name).mkdir()
-            self.run(["mount", "--bind", own / name, target])
+        self._made.mkdir()
+        for folder in FIXED_FOLDERS:
+            if not folder.exists():
+                (self._made / folder.name).touch()
+                folder.mkdir()
+        for target in (Path("/var/log"), *FIXED_FOLDERS):
+            shown = own / "-".join(target.parts[1:])
+            shown.mkdir()
+            self.run(["mount", "--bind", shown, target])
         for name, value in KERNEL_SETTINGS.items():
             shown, setting = self.state.config / "kernel" / name, Path("/proc/sys") / name
             shown.parent.mkdir(parents=True, exist_ok=True)
@@ -125,9 +129,10 @@ class Machine:
         cgroups.remove()
         if self.state.exists():
             check_nothing_mounted_below(self.state.root)
-            if self._made_cni_folder.exists():
-                with contextlib.suppress(FileNotFoundError):
-                    CNI_FOLDER.rmdir()
+            for folder in FIXED_FOLDERS:
+                if (self._made / folder.name).exists():
+                    with contextlib.suppress(FileNotFoundError):
+                        folder.rmdir()
             shutil.rmtree(self.state.root)
 
     def _inits(self) -> list[int]:

@@ -42,12 +42,17 @@ def only_child(pid: int) -> int:
 
 
 def start_time(pid: int, proc: Path = PROC) -> int:
-    """When a process started, in clock ticks since boot; 0 if it has ended."""
+    """When a process started, in clock ticks since boot; 0 if it has ended.
+
+    A process is called a zombie once its first thread has ended. While others of its threads have
+    not, its files are open, and its ports taken.
+    """
     try:
         after_name = (proc / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return 0 if after_name[0] in "ZX" else int(after_name[19])
+    state, num_threads = after_name[0], int(after_name[17])
+    return 0 if state in "ZX" and num_threads <= 1 else int(after_name[19])
 
 
 def is_alive(pid: int, started: int) -> bool:

@@ -25,8 +25,8 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster import lifecycle
-from tests.cluster.cluster import Cluster
-from tests.cluster.commands import Kubectl
+from tests.cluster.cluster import Cluster, refer
+from tests.cluster.commands import ClusterError, Kubectl
 from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
@@ -138,7 +138,17 @@ def pytest_runtest_makereport(
         if not OTHER_CLUSTER and logs.is_dir():
             shutil.copytree(logs, folder / "cluster")
         report.sections.append(("cluster", f"objects, events and logs are in {folder}"))
+        if not OTHER_CLUSTER:
+            _mend(report)
     return report
+
+
+def _mend(report: pytest.TestReport) -> None:
+    """Keep one failure from becoming that of every test after it."""
+    try:
+        refer(Cache.from_environment(), State.from_environment()).mend()
+    except ClusterError as error:
+        report.sections.append(("cluster", f"it could not be mended: {error}"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

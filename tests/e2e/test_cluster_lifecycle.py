@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -174,6 +175,34 @@ def test_broken_component_fails_the_start_with_its_own_words(
         lifecycle.up(CACHE, STATE, keep=False)
     assert (CACHE.failed_start / "kube-apiserver.log").exists()
     assert look() == before
+
+
+def test_command_ends_with_a_harness_that_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    shell = f"echo $$ >{pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 600"
+    program = f"from tests.cluster.commands import run; run(['sh', '-c', {shell!r}])"
+    harness = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT)
+    wait_for("the command runs", pid_file.exists)
+    pid = int(pid_file.read_text())
+    harness.kill()
+    harness.wait()
+    wait_for("the command ends", lambda: processes.start_time(pid) == 0, timeout_seconds=30)
+
+
+def test_process_runs_as_long_as_any_of_its_threads() -> None:
+    # Its first thread ends by the system call exit, which 60 is on x86 and 93 on Arm.
+    number = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+    program = f"""if True:
+        import ctypes, sys, threading
+        threading.Thread(target=sys.stdin.read).start()
+        ctypes.CDLL(None).syscall({number}, 0)
+    """
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    stat = Path(f"/proc/{process.pid}/stat")
+    wait_for("its first thread ends", lambda: ") Z " in stat.read_text())
+    assert processes.start_time(process.pid) != 0
+    process.communicate()
+    assert processes.start_time(process.pid) == 0
 
 
 def test_computer_without_root_is_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
