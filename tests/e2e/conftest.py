@@ -44,9 +44,11 @@ def cluster() -> Iterator[Cluster]:
     if OTHER_CLUSTER:
         pytest.skip("needs control over the cluster's components, which only our own gives")
     cache, state = Cache.from_environment(), State.from_environment()
-    before = signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # so that it is stopped then too
+    # It is stopped then too. What is begun in the background ignores Ctrl-C, as do its children.
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         running = lifecycle.up(cache, state, keep=False)
     except UnsuitableError as reason:
@@ -56,7 +58,8 @@ def cluster() -> Iterator[Cluster]:
     yield running
     if lifecycle.is_owned_by_this_process(state):
         lifecycle.down(state)
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
