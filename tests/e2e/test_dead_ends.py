@@ -102,7 +102,7 @@ def test_full_storage_ends_the_stage_and_space_mends_it(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     product = replace(product, changes={"platform.storage": {"claim": "small"}})
-    product.namespace.kubectl.create(claim("small", storage_class=SMALL_CLASS, size="8Mi"))
+    product.namespace.kubectl.create(claim("small", storage_class=SMALL_CLASS, size="32Mi"))
     product.put_results(reference, "pretext", "extract", "cluster")
     product.submit("step2")
     product.wait_for_line("train", "msg=epoch epoch=3 ")
