@@ -71,7 +71,7 @@ def test_training_waits_out_a_drained_node(
     start_training(product, reference)
     selector = f"--pod-selector=clusterfit.dev/run={RUN},clusterfit.dev/stage=train"
     try:
-        drain = ("drain", NODE_NAME, selector, "--force", "--ignore-daemonsets")
+        drain = ("drain", NODE_NAME, selector, "--force", "--delete-emptydir-data")
         cluster.kubectl(*drain, timeout_seconds=RECOVERY_SECONDS)
         product.wait_for_pods("train", lambda pods: [phase(pod) for pod in pods] == ["Pending"] * 2)
         code, stages = product.status()
