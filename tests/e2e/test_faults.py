@@ -135,9 +135,14 @@ def test_extract_without_collectives_notices_a_lost_pod(
     part = f"/claim/{RUN}/extract/res5avg/train/{part_name(0)}"
     look = ["stat", "--format=%i %s %Y", part]
     before = wait_for("a first part", lambda: product.namespace.run_on_claim(look))
+    pods = uids(product.pods("extract"))
     product.delete_pod(f"{RUN}-extract-worker-1", by_force=True)
     # It comes back by itself. The survivor, who needs nobody in its loop, must notice all the same.
-    product.wait_for_line("extract", "the gang is broken", timeout_seconds=60)
+    product.wait_for_pods(
+        "extract",
+        lambda now: len(now) == 2 and not set(pods) & set(uids(now)),
+        timeout_seconds=60,
+    )
     product.wait_for_success("extract", timeout_seconds=RECOVERY_SECONDS)
     assert product.namespace.run_on_claim(look) == before, "what was there was made again"
     ours = product.fetch()

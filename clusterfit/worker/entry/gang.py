@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from clusterfit.errors import TERMINATED_EXIT_CODE, RetryableError
+from clusterfit.worker.entry.address import find_address
 from clusterfit.worker.entry.place import Place
 from clusterfit.worker.log import Log
 
@@ -31,6 +33,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.1
 _MEET_SECONDS: Final = 900.0
+_STORE_SECONDS: Final = 60.0
 _PART_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 10.0
 """After a peer is lost no checkpoint can be agreed on: so long may ranks take to notice it."""
@@ -41,7 +44,8 @@ class Gang:
 
     def __init__(self, place: Place, store: TCPStore | None, log: Log) -> None:
         """Use `host` or `join`."""
-        self._place = place
+        self.place = place
+        """Where peers joined, `master_addr` is the address at which node 0 answered."""
         self._store = store
         self._log = log
         self._parted = threading.Event()
@@ -71,7 +75,7 @@ class Gang:
             RetryableError: when node 0 does not come, or this rank's place is still taken.
         """
         try:
-            store, token, attempt = _call_interruptibly(lambda: _meet(place, log))
+            place, store, token, attempt = _call_interruptibly(lambda: _meet(place, log))
         except RuntimeError as error:
             raise RetryableError(f"node 0 was not there: {error}".splitlines()[0]) from error
         gang = cls(place, store, log)
@@ -90,7 +94,7 @@ class Gang:
             self._store.add("done", 1)
             deadline = time.monotonic() + _PART_SECONDS
             # Node 0 takes the store with it: it leaves last.
-            while self._place.node_rank == 0 and self._store.add("done", 0) < self._place.num_nodes:
+            while self.place.node_rank == 0 and self._store.add("done", 0) < self.place.num_nodes:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(_PAUSE_SECONDS)
@@ -103,9 +107,9 @@ class Gang:
         if self._store is None:
             yield
             return
-        name = f"node-{self._place.node_rank}"
+        name = f"node-{self.place.node_rank}"
         if self._store.add(name, 1) > 1:
-            raise RetryableError(f"node rank {self._place.node_rank} is still known to node 0")
+            raise RetryableError(f"node rank {self.place.node_rank} is still known to node 0")
         watcher = threading.Thread(target=self._watch, args=(self._store,), daemon=True)
         watcher.start()
         try:
@@ -120,7 +124,7 @@ class Gang:
         Raises:
             RetryableError: when one does not come, or node 0 goes.
         """
-        num_nodes = self._place.num_nodes
+        num_nodes = self.place.num_nodes
         deadline = time.monotonic() + _MEET_SECONDS
         try:
             if store.add("met", 1) < num_nodes:
@@ -136,9 +140,7 @@ class Gang:
         while not self._parted.wait(_POLL_SECONDS):
             try:
                 twice = [
-                    rank
-                    for rank in range(self._place.num_nodes)
-                    if store.add(f"node-{rank}", 0) > 1
+                    rank for rank in range(self.place.num_nodes) if store.add(f"node-{rank}", 0) > 1
                 ]
             except RuntimeError:
                 self._stop_ranks("node 0 is gone")
@@ -158,13 +160,15 @@ class Gang:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _meet(place: Place, log: Log) -> tuple[TCPStore, str, int]:
-    """Connect to node 0's store and return it with what node 0 tells."""
+def _meet(place: Place, log: Log) -> tuple[Place, TCPStore, str, int]:
+    """Connect to node 0's store; return where it answers, the store, and what node 0 tells."""
     import torch.distributed  # noqa: F401 - takes seconds; what follows is waiting alone
 
     log.info("waiting for node 0", address=place.master_addr)
-    store = _open_store(place, is_host=False)
-    return store, store.get("writer").decode(), int(store.get("attempt"))
+    address = find_address(place.master_addr, place.master_port + 1, _MEET_SECONDS)
+    met = replace(place, master_addr=address)
+    store = _open_store(met, is_host=False)
+    return met, store, store.get("writer").decode(), int(store.get("attempt"))
 
 
 def _call_interruptibly(work: Callable[[], _T]) -> _T:
@@ -194,7 +198,7 @@ def _open_store(place: Place, is_host: bool) -> TCPStore:
         place.master_port + 1,
         is_master=is_host,
         wait_for_workers=False,
-        timeout=timedelta(seconds=_MEET_SECONDS),
+        timeout=timedelta(seconds=_STORE_SECONDS),
     )
 
 

@@ -88,7 +88,7 @@ def _run_stage(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> 
         return 0
     ranks.warm_up()
     with Gang.join(place, log) as gang:
-        code = _run_ranks(assignment, place, ranks, gang, log)
+        code = _run_ranks(assignment, ranks, gang, log)
         return gang.leave(code)
 
 
@@ -129,7 +129,7 @@ def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
         try:
             record_attempt(run, stage, attempt, writer.check)
             with Gang.host(place, writer.token, attempt.number, log) as gang:
-                code = gang.leave(_run_ranks(assignment, place, ranks, gang, log))
+                code = gang.leave(_run_ranks(assignment, ranks, gang, log))
         except SystemExit:  # SIGTERM where no rank can be told: before they start, or after
             code = TERMINATED_EXIT_CODE
         if code == TERMINATED_EXIT_CODE:
@@ -141,12 +141,14 @@ def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
         writer.release()
 
 
-def _run_ranks(assignment: Assignment, place: Place, ranks: Ranks, gang: Gang, log: Log) -> int:
+def _run_ranks(assignment: Assignment, ranks: Ranks, gang: Gang, log: Log) -> int:
     """Run this node's ranks under torchrun's agent and return their common exit code."""
     # torch: paid only where there is work to do, and while the nursery imports it too
     from clusterfit.worker.entry.agent import run_agent
 
-    return run_agent(place, ranks, assignment.stage, gang.writer_token, gang.attempt_number, log)
+    return run_agent(
+        gang.place, ranks, assignment.stage, gang.writer_token, gang.attempt_number, log
+    )
 
 
 def _write_run_file(assignment: Assignment, writer: Writer) -> None:
