@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # A command must not go on when the harness is killed: its cluster may be another one by then.
-DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--") if sys.platform == "linux" else ()
+_SETPRIV = shutil.which("setpriv")
+DIES_WITH_PARENT = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
 
 
 class ClusterError(Exception):

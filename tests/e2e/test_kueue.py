@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,7 @@ URGENT = "urgent"
 API = "kueue.x-k8s.io/v1beta1"
 # One stage of two pods fits, and a second one does not.
 QUOTA = [{"name": "cpu", "nominalQuota": "700m"}, {"name": "memory", "nominalQuota": "4Gi"}]
-CLUSTER_QUEUE = {
+CLUSTER_QUEUE: Object = {
     "apiVersion": API,
     "kind": "ClusterQueue",
     "metadata": {"name": "shared"},
@@ -62,6 +63,14 @@ def make_queue(user: Product, name: str) -> None:
     user.namespace.kubectl.create(
         {"apiVersion": API, "kind": "LocalQueue", "metadata": {"name": name}, "spec": spec}
     )
+
+
+def make_room_for_two_supervisors(kueue: Cluster) -> None:
+    quota = [{**QUOTA[0]}, {**QUOTA[1], "nominalQuota": "4352Mi"}]
+    groups = CLUSTER_QUEUE["spec"]["resourceGroups"]
+    wider = {**groups[0], "flavors": [{"name": "any", "resources": quota}]}
+    change = json.dumps({"spec": {"resourceGroups": [wider]}})
+    kueue.kubectl("patch", "clusterqueue", "shared", "--type=merge", f"--patch={change}")
 
 
 def queued(name: str = QUEUE, **more: str) -> dict[str, Any]:
@@ -164,6 +173,8 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     assert product.status()[1]["cluster"]["cause"] == (
         "waits for extract; the supervisor, which would start it, waits in queue default itself"
     )
+    # A supervisor that is let in before its stage would keep the room that the stage needs.
+    make_room_for_two_supervisors(kueue)
     product.wait_for_success("extract", "cluster")
     wait_for_other(product, "second")
     extract, cluster = span(product.pods("extract")), span(product.pods("cluster"))

@@ -34,6 +34,8 @@ class Reading:
     """Whether somebody has left word of why it was stopped."""
     running: int
     """Pods whose container runs."""
+    done: int
+    """Pods whose container has ended well; the operator sees a stage end a little later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,30 @@ def read_cluster(product: Product) -> dict[str, Reading]:
         jobs = [item for item in own if item["kind"] != "Pod"]
         job: Object = jobs[0] if jobs else {"metadata": {}, "spec": {}}
         policy = job["spec"].get("runPolicy", job["spec"])
+        pods = [item for item in own if item["kind"] == "Pod"]
         readings[stage] = Reading(
             exists=bool(jobs),
             ended=how_it_ended(job),
             suspended=policy.get("suspend", False),
             stopped="clusterfit.dev/stopped" in job["metadata"].get("annotations", {}),
-            running=sum(runs(item) for item in own if item["kind"] == "Pod"),
+            running=sum(runs(pod) for pod in pods),
+            done=sum(is_done(pod) for pod in pods),
         )
     return readings
 
 
 def runs(pod: Object) -> bool:
     """Whether the pod's container runs."""
-    states = [item["state"] for item in pod["status"].get("containerStatuses", [])]
-    return any("running" in state for state in states)
+    return any("running" in state for state in read_states(pod))
+
+
+def is_done(pod: Object) -> bool:
+    """Whether the pod's container has ended with exit code 0."""
+    return any(state.get("terminated", {}).get("exitCode") == 0 for state in read_states(pod))
+
+
+def read_states(pod: Object) -> list[dict[str, Any]]:
+    return [item["state"] for item in pod["status"].get("containerStatuses", [])]
 
 
 def find_contradictions(sample: Sample) -> Iterator[str]:
@@ -84,7 +96,7 @@ def find_contradictions(sample: Sample) -> Iterator[str]:
             yield f"{where}: it has not ended"
         if before == after and before.exists and not before.ended:
             allowed = {"suspended" if before.stopped else "held"} if before.suspended else (
-                {"running", "starting"} if before.running == wanted else {"starting"}
+                {"running", "starting"} if before.running + before.done == wanted else {"starting"}
             )  # fmt: skip
             # The operator counts a pod a moment before or after its container's state is seen.
             if before.running < wanted and said["pods"]["running"] == wanted:
