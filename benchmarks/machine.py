@@ -14,7 +14,7 @@ from clusterfit.worker.cores import count_cores
 PACKAGES: Final = (
     "torch", "faiss-cpu", "superkmeans", "scikit-learn", "numpy", "fastkmeans", "flash-kmeans",
 )  # fmt: skip
-_FLAGS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def describe_machine() -> dict[str, Any]:

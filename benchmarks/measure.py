@@ -36,11 +36,11 @@ class Results:
             self.content = json.loads(self.path.read_text(encoding="utf-8"))
 
     def begin(self, description: Record) -> None:
-        """Say what the records are of; those of another shape or data are dropped."""
-        same = ("data", "shape")
-        if any(self.content.get(key, description[key]) != description[key] for key in same):
-            print(f"{self.path.name}: of other data; begun anew")
-            self.content["records"] = []
+        """Say what the records are of; those of another machine, shape or data are dropped."""
+        for key in ("machine", "data", "shape"):
+            if self.records and self.content.get(key) != description[key]:
+                print(f"{self.path.name}: of another {key}; begun anew")
+                self.content["records"] = []
         self.content |= description
 
     @property

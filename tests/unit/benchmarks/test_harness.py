@@ -101,15 +101,19 @@ def test_a_side_that_fails_is_recorded_with_its_last_words(toy_folders: Path) ->
     assert list_rows([record]) == []
 
 
-def test_records_of_another_shape_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "other", [{"shape": [2, 1, 1]}, {"data": "digits-1x1"}, {"machine": {"cores": 4}}]
+)
+def test_records_of_something_else_are_dropped(tmp_path: Path, other: dict[str, object]) -> None:
+    of = {"machine": {"cores": 2}, "data": "relu-1x1", "shape": [1, 1, 1]}
     results = Results("toy", tmp_path)
-    results.begin({"data": "relu-1x1", "shape": [1, 1, 1]})
+    results.begin(of)
     results.records.append({"side": "x"})
     results.save()
     again = Results("toy", tmp_path)
-    again.begin({"data": "relu-1x1", "shape": [1, 1, 1]})
+    again.begin(of)
     assert len(again.records) == 1
-    again.begin({"data": "relu-2x1", "shape": [2, 1, 1]})
+    again.begin(of | other)
     assert again.records == []
 
 
