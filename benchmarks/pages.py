@@ -62,11 +62,11 @@ GFLOP/s, for each value of `OPENBLAS_CORETYPE`.""",
 ## Assignment
 
 Each of 32,768 x 2,048 `relu` rows to the nearest of 4,096 centroids. `bf16 GEMM` is no assignment: it
-multiplies the same matrices in bfloat16 with torch and drops the products, and so is this machine's own rate;
-`int8 GEMM` does so in whole numbers of 8 bits, which clusterfit takes where the CPU has VNNI or AMX.
+multiplies the same matrices in bfloat16 with torch and drops the products; `int8 GEMM` does so in whole
+numbers of 8 bits, which clusterfit takes where the CPU has VNNI or AMX. The faster of the two is this machine's own rate.
 `no re-check` takes the best of the rounded products; `clusterfit` is the last pass, whose close calls are
 decided in float32, rows read from disk; `fp32 forced` is the path of a machine that has neither.
-Wanted: at least 1.8 times as fast as the best peer, and 85 % of the GEMM's rate without the re-check.""",
+Wanted: at least 1.8 times as fast as the best peer, and 85 % of that rate without the re-check.""",
     "update": """\
 ## Update
 

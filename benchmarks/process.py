@@ -29,8 +29,6 @@ class Finished:
     exit_code: int
     error: str
     """The last line on its standard error, where it failed."""
-    peak_bytes: int
-    """Largest resident set, mapped files included; 0 where it was killed before it could tell."""
     peak_anonymous_bytes: int
     """Largest resident set without mapped files, sampled every 50 ms."""
 
@@ -68,13 +66,7 @@ def run_side(
     replies = [line for line in out.splitlines() if line.startswith("{")]
     reply = json.loads(replies[-1]) if replies and process.returncode == 0 else None
     last = (err.strip().splitlines() or [""])[-1]
-    return Finished(
-        reply,
-        process.returncode,
-        "" if reply else last,
-        sampler.peak_bytes,
-        sampler.peak_anonymous_bytes,
-    )
+    return Finished(reply, process.returncode, "" if reply else last, sampler.peak_anonymous_bytes)
 
 
 class _Sampler(threading.Thread):
@@ -85,7 +77,6 @@ class _Sampler(threading.Thread):
         self._status = Path(f"/proc/{pid}/status")
         self._ended = threading.Event()
         self._pid = pid
-        self.peak_bytes = 0
         self.peak_anonymous_bytes = 0
 
     def run(self) -> None:
@@ -95,10 +86,9 @@ class _Sampler(threading.Thread):
             except OSError:
                 return
             found = {key: int(kib) * 1024 for key, kib in _MEMORY.findall(status)}
-            if "VmHWM" not in found:  # it has ended and waits to be collected
+            if "RssAnon" not in found:  # it has ended and waits to be collected
                 return
-            self.peak_bytes = max(self.peak_bytes, found["VmHWM"])
-            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, found.get("RssAnon", 0))
+            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, found["RssAnon"])
 
 
-_MEMORY: Final = re.compile(r"^(VmHWM|RssAnon):\s+(\d+) kB", re.MULTILINE)
+_MEMORY: Final = re.compile(r"^(RssAnon):\s+(\d+) kB", re.MULTILINE)

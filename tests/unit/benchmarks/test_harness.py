@@ -92,6 +92,13 @@ def test_a_case_is_measured_in_processes_judged_and_goes_on(toy_folders: Path) -
     assert Results("toy", toy_folders).records == [record], "nothing is measured twice"
 
 
+def test_a_peak_is_the_side_s_own_and_not_that_of_who_started_it(toy_folders: Path) -> None:
+    fat = np.ones(1 << 27)
+    measure(TOY_CASE, 1, folder=toy_folders)
+    [record] = Results("toy", toy_folders).records
+    assert 50e6 < record["peak_bytes"] < fat.nbytes
+
+
 def test_a_side_that_fails_is_recorded_with_its_last_words(toy_folders: Path) -> None:
     broken = replace(FAISS, attempts=(Attempt("x", {"no_such_option": 1}),))
     measure(replace(TOY_CASE, sides=(broken,)), 1, folder=toy_folders)
