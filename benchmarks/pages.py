@@ -8,7 +8,7 @@ from typing import Final
 INTRODUCTION: Final = """\
 # Benchmarks
 
-How fast and how good clusterfit's k-means is, beside its peers, on one machine. Every number here is
+How fast and how good clusterfit's k-means is, beside its peers, each case on one machine. Every number here is
 written by `python -m benchmarks write` from `benchmarks/results/*.json`, which `make bench` measures;
 `make check` fails where this page and the results differ.
 
