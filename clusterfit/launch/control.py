@@ -10,7 +10,13 @@ from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, RELEASE_RESOURCES, Api
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.helm import Helm
-from clusterfit.launch.jobs import Phase, resume_stage, suspend_stage
+from clusterfit.launch.jobs import (
+    Phase,
+    find_workload,
+    resume_stage,
+    see_workload,
+    suspend_stage,
+)
 from clusterfit.launch.plan import ROLE_LABEL, PlannedStage, Release
 from clusterfit.launch.sequence import StageView, look
 
@@ -37,7 +43,11 @@ def resume_run(api: Api, releases: Iterable[Release]) -> list[PlannedStage]:
     for release in releases:
         _switch_supervisor(api, release, suspend=False)
         for view in look(api, release.plan):
-            if view.state.phase is Phase.SUSPENDED:
+            state = view.state
+            if state.phase is Phase.QUEUED:
+                job = api.get(view.stage.resource, view.stage.name)
+                state = see_workload(state, find_workload(api, job))
+            if state.phase is Phase.SUSPENDED:
                 resume_stage(api, release.plan, view.stage)
                 resumed.append(view.stage)
     return resumed

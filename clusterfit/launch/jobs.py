@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -60,7 +60,7 @@ class JobState:
     message: str = ""
     """Why it failed or was stopped, in the words of whoever did that."""
     stopped_by: str = ""
-    """With `suspended`: supervisor, user, or empty where somebody did it by other means."""
+    """With `suspended`: supervisor, Kueue, user, or empty where it was done by other means."""
 
 
 def read_state(plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobState:
@@ -167,6 +167,20 @@ def find_workload(api: Api, job: Manifest) -> Manifest | None:
     uid = job["metadata"].get("uid", "")
     found = api.select(WORKLOADS, labels=f"kueue.x-k8s.io/job-uid={uid}")
     return found[0] if found else None
+
+
+def see_workload(state: JobState, workload: Manifest | None) -> JobState:
+    """Return the state of a queued stage once more, by its workload: it may wait for nobody.
+
+    Kueue deactivates what has used up its time (kueue.x-k8s.io/max-exec-time-seconds), and what an
+    admission check rejects; somebody has to activate it again.
+    """
+    if workload is None or workload["spec"].get("active", True) or state.phase is not Phase.QUEUED:
+        return state
+    conditions = workload.get("status", {}).get("conditions", ())
+    messages = [item.get("message", "") for item in conditions if item["type"] == "Evicted"]
+    message = messages[0] if messages else ""
+    return replace(state, phase=Phase.SUSPENDED, message=message, stopped_by="Kueue")
 
 
 def now() -> str:

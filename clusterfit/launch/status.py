@@ -8,7 +8,7 @@ from typing import Any
 from clusterfit.launch.api import JOBS, WORKLOADS, Api
 from clusterfit.launch.causes import Cause, Evidence, count_restarts, find_cause
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.jobs import QUEUE_LABEL, JobState, Phase, find_workload, read_state
+from clusterfit.launch.jobs import QUEUE_LABEL, Phase, find_workload, read_state, see_workload
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import is_running, select_events, select_pods
@@ -87,8 +87,8 @@ def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
     in_vain = False
     for stage in plan.stages:
         job = api.find(stage.resource, stage.name)
-        state = read_state(plan, stage, job)
-        evidence = _gather(api, plan, stage, state, job, before, in_vain)
+        evidence = _gather(api, plan, stage, job, before, in_vain)
+        state = evidence.state
         statuses.append(
             StageStatus(
                 release=plan.release,
@@ -111,12 +111,11 @@ def _gather(
     api: Api,
     plan: Plan,
     stage: PlannedStage,
-    state: JobState,
     job: Manifest | None,
     waits_for: str,
     waits_in_vain: bool,
 ) -> Evidence:
-    is_interesting = state.phase not in (Phase.MISSING, Phase.HELD, Phase.SUCCEEDED)
+    state = read_state(plan, stage, job)
     workload = None
     position = 0
     if job is not None and state.phase is Phase.QUEUED:
@@ -125,6 +124,8 @@ def _gather(
             position = _find_position(api, workload)
         except ClusterError:
             workload = None  # Kueue's objects may not be read; the phase still tells the truth
+        state = see_workload(state, workload)
+    is_interesting = state.phase not in (Phase.MISSING, Phase.HELD, Phase.SUCCEEDED)
     return Evidence(
         plan=plan,
         stage=stage,
@@ -158,6 +159,7 @@ def _find_position(api: Api, workload: Manifest | None) -> int:
         item
         for item in api.select(WORKLOADS)
         if item["spec"].get("queueName", "") == queue
+        and item["spec"].get("active", True)
         and not _has_condition(item, "QuotaReserved")
         and not _has_condition(item, "Finished")
     ]

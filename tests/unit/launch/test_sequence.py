@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
+from clusterfit.launch.causes import Cause
+from clusterfit.launch.control import resume_run
 from clusterfit.launch.jobs import (
     QUEUE_LABEL,
     RELEASED_ANNOTATION,
@@ -20,8 +22,9 @@ from clusterfit.launch.jobs import (
     resume_stage,
     suspend_stage,
 )
-from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.sequence import is_over, look, release_next
+from clusterfit.launch.status import read_status
 from clusterfit.launch.supervise import supervise
 
 from .object_server import Objects, serve_objects
@@ -149,6 +152,35 @@ def test_under_kueue_releasing_means_the_real_queue(server: tuple[Api, Objects])
     changed = objects.get(JOBS, CLUSTER.name)
     assert changed["metadata"]["labels"][QUEUE_LABEL] == "gpu"
     assert changed["spec"]["suspend"] is True, "Kueue switches it on when it fits"
+
+
+def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    release = Release(make_plan(EXTRACT, gang="kueue"), "content", START.isoformat(), {}, True)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+    why = "The workload is deactivated due to exceeding the maximum execution time"
+    workload = {
+        "metadata": {
+            "name": "workload",
+            "labels": {"kueue.x-k8s.io/job-uid": f"uid-of-{EXTRACT.name}"},
+            "creationTimestamp": START.isoformat(),
+        },
+        "spec": {"active": False, "queueName": "gpu"},
+        "status": {"conditions": [
+            {"type": "Evicted", "status": "True", "message": why},
+            {"type": "QuotaReserved", "status": "False", "message": why},
+        ]},
+    }  # fmt: skip
+    objects.put(WORKLOADS, workload)
+    (stage,) = read_status(api, "run", [release]).stages
+    assert stage.phase is Phase.SUSPENDED
+    assert stage.cause == Cause(f"suspended by Kueue: {why}", "clusterfit resume run -n team")
+    assert resume_run(api, [release]) == [EXTRACT]
+    assert objects.get(WORKLOADS, "workload")["spec"]["active"] is True
+    (stage,) = read_status(api, "run", [release]).stages
+    assert stage.phase is Phase.QUEUED
+    assert stage.cause.text.startswith("place 1 in queue gpu: ")
+    assert resume_run(api, [release]) == []
 
 
 def test_suspended_is_told_from_held_and_resumes(server: tuple[Api, Objects]) -> None:
