@@ -12,7 +12,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from tests.cluster.manifests import claim, is_ready
 from tests.cluster.namespace import STORAGE_CLAIM, Namespace
 from tests.cluster.paths import CHECKOUT, Cache, State
 from tests.cluster.preflight import UnsuitableError
+from tests.e2e.unsuitable import give_up
 
 CACHE = Cache.from_environment()
 STATE = State.from_environment()
@@ -77,9 +78,7 @@ def before() -> Iterator[dict[str, object]]:
     try:
         lifecycle.prepare(CACHE)
     except UnsuitableError as reason:
-        if os.environ.get("CI"):
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(str(reason))
+        give_up(reason)
     if lifecycle.is_kept(STATE):
         pytest.skip("a cluster is kept running here; stop it first (make cluster-down)")
     lifecycle.down(STATE)
@@ -205,10 +204,39 @@ def test_process_runs_as_long_as_any_of_its_threads() -> None:
     assert processes.start_time(process.pid) == 0
 
 
-def test_computer_without_root_is_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+@pytest.mark.parametrize(
+    ("target", "instead", "lack"),
+    [
+        ("os.geteuid", lambda: 1000, "root, this is user 1000"),
+        ("tests.cluster.cgroups.roots", list, "cgroups, none are mounted"),
+    ],
+)
+def test_computer_that_lacks_something_is_told_what_would_do(
+    monkeypatch: pytest.MonkeyPatch, target: str, instead: Callable[[], object], lack: str
+) -> None:
+    monkeypatch.setattr(target, instead)
     with pytest.raises(UnsuitableError) as error:
         preflight.check_machine()
-    assert str(error.value).startswith("the test cluster needs root, this is user 1000: run as")
+    assert str(error.value).startswith(f"the test cluster needs {lack}: run as root on Linux with")
     assert "CLUSTERFIT_E2E_KUBECONFIG" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("ci", "code", "outcome"), [("true", 1, "1 error"), ("", 0, "1 skipped")])
+def test_what_is_skipped_on_an_unsuitable_computer_fails_in_ci(
+    tmp_path: Path, ci: str, code: int, outcome: str
+) -> None:
+    test = "tests/e2e/test_cluster.py::test_node_is_ready_and_offers_gpus"
+    elsewhere = {"CI": ci, "PATH": str(tmp_path), "CLUSTERFIT_E2E_KUBECONFIG": ""}  # no unshare
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", test],
+        cwd=CHECKOUT,
+        env={**os.environ, **elsewhere},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    assert outcome in done.stdout
+    assert "the test cluster needs namespaces (" in done.stdout
+    assert "Traceback" not in done.stdout
