@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+UV = Path(sys.executable).with_name("uv")
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 
 
@@ -43,29 +45,61 @@ def test_workers_have_one_faiss_each() -> None:
     assert cpu - {"faiss-cpu"} <= gpu | {"packaging"}
 
 
-@pytest.mark.campaign
-def test_the_launcher_alone_installs_and_checks_a_run_file(tmp_path: Path) -> None:
-    uv = Path(sys.executable).with_name("uv")
-    python = tmp_path / "venv" / "bin" / "python"
-    environment = os.environ | {"UV_SYSTEM_CERTS": "1"}
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that has the launcher alone, installed from its wheel."""
+    folder = tmp_path_factory.mktemp("launcher")
+    python = folder / "venv" / "bin" / "python"
     lock = ROOT / "requirements" / "launcher.lock"
-    wheel_folder = tmp_path / "dist"
-    commands: list[list[str | Path]] = [
-        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"],
-        [uv, "pip", "sync", "--require-hashes", "--python", python, lock],
-        [uv, "build", "--wheel", "--no-build-isolation", "--python", sys.executable,
-         "--out-dir", wheel_folder, ROOT],
-    ]  # fmt: skip
-    for command in commands:
-        subprocess.run(command, env=environment, check=True, cwd=tmp_path)
-    [wheel] = wheel_folder.glob("*.whl")
-    install: list[str | Path] = [uv, "pip", "install", "--no-deps", "--python", python, wheel]
-    subprocess.run(install, env=environment, check=True, cwd=tmp_path)
+    call(folder, sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    call(folder, UV, "pip", "sync", "--require-hashes", "--python", python, lock)
+    build = (UV, "build", "--wheel", "--no-build-isolation", "--python", sys.executable)
+    call(folder, *build, "--out-dir", folder, ROOT)
+    [wheel] = folder.glob("*.whl")
+    call(folder, UV, "pip", "install", "--no-deps", "--python", python, wheel)
+    return python.parent
+
+
+def call(folder: Path, *command: str | Path) -> str:
+    """Run a command in a folder that has nothing to do with the checkout; return what it prints."""
+    environment = os.environ | {"UV_SYSTEM_CERTS": "1"}
+    return subprocess.run(
+        command, env=environment, cwd=folder, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+@pytest.mark.campaign
+def test_the_launcher_alone_checks_a_run_file(launcher: Path, tmp_path: Path) -> None:
     run_file = ROOT / "examples" / "digits.yaml"
-    checked = subprocess.run(
-        [python.with_name("clusterfit"), "config", "check", "-f", run_file],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert checked.stdout.startswith("ok: run digits")
-    missing = subprocess.run([python, "-c", "import torch"], capture_output=True, cwd=tmp_path)
+    checked = call(tmp_path, launcher / "clusterfit", "config", "check", "-f", run_file)
+    assert checked.startswith("ok: run digits")
+    missing = subprocess.run(
+        [launcher / "python", "-c", "import torch"], capture_output=True, cwd=tmp_path, check=False
+    )
     assert missing.returncode != 0
+
+
+@pytest.mark.campaign
+def test_the_charts_travel_with_the_launcher_and_render_anywhere(
+    launcher: Path, tmp_path: Path
+) -> None:
+    locked = (ROOT / "requirements" / "dev.lock").read_text()
+    [helm] = re.findall(r"^helm-python-sdk==.*(?:\n +--hash=.*)*", locked, re.MULTILINE)
+    extra = tmp_path / "helm.lock"
+    extra.write_text(helm.rstrip("\\") + "\n")
+    install = (UV, "pip", "install", "--require-hashes", "--no-deps", "--requirement", extra)
+    call(tmp_path, *install, "--python", launcher / "python")
+    shutil.copy(ROOT / "examples" / "imagenet.yaml", tmp_path / "run.yaml")
+    here = ("--gpus=8", "--file=run.yaml", "--namespace=clusterfit")
+    rendered = call(tmp_path, launcher / "clusterfit", "render", "step1", *here)
+    assert rendered == (ROOT / "k8s" / "manifests" / "imagenet-step1-8gpu.yaml").read_text()
+    tried = call(tmp_path, launcher / "clusterfit", "submit", "step1", "--dry-run=client", *here)
+    assert "PyTorchJob      imagenet-extract" in tried
+    where = "from clusterfit.launch import charts; print(charts.find_chart(charts.STORAGE_CHART))"
+    chart = Path(call(tmp_path, launcher / "python", "-c", where).strip())
+    assert chart.is_relative_to(launcher.parent)
+    theirs, ours = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (chart, ROOT / "charts" / "clusterfit-storage")
+    )
+    assert theirs == ours

