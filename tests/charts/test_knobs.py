@@ -1,4 +1,4 @@
-"""No dead knob: each setting changes what is rendered. No ghost knob: each that is read exists."""
+"""No dead knob: each setting is where Kubernetes reads it. No ghost knob: what is read exists."""
 
 from __future__ import annotations
 
@@ -16,61 +16,9 @@ from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.helm import Values
 from clusterfit.launch.manifests import Manifest
 
-from .rendering import Render, deep_merge, load
+from .changes import CHANGES, KUEUE, PLANNED_ALONE, READ_BY_OTHERS, SCHEDULING, look_up
+from .rendering import Render, deep_merge, find, load, read_plan
 
-KUEUE = {"queue": {"gang": "kueue", "name": "gpu"}}
-
-# Another value for each setting, and what else must be set for it to mean anything.
-CHANGES: dict[str, tuple[Any, Values]] = {
-    "gpus": (32, {}),
-    "gpusPerNode": (4, {}),
-    "gpuResource": ("amd.com/gpu", {}),
-    "nodesWithoutGpus": (3, {"gpus": 0}),
-    "processesPerNode": (2, {}),
-    "cpusPerNode": (4.5, {}),
-    "memoryGibPerNode": (100, {}),
-    "shmGibPerNode": (1.5, {}),
-    "extraResources": ({"rdma/ib": "1"}, {}),
-    "nodeSelector": ({"gpu": "h100"}, {}),
-    "tolerations": ([{"key": "gpu", "operator": "Exists"}], {}),
-    "affinity": ({"podAntiAffinity": {}}, {}),
-    "deadlineSeconds": (3600, {}),
-    "startDeadlineSeconds": (60, {}),
-    "stages": ({"train": {"gpus": 8}}, {}),
-    "image.repository": ("registry.example:5000/team/clusterfit", {}),
-    "image.tag": ("v7", {}),
-    "image.digest": ("sha256:" + "0a" * 32, {}),
-    "image.pullPolicy": ("Always", {}),
-    "image.pullSecrets": (["registry"], {}),
-    "storage.claim": ("shared", {}),
-    "storage.subPath": ("team/a", {}),
-    "data.claim": ("images", {}),
-    "data.subPath": ("in1k", {}),
-    "queue.gang": ("volcano", {}),
-    "queue.name": ("other", KUEUE),
-    "queue.priorityClass": ("high", KUEUE),
-    "queue.requiredTopology": ("topology.kubernetes.io/rack", KUEUE),
-    "queue.preferredTopology": ("topology.kubernetes.io/rack", KUEUE),
-    "sequencing.mode": ("client", {}),
-    "sequencing.serviceAccount": ("runner", {}),
-    "priorityClass": ("high", {}),
-    "podUser.user": (2000, {}),
-    "podUser.group": (2000, {}),
-    "podUser.fsGroup": (0, {}),
-    "podUser.supplementalGroups": ([3000], {}),
-    "extraEnv": ([{"name": "FOO", "value": "1"}], {}),
-    "nccl": ({"NCCL_DEBUG": "INFO"}, {}),
-    "extraVolumes": (
-        [{"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}],
-        {},
-    ),
-    "capabilities": (["IPC_LOCK"], {}),
-    "labels": ({"team": "vision"}, {}),
-    "annotations": ({"note": "mine"}, {}),
-    "networkPolicy": (True, {}),
-    "ttlSecondsAfterFinished": (3600, {}),
-    "overwriteToken": ("abc", {}),
-}
 PER_STAGE = [
     key for key in CHANGES if key in {field.alias for field in Resources.model_fields.values()}
 ]
@@ -96,11 +44,63 @@ def test_every_platform_setting_has_a_change_here() -> None:
 
 @pytest.mark.parametrize("path", CHANGES)
 def test_no_setting_of_platform_is_dead(path: str, values: Values, render: Render) -> None:
-    other, context = CHANGES[path]
-    before = deep_merge(values, {"platform": context})
-    after = deep_merge(before, place(path, other))
+    change = CHANGES[path]
+    before = deep_merge(values, {"platform": change.context})
+    after = deep_merge(before, place(path, change.value))
     load(before), load(after)
-    assert without_digest(render(before)) != without_digest(render(after))
+    # What only the plan or the pod of `put` and `get` has, both in the ConfigMap, binds no worker.
+    is_kept = path in PLANNED_ALONE
+    was, now = (
+        without_digest([item for item in render(each) if is_kept or item["kind"] != "ConfigMap"])
+        for each in (before, after)
+    )
+    assert was != now
+
+
+@pytest.mark.parametrize("path", [path for path in CHANGES if path not in READ_BY_OTHERS])
+def test_a_setting_is_where_kubernetes_reads_it(path: str, values: Values, render: Render) -> None:
+    change = CHANGES[path]
+    two = {**values, "stages": ["extract", "cluster"]}
+    before = render(deep_merge(two, {"platform": change.context}))
+    platform = deep_merge({"platform": change.context}, place(path, change.value))
+    after = render(deep_merge(two, platform))
+    assert change.both or change.gang
+    differences = 0
+    for kind, stage, own in (
+        ("PyTorchJob", "extract", change.gang),
+        ("Job", "cluster", change.single),
+    ):
+        for where, wanted in {**change.both, **own}.items():
+            found = look_up(find(after, kind, f"digits-{stage}"), where)
+            assert found == wanted, f"{stage}: {where}"
+            differences += found != look_up(find(before, kind, f"digits-{stage}"), where)
+    assert differences, "the default would have passed as well"
+
+
+@pytest.mark.parametrize(
+    ("queue", "wanted"),
+    [
+        ({"gang": "none"}, None),
+        ({"gang": "coscheduling"}, {"minAvailable": 2}),
+        ({"gang": "volcano", "name": "research"}, {"minAvailable": 2, "queue": "research"}),
+        (KUEUE["queue"], None),
+    ],
+)
+def test_a_gang_scheduler_is_told_how_many_belong_together(
+    queue: Values, wanted: Values | None, values: Values, render: Render
+) -> None:
+    manifests = render(deep_merge(values, {"platform": {"queue": queue}}))
+    assert look_up(find(manifests, "PyTorchJob", "digits-extract"), SCHEDULING) == wanted
+
+
+@pytest.mark.parametrize("key", ["deadlineSeconds", "startDeadlineSeconds"])
+def test_bounds_are_in_the_plan_that_the_supervisor_reads(
+    key: str, values: Values, render: Render
+) -> None:
+    bounds = {key: 5, "stages": {"extract": {key: 7}}}
+    plan = read_plan(render(deep_merge(values, {"platform": bounds})))
+    wanted = {"pretext": 5, "extract": 7, "cluster": 5, "train": 5}
+    assert {stage["stage"]: stage[key] for stage in plan["stages"]} == wanted
 
 
 @pytest.mark.parametrize("key", PER_STAGE)
@@ -108,18 +108,17 @@ def test_no_setting_of_platform_is_dead(path: str, values: Values, render: Rende
 def test_an_override_changes_its_stage_and_no_other(
     key: str, stage: str, values: Values, render: Render
 ) -> None:
-    other, context = CHANGES[key]
-    before = deep_merge(values, {"platform": context})
-    after = deep_merge(before, {"platform": {"stages": {stage: {key: other}}}})
+    change = CHANGES[key]
+    before = deep_merge(values, {"platform": change.context})
+    after = deep_merge(before, {"platform": {"stages": {stage: {key: change.value}}}})
     load(after)
     changed = {
-        item["metadata"]["labels"].get("clusterfit.dev/stage")
+        item["metadata"]["labels"].get("clusterfit.dev/stage", item["kind"])
         for item, was in zip(by_name(render(after)), by_name(render(before)), strict=True)
         if without_digest([item]) != without_digest([was])
     }
-    config_map_and_role = {None}
-    assert changed - config_map_and_role <= {stage}
-    assert changed
+    # The plan says it too, and the supervisor's rights follow from the pods that there are.
+    assert changed - {"ConfigMap", "Role"} == (set() if key in PLANNED_ALONE else {stage})
 
 
 def by_name(manifests: list[Manifest]) -> list[Manifest]:

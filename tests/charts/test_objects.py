@@ -8,22 +8,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import helm_python
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from clusterfit.errors import PERMANENT_EXIT_CODES, TERMINATED_EXIT_CODE, ConfigError
 from clusterfit.launch.charts import RUN_CHART, STORAGE_CHART, find_chart
 from clusterfit.launch.helm import Helm, HelmLibrary, HelmProgram, Values
 from clusterfit.launch.invariants import check_manifests, find_restrictions
-from clusterfit.launch.manifests import read_manifests, write_manifests
+from clusterfit.launch.manifests import Manifest, read_manifests, write_manifests
+from clusterfit.launch.pod_security import find_violations
 from clusterfit.launch.render import render_run
 
 from .rendering import Render, deep_merge, find, load, read_plan
 
 ROOT = Path(__file__).parents[2]
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
 
 
 def test_manifests_for_kubectl_are_what_the_chart_renders() -> None:
@@ -182,46 +181,59 @@ def test_only_workers_get_capabilities(values: Values, helm: Helm) -> None:
     assert find_restrictions(manifests) == ["container pytorch adds capabilities"]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(text=TEXT, path=TEXT)
-def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: Helm) -> None:
-    path = "x" + path
+def read_failure_policy(job: Manifest) -> list[tuple[str, list[int]]]:
+    """Return a Job's rules in their order: what is done on which exit codes of its container."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    disruption, *rules = job["spec"]["podFailurePolicy"]["rules"]
+    on_disruption = [{"type": "DisruptionTarget", "status": "True"}]
+    assert disruption == {"action": "Ignore", "onPodConditions": on_disruption}
+    for rule in rules:
+        assert rule["onExitCodes"]["containerName"] == container["name"]
+        assert rule["onExitCodes"]["operator"] == "In"
+    return [(rule["action"], rule["onExitCodes"]["values"]) for rule in rules]
+
+
+def test_a_job_gives_up_on_the_permanent_exit_codes_and_no_others(
+    values: Values, render: Render
+) -> None:
+    manifests = render(values)
+    obeyed = ("Ignore", [TERMINATED_EXIT_CODE])
+    assert read_failure_policy(find(manifests, "Job", "digits-cluster")) == [
+        ("FailJob", sorted(PERMANENT_EXIT_CODES)), obeyed,
+    ]  # fmt: skip
+    # Of the supervisor only a plan that it cannot read is for good: the API server comes back.
+    supervisor = find(manifests, "Job", "release-supervisor")
+    assert read_failure_policy(supervisor) == [("FailJob", [ConfigError.exit_code]), obeyed]
+
+
+def test_every_pod_of_a_release_is_of_the_same_user(values: Values, render: Render) -> None:
+    user = {"user": 2000, "group": 3000, "fsGroup": 4000, "supplementalGroups": [5000]}
     changed = deep_merge(
-        copy.deepcopy(values),
-        {
-            "data": {"train": path},
-            "extract": {"layer": "x" + text},
-            "platform": {
-                "annotations": {"note": text},
-                "nccl": {"NCCL_NOTE": text},
-                "extraEnv": [{"name": "NOTE", "value": text}],
-                "tolerations": [{"key": "k", "value": text}],
-                "affinity": {"nodeAffinity": {}},
-                "extraVolumes": [
-                    {"name": "more", "mountPath": "/more", "source": {"nfs": {"path": text}}}
-                ],
-            },
-        },
-    )
-    run = load(changed)
-    manifests = helm.render(find_chart(RUN_CHART), "release", "somewhere", run.dump())
-    for reader in (
-        read_manifests,
-        lambda text: read_manifests(write_manifests(read_manifests(text))),
-    ):
-        objects = reader(manifests)
-        config_map = find(objects, "ConfigMap", "release-config")
-        assert json.loads(config_map["data"]["config.json"]) == run.algorithm().dump()
-        job = find(objects, "PyTorchJob", "digits-extract")
-        assert job["metadata"]["annotations"]["note"] == text
-        pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
-        env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
-        assert env["NOTE"] == env["NCCL_NOTE"] == text
-        assert pod["tolerations"][0]["value"] == text
-        volume: dict[str, Any] = next(item for item in pod["volumes"] if item["name"] == "more")
-        assert volume["nfs"]["path"] == text
+        values,
+        {"platform": {
+            "podUser": user, "priorityClass": "high", "image": {"pullSecrets": ["registry"]},
+        }},
+    )  # fmt: skip
+    pods = [job["spec"]["template"]["spec"] for job in render(changed) if job["kind"] == "Job"]
+    config_map = find(render(changed), "ConfigMap", "release-config")
+    files = json.loads(config_map["data"]["files-pod.json"])
+    with helm_python.Chart.load(str(find_chart(RUN_CHART))) as chart:
+        texts = chart.render(changed, name="release", namespace="somewhere")
+    (test,) = read_manifests(texts["clusterfit/templates/tests/selftest.yaml"])
+    assert list(find_violations(test["spec"])) == []
+    assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    for pod in (*pods, files["spec"], test["spec"]):
+        assert pod["priorityClassName"] == "high"
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 2000,
+            "runAsGroup": 3000,
+            "fsGroup": 4000,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "supplementalGroups": [5000],
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
 
 
 def test_the_storage_chart_keeps_its_claim(helm: HelmLibrary) -> None:
