@@ -19,6 +19,8 @@ from tests.cluster.paths import CHECKOUT, Cache
 K8S = CHECKOUT / "k8s"
 GOLDEN = sorted((K8S / "manifests").glob("*.yaml"))
 NAMESPACE = "clusterfit"
+# Of what it only warns of, the server says that it has accepted it.
+TRY = ("apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors")
 CLUSTERFIT = Path(sys.executable).with_name("clusterfit")
 
 
@@ -74,9 +76,17 @@ def test_kubeconform_would_refuse(
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_the_server_accepts_every_object(team: Kubectl, path: Path) -> None:
-    said = team("apply", "--dry-run=server", "--validate=strict", f"--filename={path}")
+    said = team(*TRY, f"--filename={path}")
     assert len(said.splitlines()) == count(path), said
-    assert "Warning" not in said
+
+
+def test_what_the_server_only_warns_of_would_be_refused(team: Kubectl, tmp_path: Path) -> None:
+    text = (K8S / "manifests/imagenet-step1-8gpu.yaml").read_text()
+    assert "runAsNonRoot: true" in text
+    warned_of = tmp_path / "warned-of.yaml"
+    warned_of.write_text(text.replace("runAsNonRoot: true", "runAsNonRoot: false"))
+    with pytest.raises(CommandError, match="would violate PodSecurity"):
+        team(*TRY, f"--filename={warned_of}")
 
 
 def test_created_with_kubectl_it_is_a_run_like_any_other(team: Kubectl) -> None:
