@@ -31,6 +31,13 @@ _RECIPE = {
     "horizontalFlip": False,
 }
 _VIEW = {"resizePixels": 9, "cropPixels": 8, "precision": "fp32", "batchSizePerRank": 8}
+# Large pictures of the small digits: an extract during which something can happen.
+SLOW_VIEW: dict[str, Any] = {
+    "extract.resizePixels": 192,
+    "extract.cropPixels": 160,
+    "extract.rowsPerPart": 4,
+    "extract.batchSizePerRank": 4,
+}
 
 RUN_FILE: dict[str, Any] = {
     "formatVersion": 1,

@@ -15,7 +15,7 @@ from tests.cluster.commands import wait_for
 from tests.cluster.manifests import phase
 from tests.cluster.node import NODE_NAME
 from tests.e2e.artifacts import check_same_features, check_same_weights, check_whole
-from tests.e2e.digits import RUN, run_here
+from tests.e2e.digits import RUN, SLOW_VIEW, run_here
 from tests.e2e.product import Product, uids
 from tests.e2e.said import read_copies, read_shown
 
@@ -117,15 +117,8 @@ def test_supervisor_that_was_replaced_releases_the_next_stage(
     check_training(product, reference)
 
 
-# Large pictures of the small digits: enough work for somebody to be killed in the middle of it.
-SLOW_EXTRACT = {
-    "stages": ["extract"],
-    "extract.resizePixels": 192,
-    "extract.cropPixels": 160,
-    "extract.rowsPerPart": 4,
-    "extract.batchSizePerRank": 4,
-    "extract.weights": {"from": "random"},
-}
+# Enough work for somebody to be killed in the middle of it.
+SLOW_EXTRACT = {"stages": ["extract"], **SLOW_VIEW, "extract.weights": {"from": "random"}}
 
 
 def test_extract_without_collectives_notices_a_lost_pod(
@@ -150,17 +143,18 @@ def test_extract_without_collectives_notices_a_lost_pod(
     check_same_features(ours, run_here("extract", images, tmp_path / "here", SLOW_EXTRACT))
 
 
-# Runs inside the workers: node 0 takes long to end when its stage is done, until it may.
+# Runs inside the workers: one node takes long to end when its stage is done, until it may.
 LINGER = """
 import atexit, os, time
-if os.getpid() == 1 and os.environ["PET_NODE_RANK"] == "0":
+if os.getpid() == 1 and os.environ["PET_NODE_RANK"] == os.environ["LINGERS"]:
     if not os.path.exists("/storage/enough"):
         atexit.register(time.sleep, 3600)
 """
 
 
+@pytest.mark.parametrize("node", [0, 1])  # node 0 hosts what the others meet at
 def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
-    product: Product, reference: RunDirectory
+    product: Product, reference: RunDirectory, node: int
 ) -> None:
     data = {"sitecustomize.py": LINGER}
     hook = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hook"}, "data": data}
@@ -169,14 +163,20 @@ def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
     product.put_results(reference, "pretext", "extract", "cluster")
     changes = {
         "platform.extraVolumes": [{**mount, "readOnly": True}],
-        "platform.extraEnv": [{"name": "PYTHONPATH", "value": "/hook:/opt/clusterfit-code"}],
+        "platform.extraEnv": [
+            {"name": "PYTHONPATH", "value": "/hook:/opt/clusterfit-code"},
+            {"name": "LINGERS", "value": str(node)},
+        ],
     }
     product.submit("step2", changes)
-    product.wait_for_pods(
-        "train", lambda pods: [phase(pod) for pod in pods] == ["Running", "Succeeded"]
+    pods = product.wait_for_pods(
+        "train", lambda pods: sorted(phase(pod) for pod in pods) == ["Running", "Succeeded"]
     )
+    assert phase(pods[node]) == "Running"
+    peer = uids(pods)[1 - node]
     product.namespace.run_on_claim(["touch", "/claim/enough"])
-    product.delete_pod(f"{RUN}-train-worker-0", by_force=True)
+    product.delete_pod(f"{RUN}-train-worker-{node}", by_force=True)
     # Its peer has ended well and is not started again: there is nobody to meet.
     check_training(product, reference)
-    assert "already finished" in product.log(f"{RUN}-train-worker-0")
+    assert uids(product.pods("train"))[1 - node] == peer
+    assert "already finished" in product.log(f"{RUN}-train-worker-{node}")
