@@ -1,7 +1,10 @@
-"""`clusterfit submit step1 --gpus 32` on four nodes of eight, which exist on paper only.
+"""GPUs that only the scheduler counts.
 
-Scheduling, quotas of nodes and the supervisor are real; what the GPU nodes run is not: their pods
-are told by the test to have ended.
+`clusterfit submit step1 --gpus 32` on four nodes of eight, which exist on paper only: scheduling,
+quotas of nodes and the supervisor are real; what the GPU nodes run is not: their pods are told by
+the test to have ended.
+
+And pods that run, on the real node, which counts eight GPUs and has none.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +23,9 @@ from tests.cluster.manifests import Object, pod_spec
 from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
 from tests.cluster.node import NODE_NAME
 from tests.cluster.paths import CHECKOUT
+from tests.e2e.artifacts import check_same_features, check_whole
+from tests.e2e.digits import run_here
+from tests.e2e.endings import check_failed, exit_code
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
 
 RUN = "imagenet"
@@ -143,3 +150,34 @@ def test_with_31_free_gpus_status_says_what_is_missing(
     user.namespace.kubectl("delete", "pod", "occupant")
     pods = wait_until_scheduled(user, NODES)
     assert sum(map(asked, pods)) == NODES * PER_NODE
+
+
+EXTRACT = {"stages": ["extract"], "extract.weights": {"from": "random"}}
+TWO_GPUS = {"platform.gpus": 2, "platform.gpusPerNode": 1, "platform.processesPerNode": 1}
+
+
+def test_pods_with_gpus_work_on_the_cpu_where_that_is_asked_for(
+    cluster: Cluster, product: Product, images: Path, tmp_path: Path
+) -> None:
+    answer = product.submit("extract", {**EXTRACT, **TWO_GPUS, "device": "cpu"})
+    assert "note: device: cpu, yet platform.gpus" in answer.stderr
+    product.wait_for_success("extract")
+    pods = product.pods("extract")
+    assert [(asked(pod), exit_code(pod)) for pod in pods] == [(1, 0)] * 2
+    assert {pod["spec"]["nodeName"] for pod in pods} == {NODE_NAME}
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_features(ours, run_here("extract", images, tmp_path / "here", EXTRACT))
+
+
+def test_pods_that_see_none_of_their_gpus_say_so_and_give_up(
+    cluster: Cluster, product: Product
+) -> None:
+    product.submit("extract", {**EXTRACT, **TWO_GPUS, "device": "cuda"})
+    check_failed(product, "extract", 70, "3 attempts in a row made no progress")
+    ours = product.fetch()
+    for attempt in (1, 2, 3):  # another node may have what this one lacks
+        said = ours.rank_log("extract", attempt, 0).read_text()
+        assert "device: cuda is asked for, but local rank 0 sees 0 GPUs" in said
+        assert "exit_code=203" in said
+    assert not ours.rank_log("extract", 4, 0).exists()
