@@ -28,7 +28,8 @@ import numpy as np
 
 from benchmarks import digits
 from clusterfit.artifacts.manifest import Identity, write_manifest
-from clusterfit.artifacts.parts import FeatureTable, part_name, write_part
+from clusterfit.artifacts.part import part_name, write_part
+from clusterfit.artifacts.parts import FeatureTable
 
 ROWS_PER_PART: Final = 8192
 FOLDER: Final = Path(__file__).parent / ".data"

@@ -18,6 +18,7 @@ from clusterfit.artifacts.files import (
     write_file,
     write_json,
 )
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 
@@ -72,6 +73,7 @@ def read_samples(folder: Path) -> Samples:
     Raises:
         MissingInputError: when the partition was never listed.
         InvalidDataError: when the files do not agree with dataset.json.
+        RetryableError: when the storage failed.
     """
     record = read_json(folder / "dataset.json")
     try:
@@ -82,7 +84,10 @@ def read_samples(folder: Path) -> Samples:
         is_unchanged = record == _describe(samples) and (
             labels is None or (labels.dtype == np.int64 and len(labels) == len(samples.paths))
         )
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, MissingInputError):
+    except OSError as error:
+        check_storage(folder, error)
+        is_unchanged = False
+    except (UnicodeDecodeError, KeyError, TypeError, MissingInputError):
         is_unchanged = False
     if not is_unchanged:
         raise InvalidDataError(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import InvalidDataError, MissingInputError, WriteError
 
 PARTIAL_SUFFIX: Final = ".partial"
@@ -119,12 +120,15 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         MissingInputError: when it is not there.
         InvalidDataError: when it is not a plain .npy array, or shorter than it says.
+        RetryableError: when the storage failed.
     """
     try:
         return open_memmap(path, mode="r")
     except FileNotFoundError:
         raise MissingInputError(f"{path}: not there") from None
     except Exception as error:  # a damaged header ends in anything, up to a TokenError
+        if isinstance(error, OSError):
+            check_storage(path, error)
         raise InvalidDataError(f"{path}: not a plain .npy array ({error})") from error
 
 

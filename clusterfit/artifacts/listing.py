@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from clusterfit.artifacts.files import read_array
-from clusterfit.artifacts.outage import is_outage
+from clusterfit.artifacts.outage import check_storage, is_outage
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -53,6 +53,7 @@ def read_path_list(location: Path, data_root: Path) -> tuple[str, ...]:
     Raises:
         MissingInputError: when the file is not there, or lists nothing.
         InvalidDataError: when it is not such a list, or a path leaves the data root.
+        RetryableError: when the storage failed.
     """
     listed = _read_array_of_text(location) if location.suffix == ".npy" else _read_lines(location)
     if not listed:
@@ -117,6 +118,7 @@ def _read_lines(location: Path) -> tuple[str, ...]:
     try:
         text = location.read_text(encoding="utf-8-sig")
     except OSError as error:
+        check_storage(location, error)
         raise MissingInputError(f"{location}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidDataError(f"{location}: not UTF-8 text") from error

@@ -85,15 +85,17 @@ _MANIFEST: Final = TypeAdapter(Manifest)
 def write_manifest(
     folder: Path,
     identity: Identity,
-    file_names: Sequence[str],
+    files: Sequence[str | FileRecord],
     results: Mapping[str, Any],
     versions: Mapping[str, str],
     guard: Guard | None = None,
 ) -> Manifest:
-    """Hash the named files of a folder and vouch for them."""
+    """Vouch for files of a folder: the named ones, which are hashed, and those of given records."""
     records = [
-        FileRecord(name, (folder / name).stat().st_size, compute_sha256(folder / name))
-        for name in file_names
+        file
+        if isinstance(file, FileRecord)
+        else FileRecord(file, (folder / file).stat().st_size, compute_sha256(folder / file))
+        for file in files
     ]
     manifest = Manifest(
         stage=identity.stage,

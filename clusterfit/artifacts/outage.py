@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Final
+
+from clusterfit.errors import RetryableError
 
 _OF_ONE_PATH: Final = frozenset(
     {
@@ -18,3 +21,9 @@ output error, no memory, no descriptors) would be said of any path."""
 def is_outage(error: OSError) -> bool:
     """Tell whether the storage failed, so that the same file may be read at another time."""
     return error.errno is not None and error.errno not in _OF_ONE_PATH
+
+
+def check_storage(path: Path, error: OSError) -> None:
+    """Raise RetryableError where the storage failed: what it holds may be good, and is kept."""
+    if is_outage(error):
+        raise RetryableError(f"{path}: {error.strerror}; the storage is not available") from error

@@ -22,10 +22,10 @@ import clusterfit
 from clusterfit.artifacts.dataset import Samples, write_samples
 from clusterfit.artifacts.files import compute_sha256, write_json
 from clusterfit.artifacts.layout import PARTITIONS, TRAIN, RunDirectory
-from clusterfit.artifacts.manifest import Identity, find_manifest, write_manifest
+from clusterfit.artifacts.manifest import FileRecord, Identity, find_manifest, write_manifest
 from clusterfit.artifacts.owner import Writer, claim
+from clusterfit.artifacts.part import part_name, write_part
 from clusterfit.artifacts.partition import list_samples
-from clusterfit.artifacts.parts import part_name, write_part
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import ConfigError, InvalidDataError
 from clusterfit.interop.vissl_features import VisslFeatures, list_feature_layers
@@ -148,13 +148,13 @@ def _write_partition(
     if config.data.format == "folder":
         relative = config.data.train if partition == TRAIN else config.data.val
         rows = list_in_vissl_order(samples.paths, relative).argsort()  # (N,)
-    names: list[str] = []
+    records: list[FileRecord] = []
     for start in range(0, theirs.num_samples, rows_per_part):
         stop = min(start + rows_per_part, theirs.num_samples)
         indices = np.arange(start, stop)
         features = theirs.read(indices if rows is None else rows[start:stop])  # (n, D)
-        names.append(part_name(len(names)))
-        write_part(target / names[-1], features, indices, identity.fingerprint, {}, writer.check)
+        path = target / part_name(len(records))
+        records.append(write_part(path, features, indices, identity.fingerprint, {}, writer.check))
     results = {
         "num_samples": theirs.num_samples,
         "num_rows": theirs.num_samples,
@@ -163,4 +163,4 @@ def _write_partition(
         "num_duplicates": theirs.num_duplicates,
     }
     versions = {"clusterfit": clusterfit.__version__}
-    write_manifest(target, identity, names, results, versions, writer.check)
+    write_manifest(target, identity, records, results, versions, writer.check)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,8 @@ _TIMEOUT = timedelta(minutes=30)
 """Of any one collective: longer than the slowest rank may lag, such as one that fits k-means."""
 
 _WAIT_SECONDS: Final = 0.2
+
+Member = TypeVar("Member")
 
 
 class PeerFailedError(RetryableError):
@@ -106,7 +108,7 @@ class DistEnv:
         dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
         return int(most.item())
 
-    def unite(self, members: set[int]) -> set[int]:
+    def unite(self, members: set[Member]) -> set[Member]:
         """Return what is in any rank's set."""
         sets: list[Any] = [None] * self.world_size
         dist.all_gather_object(sets, members, group=self.control)

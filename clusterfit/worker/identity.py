@@ -18,6 +18,7 @@ from clusterfit.artifacts.manifest import (
     is_finished,
     read_manifest,
 )
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.config.sections.evaluation import EvaluatedBackbone
 from clusterfit.config.sections.extraction import CenterView
 from clusterfit.config.stages import STAGES, StageName
@@ -31,7 +32,7 @@ def is_stage_finished(assignment: Assignment, world_size: int) -> bool:
 
     Raises:
         InvalidDataError: when the stage was finished with other settings.
-        MissingInputError, RetryableError: when an input is not there (yet).
+        MissingInputError, RetryableError: when an input is not there (yet), or its storage is not.
     """
     targets = list_targets(assignment, world_size)
     return all(is_finished(folder, identity) for folder, identity in targets)
@@ -197,6 +198,7 @@ def _hash_input(assignment: Assignment, path: str) -> str:
     try:
         return compute_sha256(file)
     except OSError as error:
+        check_storage(file, error)
         raise MissingInputError(
             f"{file}: {error.strerror}; paths to weights, centroids and assignments start at the "
             "storage root"

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from .door import Bench
+from .drawn import CLUSTER, write_drawn_features
 
 NUM_TRAIN, NUM_VAL = 67, 13
 
@@ -68,6 +69,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root / "train", 0, NUM_TRAIN)
     write_images(root / "val", NUM_TRAIN, NUM_VAL)
     return root
+
+
+@pytest.fixture(scope="session")
+def features(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A run file of the cluster stage alone, and the run whose drawn features it reads."""
+    root = tmp_path_factory.mktemp("cluster") / "runs"
+    write_drawn_features(root, "made")
+    changes = {"stages": ["cluster"], "inputs": {"features": "made"}, "data.val": ""}
+    return Bench(images, root, CONFIG).changed({**changes, "cluster": CLUSTER})
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.manifest import read_manifest
-from clusterfit.artifacts.parts import part_name
+from clusterfit.artifacts.part import part_name
 from clusterfit.logline import parse_line
 from clusterfit.worker.networks.small_resnet import SmallResNet
 
@@ -260,6 +260,25 @@ def test_only_a_truncated_part_is_extracted_again(clustered: Bench) -> None:
     assert (folder / part_name(2)).read_bytes() == content
     assert clustered.artifacts("verify").code == 0
     assert 'msg="already finished"' in clustered.succeed("cluster").text
+
+
+def test_what_else_is_damaged_beside_a_truncated_part_is_not_vouched_for(
+    clustered: Bench,
+) -> None:
+    folder = clustered.run.features("res5avg", "train")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    truncated, flipped = before[part_name(2)][:-100], bytearray(before[part_name(3)])
+    flipped[-1] ^= 1
+    (folder / part_name(2)).write_bytes(truncated)
+    (folder / part_name(3)).write_bytes(flipped)
+    ending = clustered.succeed("extract", 2)
+    assert f'msg="a part is damaged, extracting it again" path={folder / part_name(3)}' in (
+        ending.text
+    )
+    assert {path.name: path.read_bytes() for path in folder.glob("part-*")} == {
+        name: content for name, content in before.items() if name.startswith("part-")
+    }
+    assert clustered.artifacts("verify").code == 0
 
 
 def test_a_second_live_writer_is_refused_and_the_first_goes_on(bench: Bench) -> None:

@@ -1,56 +1,18 @@
-"""Clustering by one, two and four processes over the same features, stopped, killed and resumed.
-
-The features are drawn, not extracted: enough rows without any groups, in which k-means is at work
-for a while, and some images that could not be read.
-"""
+"""Clustering by one, two and four processes over the same features, stopped, killed and resumed."""
 
 from __future__ import annotations
 
 import signal
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from clusterfit.artifacts.files import compute_sha256
-from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.artifacts.manifest import Identity, read_manifest, write_manifest
-from clusterfit.artifacts.parts import FeatureTable, part_name, write_part
+from clusterfit.artifacts.manifest import read_manifest
+from clusterfit.artifacts.parts import FeatureTable
 
-from .conftest import CONFIG
 from .door import Bench
-
-NUM_IMAGES, DIM, NUM_CLUSTERS = 12001, 96, 150
-UNREADABLE = [0, 3000, 3001, 12000]
-
-CLUSTER: dict[str, Any] = {
-    "numClusters": NUM_CLUSTERS,
-    "numIterations": 40,
-    "stopImprovement": 0.0,
-    "normalize": False,
-    "numNearest": 3,
-}
-
-
-@pytest.fixture(scope="module")
-def features(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A run file of the cluster stage alone, and the run whose features it reads."""
-    root = tmp_path_factory.mktemp("cluster") / "runs"
-    random = np.random.default_rng(0)
-    drawn = random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2
-    rows = drawn.astype(np.float32)
-    readable = np.setdiff1d(np.arange(NUM_IMAGES), UNREADABLE)
-    folder = RunDirectory(root, "made").features("res5avg", "train")
-    starts = range(0, len(readable), 1000)
-    for number, start in enumerate(starts):
-        indices = readable[start : start + 1000]
-        write_part(folder / part_name(number), rows[indices], indices, "f", {})
-    names = [part_name(number) for number in range(len(starts))]
-    results = {"num_samples": NUM_IMAGES, "feature_dim": DIM}
-    write_manifest(folder, Identity("extract", {}, {"data.train": "d"}), names, results, {})
-    changes = {"stages": ["cluster"], "inputs": {"features": "made"}, "data.val": ""}
-    return Bench(images, root, CONFIG).changed({**changes, "cluster": CLUSTER})
+from .drawn import NUM_CLUSTERS, NUM_IMAGES, UNREADABLE
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.artifacts.parts import part_name
+from clusterfit.artifacts.part import part_name
 from tests.cluster.addons import OPERATOR_NAMESPACE
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for

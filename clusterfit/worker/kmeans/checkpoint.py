@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from clusterfit.artifacts.files import Guard, remove_files, write_file
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.worker.kmeans.engine import Fit
 
 CHECKPOINT_SECONDS: Final = 30.0
@@ -27,10 +28,17 @@ class FitCheckpoint:
         self._last = time.monotonic()
 
     def read(self) -> tuple[Fit, np.ndarray] | None:
-        """Return the last fit of this very clustering and its initial centroids."""
+        """Return the last fit of this very clustering and its initial centroids.
+
+        Raises:
+            RetryableError: when the storage failed.
+        """
         try:
-            tensors = load_file(self._path)
-        except (OSError, SafetensorError):
+            tensors = load(self._path.read_bytes())
+        except OSError as error:
+            check_storage(self._path, error)
+            return None
+        except SafetensorError:
             return None
         if tensors["fingerprint"].tobytes().decode() != self._fingerprint or "flags" not in tensors:
             return None

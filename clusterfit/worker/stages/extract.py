@@ -1,7 +1,10 @@
 """Extract (step 1a): features of every image, in parts that any rank may write.
 
 Ranks claim parts from a counter in the process group's store, so a slow one slows nobody, and there
-is no collective in the loop. What a part holds does not depend on who writes it.
+is no collective in the loop. What a part holds does not depend on who writes it. Who writes a part
+hashes it; those of an earlier attempt are read through, and extracted again where they are not what
+was written. So a manifest never vouches for bytes that nobody has checked, and no rank waits for
+another one to hash them all.
 """
 
 from __future__ import annotations
@@ -12,9 +15,16 @@ import numpy as np
 import torch
 
 from clusterfit.artifacts.dataset import read_samples
-from clusterfit.artifacts.files import write_file
-from clusterfit.artifacts.manifest import Identity, is_finished, write_manifest
-from clusterfit.artifacts.parts import PartHeader, part_name, read_part_header, write_part
+from clusterfit.artifacts.files import remove_files, write_file
+from clusterfit.artifacts.layout import MANIFEST_NAME
+from clusterfit.artifacts.manifest import FileRecord, Identity, is_finished, write_manifest
+from clusterfit.artifacts.part import (
+    PartHeader,
+    check_part,
+    part_name,
+    read_part_header,
+    write_part,
+)
 from clusterfit.errors import InvalidDataError, RetryableError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import list_partitions, list_targets
@@ -67,28 +77,49 @@ class _PartitionExtraction:
         self._max_excluded = context.config.data.max_unreadable_fraction * len(paths)
 
     def run(self) -> None:
-        """Write the missing parts, then the manifest."""
+        """Write the missing parts, check those that are there, then write the manifest."""
         env, log = self._context.env, self._context.log
-        missing = env.broadcast_object(self._list_missing() if env.is_main_rank else None)
+        plan = self._plan() if env.is_main_rank else None
+        missing, found = env.wait_for_object(f"{self._partition}/plan", plan)
         num_missing = sum(len(self._rows(number)) for number in missing)
         progress = ProgressReporter(
             log, len(self._paths), "images", len(self._paths) - num_missing
         ) if env.is_main_rank else None  # fmt: skip
-        while (claimed := env.store.add(f"{self._partition}/claimed", 1) - 1) < len(missing):
-            self._write(missing[claimed], progress)
-        env.barrier()
+        todo = [*missing, *found]
+        records: set[FileRecord] = set()
+        while (claimed := env.store.add(f"{self._partition}/claimed", 1) - 1) < len(todo):
+            record = None if claimed < len(missing) else self._check(todo[claimed])
+            records.add(record or self._write(todo[claimed], progress))
+        records = env.unite(records)
         if env.is_main_rank:
             if progress is not None:
                 progress.update(len(self._paths))
-            self._finish()
-        env.barrier()
+            self._finish({record.path: record for record in records})
+        env.wait_for_object(f"{self._partition}/finished", True)
 
     def _rows(self, number: int) -> range:
         start = number * self._rows_per_part
         return range(start, min(start + self._rows_per_part, len(self._paths)))
 
-    def _list_missing(self) -> list[int]:
-        return [number for number in range(self._num_parts) if self._read_header(number) is None]
+    def _plan(self) -> tuple[list[int], list[int]]:
+        """Return the parts that are missing, and those that an earlier attempt has written."""
+        numbers: tuple[list[int], list[int]] = ([], [])
+        for number in range(self._num_parts):
+            numbers[self._read_header(number) is not None].append(number)
+        # A part that is written anew must not meet the old manifest, should this attempt be killed.
+        self._context.guard()
+        remove_files([self._folder / MANIFEST_NAME])
+        return numbers
+
+    def _check(self, number: int) -> FileRecord | None:
+        """Return the record of a part of an earlier attempt, None where it is to be redone."""
+        self._context.env.stop.check()
+        path = self._folder / part_name(number)
+        record = check_part(path)
+        if record is None:
+            self._context.log.warning("a part is damaged, extracting it again", path=path)
+            self._context.env.store.add(f"{self._partition}/seen", -len(self._rows(number)))
+        return record
 
     def _read_header(self, number: int) -> PartHeader | None:
         """Return the header of a part that is whole and ours."""
@@ -98,7 +129,7 @@ class _PartitionExtraction:
         is_whole = header.num_rows + len(header.excluded) == len(self._rows(number))
         return header if is_whole else None
 
-    def _write(self, number: int, progress: ProgressReporter | None) -> None:
+    def _write(self, number: int, progress: ProgressReporter | None) -> FileRecord:
         env = self._context.env
         dtype = torch.float16 if self._context.config.extract.dtype == "float16" else torch.float32
         chunks: list[np.ndarray] = []
@@ -118,7 +149,7 @@ class _PartitionExtraction:
             done = env.store.add(f"{self._partition}/seen", seen)
             if progress is not None:
                 progress.advance_to(done)
-        write_part(
+        return write_part(
             self._folder / part_name(number),
             np.concatenate(chunks) if chunks else np.empty((0, 0), np.float32),
             np.concatenate(indices) if indices else np.empty(0, np.int64),
@@ -137,7 +168,7 @@ class _PartitionExtraction:
         array: np.ndarray = stored.numpy()
         return array
 
-    def _finish(self) -> None:
+    def _finish(self, records: dict[str, FileRecord]) -> None:
         """Look at every part, then vouch for all of them."""
         headers = [self._read_header(number) for number in range(self._num_parts)]
         if gaps := [number for number, header in enumerate(headers) if header is None]:
@@ -146,7 +177,9 @@ class _PartitionExtraction:
         excluded = {index: why for header in whole for index, why in header.excluded.items()}
         if len(excluded) > self._max_excluded:
             raise InvalidDataError(self._explain_excluded(excluded, ""))
-        files = [part_name(number) for number in range(self._num_parts)]
+        files: list[str | FileRecord] = [
+            records[part_name(number)] for number in range(self._num_parts)
+        ]
         if excluded:
             lines = (f"{self._paths[i]}\t{why}\n" for i, why in sorted(excluded.items()))
             write_file(self._folder / _EXCLUDED_NAME, "".join(lines).encode(), self._context.guard)

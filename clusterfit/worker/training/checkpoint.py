@@ -13,6 +13,7 @@ import torch
 
 from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.manifest import Identity, check_identity
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.worker.log import Log
 
 _KEYS = {"identity", "step", "state"}
@@ -47,10 +48,11 @@ class Checkpoints:
         remove_files(paths[:position] + paths[position + self._keep :])
 
     def find_newest(self, log: Log) -> int:
-        """Return the step of the newest readable checkpoint, or 0.
+        """Return the step of the newest checkpoint that is whole, or 0.
 
         Raises:
             InvalidDataError: when it is of a training with other settings; names each difference.
+            RetryableError: when the storage failed: the newest may be as good as ever.
         """
         for path in self._paths():
             content = self._read(path)
@@ -78,10 +80,17 @@ class Checkpoints:
     def _read(self, path: Path) -> dict[str, Any] | None:
         """Return what a checkpoint holds, None where a single bit of it is not what was written."""
         try:
-            with zipfile.ZipFile(path) as archive:
+            # Here, because zipfile and torch tell a disk's errors as a damaged file's.
+            packed = io.BytesIO(path.read_bytes())
+        except OSError as error:
+            check_storage(path, error)
+            return None
+        try:
+            with zipfile.ZipFile(packed) as archive:
                 if archive.testzip() is not None:  # torch.load looks at no checksum
                     return None
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            packed.seek(0)
+            content = torch.load(packed, map_location="cpu", weights_only=True)
         except Exception:  # noqa: BLE001 - a damaged file ends in anything
             return None
         return content if isinstance(content, dict) and content.keys() == _KEYS else None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clusterfit.artifacts.manifest import Identity, write_manifest
-from clusterfit.artifacts.parts import part_name, write_part
+from clusterfit.artifacts.part import part_name, write_part
 
 
 @pytest.fixture

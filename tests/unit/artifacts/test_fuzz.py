@@ -13,7 +13,8 @@ import pytest
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import Identity, is_finished, write_manifest
-from clusterfit.artifacts.parts import FeatureTable, part_name, read_part_header, write_part
+from clusterfit.artifacts.part import part_name, read_part_header, write_part
+from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.artifacts.verify import find_faults, list_artifacts
 from tests.chance import damage, draw_cases, find_own_error
 

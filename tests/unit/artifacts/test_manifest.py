@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clusterfit.artifacts.manifest import (
+    FileRecord,
     Identity,
     find_manifest,
     find_size_faults,
@@ -117,6 +118,15 @@ def test_without_a_manifest_nothing_is_finished(tmp_path: Path) -> None:
     assert not is_finished(tmp_path, Identity("s", CONFIG, INPUTS))
     with pytest.raises(MissingInputError):
         read_manifest(tmp_path)
+
+
+def test_who_knows_a_files_record_need_not_have_it_hashed(tmp_path: Path) -> None:
+    (tmp_path / "named").write_bytes(b"12345")
+    record = FileRecord("told", 7, "a" * 64)
+    write_manifest(tmp_path, Identity("s", {}, {}), [record, "named"], {}, {})
+    told, named = read_manifest(tmp_path).files
+    assert told == record
+    assert (named.path, named.size) == ("named", 5)
 
 
 def test_a_manifest_cannot_vouch_for_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from clusterfit.artifacts.parts import FeatureTable, part_name, read_part_header, write_part
+from clusterfit.artifacts.files import compute_sha256
+from clusterfit.artifacts.part import check_part, part_name, read_part_header, write_part
+from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 WritePartition = Callable[[list[np.ndarray], list[np.ndarray]], Path]
@@ -180,6 +182,30 @@ def test_a_part_that_was_cut_anywhere_or_grew_is_not_a_part(tmp_path: Path) -> N
     path.write_bytes(bytes(len(whole)))
     assert read_part_header(path) is None, "zeros, as a crashed file system leaves them"
     assert read_part_header(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("num_rows", [0, 7])
+def test_who_writes_a_part_knows_its_record_and_who_reads_it_finds_the_same(
+    tmp_path: Path, num_rows: int
+) -> None:
+    path = tmp_path / part_name(0)
+    rows = np.random.default_rng(0).normal(size=(num_rows, 5)).astype(np.float16)
+    record = write_part(path, rows, np.arange(num_rows), "f" * 64, {9: "why"})
+    assert (record.path, record.size) == (path.name, path.stat().st_size)
+    assert record.sha256 == compute_sha256(path)
+    assert check_part(path) == record
+    assert check_part(tmp_path / "none") is None
+
+
+def test_a_single_wrong_bit_in_any_number_of_a_part_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / part_name(0)
+    write_part(path, np.ones((2, 5), np.float32), np.array([0, 1]), "f" * 64, {})
+    whole = path.read_bytes()
+    num_bytes = 2 * (5 * 4 + 8)
+    for position in range(len(whole) - num_bytes, len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        assert read_part_header(path) is not None
+        assert check_part(path) is None, position
 
 
 def with_header(header: object) -> bytes:

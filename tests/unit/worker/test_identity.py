@@ -168,6 +168,15 @@ def test_what_is_not_there_is_waited_for_only_where_this_submission_makes_it(
         is_stage_finished(assign("extract", missing), 2)
 
 
+def test_an_input_that_cannot_be_read_now_is_not_missing(
+    assign: Assign, lose: Callable[[Path], None]
+) -> None:
+    by_file = {"extract": {"weights": {"from": "path", "path": "weights.pt"}}}
+    lose(assign("extract").run.storage_root / "weights.pt")
+    with pytest.raises(RetryableError, match=r"weights\.pt: Input/output error"):
+        is_stage_finished(assign("extract", by_file), 2)
+
+
 def change(value: Any) -> Any:
     """Return another value that a number or a switch may have as well; None for what is neither."""
     if isinstance(value, bool):

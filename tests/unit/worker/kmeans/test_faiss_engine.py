@@ -12,7 +12,8 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from clusterfit.artifacts.manifest import Identity, write_manifest
-from clusterfit.artifacts.parts import FeatureTable, part_name, write_part
+from clusterfit.artifacts.part import part_name, write_part
+from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import rows as rows_module

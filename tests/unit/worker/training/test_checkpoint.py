@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from clusterfit.artifacts.manifest import Identity
-from clusterfit.errors import InvalidDataError, WriteError
+from clusterfit.errors import InvalidDataError, RetryableError, WriteError
 from clusterfit.worker.log import Log
 from clusterfit.worker.training.checkpoint import Checkpoints
 
@@ -68,6 +69,19 @@ def test_a_damaged_newest_gives_way_to_the_one_before_and_is_told(
     assert str(newest) in told
     with pytest.raises(OSError, match="checkpoint of step 30 is gone"):
         checkpoints.read(30)
+
+
+def test_storage_that_fails_costs_no_checkpoint(
+    tmp_path: Path, log: Log, lose: Callable[[Path], None]
+) -> None:
+    checkpoints = open_checkpoints(tmp_path, keep=3)
+    for step in (10, 20):
+        checkpoints.write(step, state(step))
+    lose(tmp_path / "step-000000020.pt")
+    with pytest.raises(RetryableError, match=r"step-000000020\.pt: Input/output error"):
+        checkpoints.find_newest(log)
+    with pytest.raises(RetryableError):
+        checkpoints.read(20)
 
 
 def test_a_single_wrong_bit_in_the_weights_is_seen(tmp_path: Path, log: Log) -> None:

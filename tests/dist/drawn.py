@@ -1,0 +1,39 @@
+"""Features that are drawn, not extracted: enough rows to keep k-means at work for a while."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.manifest import Identity, write_manifest
+from clusterfit.artifacts.part import part_name, write_part
+
+NUM_IMAGES, DIM, NUM_CLUSTERS = 12001, 96, 150
+UNREADABLE: Final = [0, 3000, 3001, 12000]
+
+CLUSTER: Final[dict[str, Any]] = {
+    "numClusters": NUM_CLUSTERS,
+    "numIterations": 40,
+    "stopImprovement": 0.0,
+    "normalize": False,
+    "numNearest": 3,
+}
+
+
+def write_drawn_features(storage_root: Path, name: str) -> None:
+    """Write a run's features: rows without any groups, and some images that could not be read."""
+    random = np.random.default_rng(0)
+    drawn = random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2
+    rows = drawn.astype(np.float32)
+    readable = np.setdiff1d(np.arange(NUM_IMAGES), UNREADABLE)
+    folder = RunDirectory(storage_root, name).features("res5avg", "train")
+    records = []
+    for number, start in enumerate(range(0, len(readable), 1000)):
+        indices = readable[start : start + 1000]
+        path = folder / part_name(number)
+        records.append(write_part(path, rows[indices], indices, "f", {}))
+    results = {"num_samples": NUM_IMAGES, "feature_dim": DIM}
+    write_manifest(folder, Identity("extract", {}, {"data.train": "d"}), records, results, {})
