@@ -16,6 +16,7 @@ from benchmarks.analysis import (
     trace_points,
 )
 from benchmarks.cases import OURS
+from benchmarks.gpu_tables import build_gpu
 from benchmarks.measure import RESULTS
 from benchmarks.plots import draw_lines, draw_time_to_objective
 from benchmarks.scale_section import describe_scale
@@ -36,6 +37,7 @@ def render(results: Path = RESULTS) -> dict[Path, str]:
     files: dict[Path, str] = {}
     sections = [pages.INTRODUCTION, _compare_data(contents), _describe_machines(contents)]
     sections += [_section(contents, name, build) for name, build in SECTIONS.items()]
+    sections.append(_section(contents, "gpu", build_gpu))
     sections.append(describe_scale())
     if "data" in contents:
         files |= _plot_data(contents["data"])

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from clusterfit.config.forecast.centroids import DEVICE_BYTES
+
 _BF16_BYTES = 2
 _FP32_BYTES = 4
 _FP64_BYTES = 8
@@ -58,7 +60,7 @@ class Pass:
     """The same, from shared storage."""
     rows_bytes: float
     state_bytes: float
-    """Centroids, their bf16 copy and sums in float64, whole on every GPU."""
+    """Centroids, means and sums, whole on every GPU."""
     block_bytes: float
     sent_bytes: float
     """By each node in one reduction of the sums."""
@@ -80,7 +82,7 @@ def model_pass(problem: Problem, cluster: Cluster) -> Pass:
     rows = problem.num_rows / cluster.gpus
     numbers = problem.num_clusters * problem.dim
     rows_bytes = rows * (problem.dim * _BF16_BYTES + _FP32_BYTES + _INT64_BYTES)
-    state = numbers * (_FP32_BYTES + _BF16_BYTES + _FP64_BYTES)
+    state = numbers * DEVICE_BYTES
     block = 4096 * problem.num_clusters * _BF16_BYTES
     nodes = math.ceil(cluster.gpus / cluster.gpus_per_node)
     sent = 2 * (nodes - 1) / nodes * numbers * _FP64_BYTES  # a ring: reduce-scatter, all-gather
@@ -112,5 +114,5 @@ def model_two_level_seconds(problem: Problem, cluster: Cluster, iterations: int 
 
 def find_largest_num_clusters(problem: Problem, cluster: Cluster) -> int:
     """Return the largest K whose centroids and sums fit a GPU beside its rows' stream."""
-    each = problem.dim * (_FP32_BYTES + _BF16_BYTES + _FP64_BYTES) + 4096 * _BF16_BYTES
+    each = problem.dim * DEVICE_BYTES + 4096 * _BF16_BYTES
     return int(0.9 * cluster.memory_bytes / each)

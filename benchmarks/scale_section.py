@@ -11,6 +11,7 @@ from benchmarks.scale import (
     model_two_level_seconds,
 )
 from benchmarks.tables import table
+from clusterfit.config.forecast.centroids import DEVICE_BYTES
 
 
 def describe_scale() -> str:
@@ -55,7 +56,7 @@ Where it breaks, at a billion rows and a million clusters:
   {one.host_read_seconds:.1f} s a pass, hidden behind {one.assignment_seconds:.0f} s of products. From shared storage at
   {Machines().storage_bytes / 1e9:g} GB/s a node it would be {one.storage_read_seconds:.0f} s: hosts have to hold their share,
   {8 * one.rows_bytes / 1e9:.0f} GB a node.
-- **K.** Centroids and sums are whole on every GPU: 14 bytes for each of K D numbers. Above K = {most:,} at D = 1024
+- **K.** Centroids, means and sums are whole on every GPU: {DEVICE_BYTES} bytes for each of K D numbers. Above K = {most:,} at D = 1024
   they no longer fit 80 GB, and centroids would have to be sharded over GPUs, which clusterfit does not do.
 - **Time.** A pass is {one.seconds:.0f} s, 50 of them {50 * one.seconds / 3600:.1f} h: products, not bytes, are the limit (the
   reduction is {100 * one.reduce_seconds / one.seconds:.1f} % of a pass). A two-level start and 3 passes are

@@ -195,14 +195,6 @@ def _build_memory(content: Content) -> str:
     return f"Limit: {content['limit_bytes'] / 2**20:,.0f} MiB.\n\n{text}"
 
 
-def _build_gpu(content: Content) -> str:
-    lines = [
-        [record["side"], show_spread(summarize(record["seconds"]), 3)]
-        for record in content["records"]
-    ]
-    return table(["side", "seconds"], lines)
-
-
 SECTIONS: Final[Mapping[str, Callable[[Content], str]]] = {
     "blas": _build_blas,
     "assign": _build_assign,
@@ -210,6 +202,5 @@ SECTIONS: Final[Mapping[str, Callable[[Content], str]]] = {
     **dict.fromkeys(FIT_CASES, _build_fit),
     "distributed": _build_distributed,
     "memory": _build_memory,
-    "gpu": _build_gpu,
 }
 """Case -> what makes its table of its results."""

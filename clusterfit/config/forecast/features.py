@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from clusterfit.config.forecast.centroids import DEVICE_BYTES, FAISS_BYTES, HOST_BYTES
 from clusterfit.config.forecast.figures import Figure, StageForecast
 from clusterfit.config.forecast.stage import Prospect, forecast_logs
 from clusterfit.config.networks import FLOAT_BYTES, read_networks
@@ -15,8 +16,6 @@ from clusterfit.config.tree import RunFile
 _GIB: Final = 2**30
 _INDEX_BYTES: Final = 8
 _DISTANCE_BYTES: Final = 4
-_NUM_CENTROID_SETS: Final = 3
-"""In memory: initial, last and new ones."""
 _FAISS_SCRATCH_BYTES: Final = 1536 * 2**20
 """What faiss sets aside on a GPU of 8 GB or more. Source: faiss, StandardGpuResources."""
 
@@ -85,37 +84,38 @@ def forecast_cluster(prospect: Prospect) -> StageForecast:
 def _forecast_memory(prospect: Prospect, dim: Figure) -> tuple[Figure, ...]:
     """Return what each process that fits needs, or each of its GPUs."""
     config, pods = prospect.run.cluster, prospect.pods
-    centroids_bytes = _count_centroid_bytes(prospect, dim)
-    if centroids_bytes is None or not isinstance(dim.value, int):
+    if not isinstance(dim.value, int):
         return (Figure("memory per process", None, dim.because),)
     most = config.max_points_per_centroid * config.num_clusters
     num_rows = min(prospect.counts["train"], most or prospect.counts["train"])
     if config.engine == "faiss":
-        return _forecast_faiss_memory(prospect, num_rows, dim.value, centroids_bytes)
+        return _forecast_faiss_memory(prospect, num_rows, dim.value)
     share = -(-num_rows // pods.world_size)
+    number_bytes = DEVICE_BYTES if pods.gpus else DEVICE_BYTES + HOST_BYTES
     return (
         Figure(
             "memory per GPU" if pods.gpus else "memory per process",
-            share * dim.value * FLOAT_BYTES + _NUM_CENTROID_SETS * centroids_bytes,
+            share * dim.value * FLOAT_BYTES + config.num_clusters * dim.value * number_bytes,
             f"{share} rows x {dim.value} x {FLOAT_BYTES} bytes, half of it in bfloat16, and "
-            "centroids; rows that do not fit are read anew in each iteration",
+            f"{number_bytes} bytes a number of the centroids; rows that do not fit are read anew "
+            "in each iteration",
         ),
     )
 
 
-def _forecast_faiss_memory(
-    prospect: Prospect, num_rows: int, dim: int, centroids_bytes: int
-) -> tuple[Figure, ...]:
+def _forecast_faiss_memory(prospect: Prospect, num_rows: int, dim: int) -> tuple[Figure, ...]:
+    numbers = prospect.run.cluster.num_clusters * dim
     process = Figure(
         "memory per process",
-        num_rows * dim * FLOAT_BYTES + _NUM_CENTROID_SETS * centroids_bytes,
-        f"{num_rows} rows x {dim} x {FLOAT_BYTES} bytes, and centroids",
+        num_rows * dim * FLOAT_BYTES + numbers * FAISS_BYTES,
+        f"{num_rows} rows x {dim} x {FLOAT_BYTES} bytes, and {FAISS_BYTES} bytes a number of the "
+        "centroids",
     )
     if not prospect.pods.gpus:
         return (process,)
     gpu = Figure(
         "memory per GPU",
-        centroids_bytes + _FAISS_SCRATCH_BYTES,
+        numbers * FLOAT_BYTES + _FAISS_SCRATCH_BYTES,
         "centroids and faiss' scratch; rows pass through",
     )
     return (process, gpu)

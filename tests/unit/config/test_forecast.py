@@ -50,7 +50,7 @@ def test_imagenet_on_32_gpus() -> None:
     assert extract["extract/res5avg/train"] == 1_281_167 * (2048 * 2 + 8)
     assert extract["extract/res5avg/val"] == 50_000 * (2048 * 2 + 8)
     cluster = figures(stages["cluster"])
-    assert cluster["memory per GPU"] == 4 * 2048 * (160_146 + 3 * 16_000)  # 1281167 / 8
+    assert cluster["memory per GPU"] == 2048 * (4 * 160_146 + 24 * 16_000)  # 1281167 / 8
     assert cluster["cluster/*.npy"] == 2 * 4 * 2048 * 16_000
     assert cluster["cluster/train"] == 12 * 1_281_167
 
@@ -59,25 +59,28 @@ def test_pca_and_a_draw_of_rows_make_clustering_smaller() -> None:
     cluster = {"pcaDim": 256, "maxPointsPerCentroid": 10, "numClusters": 1000, "numNearest": 3}
     found = figures(forecast({"cluster": cluster})["cluster"])
     assert found["dim"] == 256
-    assert found["memory per GPU"] == 4 * 256 * (10_000 // 8 + 3 * 1000)
+    assert found["memory per GPU"] == 256 * (4 * 10_000 // 8 + 24 * 1000)
     assert found["cluster/train"] == (8 + 4 + 3 * 8) * 1_281_167
 
 
 def test_faiss_keeps_all_rows_in_one_process_and_centroids_on_each_gpu() -> None:
     found = figures(forecast({"cluster": FAISS})["cluster"])
-    assert found["memory per process"] == 4 * 2048 * (1_281_167 + 3 * 16_000)
+    assert found["memory per process"] == 2048 * (4 * 1_281_167 + 20 * 16_000)
     assert found["memory per GPU"] == 4 * 2048 * 16_000 + 1536 * 2**20
 
 
 def test_ranks_share_the_rows_of_the_torch_engine() -> None:
     platform = {"gpus": 32, "stages": {"cluster": {"gpus": 32}}}
     found = figures(forecast({"cluster": {"engine": "torch"}, "platform": platform})["cluster"])
-    assert found["memory per GPU"] == 4 * 2048 * (40_037 + 3 * 16_000)  # 1281167 / 32
+    assert found["memory per GPU"] == 2048 * (4 * 40_037 + 24 * 16_000)  # 1281167 / 32
 
 
 def test_a_cpu_stage_has_no_memory_per_gpu() -> None:
     found = forecast({"device": "cpu", "platform": {"gpus": 0, "processesPerNode": 3}})
-    assert "memory per GPU" not in figures(found["cluster"])
+    memory = figures(found["cluster"])
+    assert "memory per GPU" not in memory
+    # Rows of one of three processes; its centroids are on the device and on the host at once.
+    assert memory["memory per process"] == 2048 * (4 * 427_056 + (24 + 16) * 16_000)
     assert found["train"].pods.world_size == 3
 
 
@@ -153,7 +156,7 @@ def test_remarks_name_what_is_probably_not_meant() -> None:
     )
     too_many, too_large = stages["cluster"].remarks
     assert too_many.startswith("cluster.numClusters is 2000000, more than the 1281167 images")
-    assert too_large.startswith("k-means needs 55.6 GiB, but the pod's 40 GiB include 30 GiB")
+    assert too_large.startswith("k-means needs 86.1 GiB, but the pod's 40 GiB include 30 GiB")
     assert stages["train"].remarks == ()
 
 
