@@ -20,6 +20,9 @@ RUN = "digits"
 WORLD_SIZE = 4
 NUM_TRAIN, NUM_VAL = 203, 37
 """No multiple of anything: what is padded, dropped or counted twice shows."""
+RARELY = 100_000
+"""Steps between checkpoints, more than there are: the only one is that of a training that is told
+to stop. (So is that of an epoch that ends half a minute after the last.)"""
 
 _RECIPE = {
     "model": "resnet8_small",

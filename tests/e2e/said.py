@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 from clusterfit.artifacts.layout import RunDirectory
@@ -34,3 +35,20 @@ def read_copies(run: RunDirectory, stage: str) -> Said:
                 copies[rank] += lines
     assert attempts > 1
     return copies
+
+
+def read_stop(run: RunDirectory, stage: str, attempt: int) -> int:
+    """Return after which step, or iteration, SIGTERM has ended an attempt."""
+    return _read_number(run, stage, attempt, r"stopped by SIGTERM after (?:step|iteration) (\d+)")
+
+
+def read_start(run: RunDirectory, stage: str, attempt: int) -> int:
+    """Return after which step, or iteration, an attempt has gone on."""
+    return _read_number(run, stage, attempt, r"msg=resumed (?:step|iteration)=(\d+)")
+
+
+def _read_number(run: RunDirectory, stage: str, attempt: int, pattern: str) -> int:
+    said = run.rank_log(stage, attempt, 0).read_text()
+    found = re.search(pattern, said)
+    assert found, f"attempt {attempt} of {stage} does not say {pattern}:\n{said}"
+    return int(found[1])
