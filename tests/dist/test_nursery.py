@@ -18,8 +18,8 @@ from clusterfit.config.stages import STAGES
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import RetryableError
 from clusterfit.worker.arguments import Assignment
+from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.place import Place
-from clusterfit.worker.entry.ranks import Ranks
 
 from .conftest import CONFIG
 from .door import find_descendants, is_alive, wait_until
@@ -53,7 +53,7 @@ def test_what_is_loaded_before_a_fork_leaves_no_thread_and_no_gpu_in_use() -> No
 
 
 @pytest.fixture
-def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
+def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRanks]:
     """Ranks whose nursery is warm, started in a folder where a module stands in for torch."""
     (tmp_path / "torch.py").write_text("raise SystemExit(65)", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -62,13 +62,13 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
     algorithm = Algorithm.model_validate_json(config.read_bytes(), by_alias=True, by_name=False)
     run = RunDirectory(tmp_path, "x")
     assignment = Assignment("cluster", config, algorithm, tmp_path, run, overwrite="")
-    with Ranks(assignment, ["cluster"], PLACE) as ranks:
+    with LocalRanks(assignment, ["cluster"], PLACE) as ranks:
         ranks.warm_up()
         wait_until(ranks.wait_until_warm, 120, "the nursery is warm")
         yield ranks
 
 
-def test_ranks_come_from_it_and_end_with_it(ranks: Ranks) -> None:
+def test_ranks_come_from_it_and_end_with_it(ranks: LocalRanks) -> None:
     [nursery] = find_descendants(os.getpid())
     os.kill(nursery, signal.SIGTERM)  # as a service manager does, to all processes at once
 

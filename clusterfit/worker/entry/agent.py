@@ -21,8 +21,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine_exit_codes
+from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.place import Place
-from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.log import Log
 
 GRACE_SECONDS: Final = 105
@@ -35,7 +35,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run_agent(
-    place: Place, ranks: Ranks, stage: str, writer_token: str, attempt: int, log: Log
+    place: Place, ranks: LocalRanks, stage: str, writer_token: str, attempt: int, log: Log
 ) -> int:
     """Run the stage on this node's ranks and return the gang's exit code.
 
@@ -68,7 +68,7 @@ class _Agent(SimpleElasticAgent):
     """
 
     def __init__(
-        self, place: Place, ranks: Ranks, stage: str, writer_token: str, attempt: int
+        self, place: Place, ranks: LocalRanks, stage: str, writer_token: str, attempt: int
     ) -> None:
         rendezvous, self._port_holder = build_rendezvous(place)
         spec = WorkerSpec(

@@ -34,9 +34,9 @@ from clusterfit.worker.entry.attempts import (
     record_attempt,
 )
 from clusterfit.worker.entry.gang import Gang
+from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
 from clusterfit.worker.entry.place import Place, read_place
-from clusterfit.worker.entry.ranks import Ranks
 from clusterfit.worker.entry.samples import fix_samples
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
@@ -63,7 +63,7 @@ def main() -> int:
                 f"got the stages {', '.join(options.stages)}: with PET_NNODES > 1 each stage is a "
                 "worker of its own"
             )
-        with Ranks(first, options.stages, place) as ranks:
+        with LocalRanks(first, options.stages, place) as ranks:
             for stage in options.stages:
                 log = Log(stage, rank=None)
                 log.info("started")
@@ -80,7 +80,7 @@ def main() -> int:
     return 0
 
 
-def _run_stage(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
+def _run_stage(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> int:
     if place.node_rank == 0:
         return _lead(assignment, place, ranks, log)
     if _is_known_finished(assignment, place):
@@ -106,7 +106,7 @@ def _is_known_finished(assignment: Assignment, place: Place) -> bool:
         return False
 
 
-def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
+def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> int:
     """Do what is done once for all nodes, then run this node's ranks."""
     run, stage = assignment.run, assignment.stage
     writer = claim(run, stage, place.submission)
@@ -141,7 +141,7 @@ def _lead(assignment: Assignment, place: Place, ranks: Ranks, log: Log) -> int:
         writer.release()
 
 
-def _run_ranks(assignment: Assignment, ranks: Ranks, gang: Gang, log: Log) -> int:
+def _run_ranks(assignment: Assignment, ranks: LocalRanks, gang: Gang, log: Log) -> int:
     """Run this node's ranks under torchrun's agent and return their common exit code."""
     # torch: paid only where there is work to do, and while the nursery imports it too
     from clusterfit.worker.entry.agent import run_agent

@@ -23,7 +23,7 @@ _KILLED_SECONDS: Final = 30.0
 """A process that hangs in a driver does not even end by SIGKILL: nobody waits longer for it."""
 
 
-class Ranks:
+class LocalRanks:
     """The ranks of one stage after another; the nursery warms up from `warm_up` on."""
 
     def __init__(self, assignment: Assignment, stages: list[str], place: Place) -> None:
