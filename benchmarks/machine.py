@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clusterfit.worker.cores import count_cores
+from clusterfit.worker.cpu_flags import read_cpu_flags
 
 PACKAGES: Final = (
     "torch", "faiss-cpu", "superkmeans", "scikit-learn", "numpy", "fastkmeans", "flash-kmeans",
@@ -21,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
     """Return processor, cores, memory and what of the instruction set matters here."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     fields = dict(re.findall(r"^([^\n:\t]+)\t*: (.*)$", text, re.MULTILINE))
-    present = set(fields.get("flags", "").split())
+    present = read_cpu_flags()
     [kib] = re.findall(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return {
         "processor": f"{fields.get('model name', platform.machine())}, "

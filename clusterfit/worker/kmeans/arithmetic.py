@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 
+from clusterfit.worker.cpu_flags import read_cpu_flags
 from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.native import load_native_kernel
 from clusterfit.worker.kmeans.portable import PortableKernel
@@ -49,6 +49,10 @@ class Arithmetic:
         """Whether products are of rows rounded once more."""
         return self.product_dtype == torch.int8
 
+    def widen(self, reason: str) -> Arithmetic:
+        """Return float32 on the same device by the same kernel."""
+        return replace(self, dtype=torch.float32, product_dtype=torch.float32, reason=reason)
+
     def prepare(self, rows: torch.Tensor) -> Factor:
         """Return (n, d) rows or centroids as they are multiplied."""
         if self.copies:
@@ -71,7 +75,7 @@ def find_fast_products(device: torch.device) -> tuple[torch.dtype, str]:
     """Return the dtype that a device multiplies fastest, and why it is that."""
     if device.type == "cuda":
         return torch.bfloat16, "bfloat16: the GPU is fast at it"
-    flags = _read_cpu_flags()
+    flags = read_cpu_flags()
     for dtype, (names, said) in _FAST.items():
         if not names.isdisjoint(flags):
             return dtype, f"{str(dtype).removeprefix('torch.')} products: this CPU has {said}"
@@ -81,12 +85,3 @@ def find_fast_products(device: torch.device) -> tuple[torch.dtype, str]:
 def has_fast_products() -> bool:
     """Tell whether this CPU multiplies rounded numbers faster than float32."""
     return find_fast_products(torch.device("cpu"))[0] != torch.float32
-
-
-def _read_cpu_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    line = next((line for line in text.splitlines() if line.startswith(("flags", "Feat"))), "")
-    return set(line.split())

@@ -35,7 +35,7 @@ class Kernel(Protocol):
         """Return (m,) the nearest, in float32, of the columns that score `least` (m,) or more.
 
         For the (m,) `places` among the (n, d) float32 rows and their scores; the lower column wins
-        a tie.
+        a tie. Where none scores so much it is the nearest of all.
         """
 
     def choose(

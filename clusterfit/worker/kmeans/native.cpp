@@ -197,15 +197,23 @@ void list_best(const Product* products, int64_t stride, const float* row_steps,
       least = sets[num_listed - 1];
     }
     reached.clear();
-    const auto offer = [&](int64_t at) {
-      const float score = scores.one(at);
+    const auto offer = [&](float score, int64_t at) {
       if (score >= least) reached.emplace_back(-score, static_cast<int32_t>(at));
     };
     for (int64_t first = 0; first < vectorised; first += kLanes) {
-      if (!any(scores.at(first) >= least)) continue;
-      for (int64_t at = first; at < first + kLanes; ++at) offer(at);
+      const Floats offered = scores.at(first);
+      if (!any(offered >= least)) continue;
+      for (int i = 0; i < kLanes; ++i) offer(offered[i], first + i);
     }
-    for (int64_t at = vectorised; at < num_columns; ++at) offer(at);
+    for (int64_t at = vectorised; at < num_columns; ++at) offer(scores.one(at), at);
+    if (static_cast<int64_t>(reached.size()) < num_listed) {
+      // Scores that are no numbers, or were rounded otherwise when the bound was found.
+      reached.clear();
+      for (int64_t at = 0; at < num_columns; ++at) {
+        const float score = scores.one(at);
+        reached.emplace_back(score == score ? -score : -kLowest, static_cast<int32_t>(at));
+      }
+    }
     std::nth_element(reached.begin(), reached.begin() + num_listed - 1, reached.end());
     int32_t* const mine = listed + row * num_listed;
     for (int64_t i = 0; i < num_listed; ++i) mine[i] = reached[i].second;
@@ -383,33 +391,46 @@ float measure_distance(const float* row, const float* centroid, int64_t dim) {
   return total + add_up((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// columns[i]: the nearest to rows[places[i]] of the centroids whose score is least[i] or more; the
-// lower column wins a tie. Few are: blocks of columns are skipped by their best score.
+// columns[i]: the nearest to rows[places[i]] of the centroids whose score is least[i] or more, or of
+// all where none is; the lower column wins a tie. Few are: blocks of columns are skipped by their
+// best score.
 template <typename Product>
 void compare(const Product* products, int64_t stride, const float* row_steps,
              const float* column_steps, const float* bias, int64_t num_columns, const float* rows,
              const float* centroids, int64_t dim, const int64_t* places, const float* least,
              int64_t num_places, int64_t* columns) {
-  constexpr int64_t kBlock = 8 * kLanes;
+  constexpr int kVectors = 8;
+  constexpr int64_t kBlock = kVectors * kLanes;
   for (int64_t i = 0; i < num_places; ++i) {
     const Scores<Product> scores(products, stride, places[i], row_steps, column_steps, bias);
     float nearest = -kLowest;
-    for (int64_t first = 0; first < num_columns; first += kBlock) {
-      const int64_t last = first + kBlock < num_columns ? first + kBlock : num_columns;
-      if (last == first + kBlock) {
-        Ints possible{};
-        for (int64_t at = first; at < last; at += kLanes) possible |= scores.at(at) >= least[i];
-        if (!any(possible)) continue;
+    bool found = false;
+    columns[i] = 0;
+    const auto measure = [&](int64_t at) {
+      found = true;
+      const float distance = measure_distance(rows + places[i] * dim, centroids + at * dim, dim);
+      if (distance < nearest) {
+        nearest = distance;
+        columns[i] = at;
       }
-      for (int64_t at = first; at < last; ++at) {
-        if (!(scores.one(at) >= least[i])) continue;
-        const float distance = measure_distance(rows + places[i] * dim, centroids + at * dim, dim);
-        if (distance < nearest) {
-          nearest = distance;
-          columns[i] = at;
-        }
+    };
+    int64_t first = 0;
+    for (; first + kBlock <= num_columns; first += kBlock) {
+      Ints possible[kVectors], anywhere{};
+      for (int j = 0; j < kVectors; ++j) {
+        possible[j] = scores.at(first + j * kLanes) >= least[i];
+        anywhere |= possible[j];
+      }
+      if (!any(anywhere)) continue;
+      for (int j = 0; j < kBlock; ++j) {
+        if (possible[j / kLanes][j % kLanes]) measure(first + j);
       }
     }
+    for (; first < num_columns; ++first) {
+      if (scores.one(first) >= least[i]) measure(first);
+    }
+    if (found) continue;  // else scores are no numbers, or rounded otherwise when the best was found
+    for (int64_t at = 0; at < num_columns; ++at) measure(at);
   }
 }
 

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from clusterfit.worker.cpu_flags import read_cpu_flags
+
 _SOURCE: Final = Path(__file__).with_name("native.cpp")
 _FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 _COMPILERS: Final = ("g++", "clang++", "c++")
@@ -27,7 +29,7 @@ def load_library() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, f"no C++ compiler ({', '.join(_COMPILERS)}) on PATH"
     try:
-        return ctypes.CDLL(str(_compile(compiler))), f"compiled by {compiler}"
+        return _load(compiler), f"compiled by {compiler}"
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["no message"]
         return None, f"{compiler} failed: {lines[0]}"
@@ -35,37 +37,30 @@ def load_library() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{compiler}: {error.strerror or error}"
 
 
-def _compile(compiler: str) -> Path:
-    machine = [platform.machine(), _read_cpu_flags(), compiler, *_FLAGS]
+def _load(compiler: str) -> ctypes.CDLL:
+    machine = [platform.machine(), *sorted(read_cpu_flags()), compiler, *_FLAGS]
     digest = hashlib.sha256(_SOURCE.read_bytes() + "\n".join(machine).encode()).hexdigest()[:16]
-    target = _find_cache_folder() / f"kmeans-{digest}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / "kmeans.so"
-        subprocess.run(
-            [compiler, *_FLAGS, "-o", str(built), str(_SOURCE)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        built.replace(target)  # ranks that compile at once replace equal files
-    return target
-
-
-def _find_cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "clusterfit"
+    kept = Path(base) / "clusterfit" / f"kmeans-{digest}.so"
+    if kept.exists():
+        return ctypes.CDLL(str(kept))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    except OSError:  # a home that cannot be written
-        return Path(tempfile.mkdtemp(prefix="clusterfit-"))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=kept.parent)
+    except OSError:  # a home or a cache that cannot be written: what is loaded needs no file
+        with tempfile.TemporaryDirectory(prefix="clusterfit-") as elsewhere:
+            return ctypes.CDLL(str(_compile(compiler, Path(elsewhere))))
+    with folder:
+        # Ranks that compile at once replace equal files.
+        return ctypes.CDLL(str(_compile(compiler, Path(folder.name)).replace(kept)))
 
 
-def _read_cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+def _compile(compiler: str, folder: Path) -> Path:
+    built = folder / "kmeans.so"
+    subprocess.run(
+        [compiler, *_FLAGS, "-o", str(built), str(_SOURCE)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return built

@@ -46,13 +46,15 @@ class PortableKernel:
     ) -> torch.Tensor:
         """Return (m,) the nearest of the columns that score enough."""
         possible = scores.take(places).compute() >= least[:, None]
+        possible |= ~possible.any(1, keepdim=True)
         numbers, columns = possible.nonzero(as_tuple=True)  # rising by row, then by column
         distances = _measure_pairs(rows, places[numbers], centroids, columns)
         nearest = torch.full((len(places),), torch.inf, device=rows.device)
         nearest.scatter_reduce_(0, numbers, distances, "amin")
         is_nearest = distances == nearest[numbers]
         chosen = torch.full((len(places),), len(centroids), device=rows.device)
-        return chosen.scatter_reduce_(0, numbers[is_nearest], columns[is_nearest], "amin")
+        chosen.scatter_reduce_(0, numbers[is_nearest], columns[is_nearest], "amin")
+        return chosen.where(chosen < len(centroids), 0)  # the distances of some are no numbers
 
     def choose(
         self,

@@ -54,7 +54,8 @@ class Scores:
     products: torch.Tensor
     """(n, K) int32, bfloat16 or float32, unit stride."""
     bias: torch.Tensor
-    """(K,) float32: minus half of the centroids' squared norms."""
+    """(K,) float32: minus half of the centroids' squared norms, and what their rounding is to add
+    (see `Scorer`)."""
     row_steps: torch.Tensor | None = None
     """(n,) float32, with int32 products."""
     column_steps: torch.Tensor | None = None

@@ -37,9 +37,9 @@ def choose(**settings: Any) -> str:
 def test_auto_is_faiss_for_lloyds_iterations_in_float32_alone(
     settings: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arithmetic, "_read_cpu_flags", set)
+    monkeypatch.setattr(arithmetic, "read_cpu_flags", set)
     assert choose(**settings) == expected
-    monkeypatch.setattr(arithmetic, "_read_cpu_flags", lambda: {"avx512_vnni"})
+    monkeypatch.setattr(arithmetic, "read_cpu_flags", lambda: {"avx512_vnni"})
     assert choose(**settings) == "torch"
 
 
@@ -58,7 +58,7 @@ def test_a_cpus_flags_decide_what_products_are_of(
     rows: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(arithmetic, "_read_cpu_flags", lambda: flags)
+    monkeypatch.setattr(arithmetic, "read_cpu_flags", lambda: flags)
     chosen = arithmetic.choose_arithmetic(torch.device("cpu"), 64)
     assert (chosen.product_dtype, chosen.dtype) == (products, rows)
     narrow = arithmetic.choose_arithmetic(torch.device("cpu"), 63)

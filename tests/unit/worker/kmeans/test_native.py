@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,19 @@ def test_of_equal_columns_the_lower_ones_are_listed(native: NativeKernel) -> Non
     assert listed.tolist() == [list(range(20))] * 2
 
 
+@pytest.mark.parametrize("num_columns", [40, 1000])
+def test_scores_that_are_no_numbers_fill_a_list_all_the_same(
+    kernel: Kernel, num_columns: int
+) -> None:
+    products = torch.randn(3, num_columns, generator=torch.Generator().manual_seed(0))
+    products[1] = torch.nan
+    products[2, 7:] = torch.nan
+    listed = kernel.list_best(Scores(products, torch.zeros(num_columns)), 16)
+    assert (listed.diff(dim=1) > 0).all()
+    assert listed.min() >= 0
+    assert listed.max() < num_columns
+
+
 @pytest.mark.parametrize("dtype", ROWS)
 @pytest.mark.parametrize("dim", [1, 31, 64, 67, 2048])
 @pytest.mark.parametrize("num_listed", [1, 3, 4, 16])
@@ -137,6 +151,23 @@ def test_what_scores_enough_is_compared_by_distance(
         distances[scores[places] < least[:, None]] = torch.inf
         expected = distances.argmin(1)  # the lowest of equals
         torch.testing.assert_close(chosen, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_where_nothing_scores_enough_all_are_compared(
+    kernel: Kernel, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    num_rows, num_columns = shape
+    generator = torch.Generator().manual_seed(1)
+    rows, centroids = (torch.randn(n, 67, generator=generator) for n in shape)
+    given, scores = draw_scores(shape, dtype)
+    places = torch.arange(num_rows)
+    expected = torch.cdist(rows.double(), centroids.double()).argmin(1)
+    for least in (scores.amax(1) + 1, torch.full((num_rows,), torch.nan)):
+        torch.testing.assert_close(kernel.compare(given, least, rows, places, centroids), expected)
+    lost = kernel.compare(given, scores.amax(1) - 1, rows * torch.nan, places, centroids)
+    assert ((lost >= 0) & (lost < num_columns)).all()
 
 
 @pytest.mark.parametrize("dim", [1, 15, 64, 67, 2048])
@@ -201,6 +232,23 @@ def test_only_the_first_process_compiles(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert load_native_kernel()[0] is not None
+
+
+@pytest.mark.usefixtures("native")
+def test_a_cache_folder_that_cannot_be_written_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "tmp"
+    cache.mkdir()
+    elsewhere.mkdir()
+    (cache / "clusterfit").symlink_to("/proc")  # there, and not even root writes to it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    loaded, reason = load_native_kernel()
+    assert loaded is not None, reason
+    rows, columns = torch.ones(3, 5), torch.zeros(3, dtype=torch.int64)
+    assert loaded.measure_distances(rows, rows, columns).tolist() == [0, 0, 0]
+    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.parametrize("dim", [1, 3, 63])
