@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
-from tests.cluster.manifests import claim
+from tests.cluster.manifests import claim, phase
 from tests.cluster.storage import SMALL_CLASS
 from tests.e2e.artifacts import check_same_weights, check_whole
-from tests.e2e.digits import RUN
+from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import check_failed, check_suspended
 from tests.e2e.product import Product
+from tests.e2e.said import read_stop
 
 
 def test_worker_that_fails_for_good_frees_its_peers(product: Product) -> None:
@@ -55,12 +56,33 @@ def test_stage_past_its_deadline_is_suspended_and_can_go_on(
     product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("train", {"train.epochs": 5000, "platform.deadlineSeconds": 60})
+    product.submit("train", {
+        "train.epochs": 5000,
+        "train.checkpointEverySteps": RARELY,
+        "platform.deadlineSeconds": 60,
+    })  # fmt: skip
     check_suspended(product, "train", "platform.deadlineSeconds: the stage took longer than 60 s")
-    checkpoints = list((product.fetch().stage("train") / "checkpoints").iterdir())
-    assert checkpoints
+    step = read_stop(product.fetch(), "train", attempt=1)
     product.succeed("resume", RUN)
-    assert "msg=resumed" in product.wait_for_line("train", "msg=resumed")
+    assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
+
+
+def test_stage_of_which_only_a_part_can_start_gives_its_gpus_back(
+    cluster: Cluster, product: Product
+) -> None:
+    # The node has eight GPUs: one pod of five gets them, and waits for one that never comes.
+    product.submit("pretext", {
+        "platform.gpus": 10,
+        "platform.gpusPerNode": 5,
+        "platform.processesPerNode": 1,
+        "platform.startDeadlineSeconds": 30,
+    })  # fmt: skip
+    product.wait_for_pods(
+        "pretext", lambda pods: sorted(phase(pod) for pod in pods) == ["Pending", "Running"]
+    )
+    check_suspended(
+        product, "pretext", "platform.startDeadlineSeconds: only 1 of 2 pods ran for 30 s"
+    )
 
 
 def test_full_storage_ends_the_stage_and_space_mends_it(
