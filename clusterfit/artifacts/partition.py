@@ -43,7 +43,8 @@ def list_samples(
 ) -> Samples:
     """Return a partition's images.
 
-    `class_names` are those of the train partition: val's folders get the same numbers.
+    `class_names` are those of the train partition: val's folders get the same numbers, and those
+    that train does not have the numbers after them. Only who uses labels must mind.
     """
     relative = data.train if partition == TRAIN else data.val
     location = data_root / relative
@@ -55,12 +56,7 @@ def list_samples(
     if not all("/" in path for path in paths):
         return Samples(full_paths, None, ())
     folders = [path.partition("/")[0] for path in paths]
-    names = class_names or tuple(sorted(set(folders)))
-    if unknown := sorted(set(folders) - set(names)):
-        raise InvalidDataError(
-            f"data.{partition}: class folders that {TRAIN} does not have: "
-            f"{', '.join(unknown[:5])}; remove them, or add such images to {TRAIN}"
-        )
+    names = (*class_names, *sorted(set(folders) - set(class_names)))
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[folder] for folder in folders], np.int64)
     return Samples(full_paths, labels, names)

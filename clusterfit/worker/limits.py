@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.layout import TRAIN, VAL
-from clusterfit.config.sections.evaluation import Evaluate
+from clusterfit.config.sections.inputs import Data
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError
+
+_MOST_NAMES: Final = 5
+"""Of class folders that one line lists."""
 
 
 def check_listed(config: Algorithm, samples: Mapping[str, Samples]) -> None:
@@ -22,7 +27,7 @@ def check_listed(config: Algorithm, samples: Mapping[str, Samples]) -> None:
     if "cluster" in config.stages and not config.inputs.features:
         check_num_clusters(config, len(samples[TRAIN].paths))
     if "evaluate" in config.stages:
-        count_classes(config.evaluate, samples[TRAIN], samples[VAL])
+        count_classes(config, samples[TRAIN], samples[VAL])
 
 
 def check_num_clusters(config: Algorithm, num_images: int) -> None:
@@ -38,17 +43,19 @@ def check_num_clusters(config: Algorithm, num_images: int) -> None:
         )
 
 
-def count_classes(evaluate: Evaluate, train: Samples, val: Samples) -> int:
+def count_classes(config: Algorithm, train: Samples, val: Samples) -> int:
     """Return the number of classes, and refuse labels that the protocols cannot use.
 
     Raises:
         InvalidDataError: when there are none, or they are of another kind than a protocol needs.
     """
-    if train.labels is None or val.labels is None:
-        raise InvalidDataError(
-            "evaluate needs labels for train and val: put the images into one folder per class, or "
-            "give data.trainLabels and data.valLabels with format: filelist"
-        )
+    evaluate = config.evaluate
+    if train.labels is None:
+        raise InvalidDataError(_explain_unlabelled(config.data, TRAIN, train.paths))
+    if val.labels is None:
+        raise InvalidDataError(_explain_unlabelled(config.data, VAL, val.paths))
+    if config.data.format == "folder":
+        _check_class_folders(train.class_names, val.class_names)
     if "svm" in evaluate.protocols:
         check_positives(train.labels, evaluate.svm.folds)
     if train.labels.ndim == val.labels.ndim == 1:
@@ -64,6 +71,34 @@ def count_classes(evaluate: Evaluate, train: Samples, val: Samples) -> int:
             f"is {train.labels.shape}"
         )
     return int(train.labels.shape[1])
+
+
+def _explain_unlabelled(data: Data, partition: str, paths: tuple[str, ...]) -> str:
+    if data.format == "filelist":
+        return (
+            f"evaluate needs labels: give data.{partition}Labels, a .npy of one number for each "
+            f"path of data.{partition}"
+        )
+    depth = len(Path(data.train if partition == TRAIN else data.val).parts)
+    stray = next(path for path in paths if len(Path(path).parts) == depth + 1)
+    return (
+        f"evaluate needs labels: {stray} lies in no class folder; put each image of "
+        f"data.{partition} into a folder of its class, or take it away"
+    )
+
+
+def _check_class_folders(train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Refuse classes that no train image shows: val's names begin with train's."""
+    if others := val[len(train) :]:
+        raise InvalidDataError(
+            f"data.val: evaluate knows no class {_name_some(others)}, because data.train has only "
+            f"the class folders {_name_some(train)}; rename or remove the others"
+        )
+
+
+def _name_some(names: tuple[str, ...]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def check_positives(labels: np.ndarray, folds: int) -> None:

@@ -31,7 +31,7 @@ def run(context: Context) -> None:
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     train = read_samples(context.run.data(TRAIN))
     val = read_samples(context.run.data(VAL))
-    num_classes = count_classes(config.evaluate, train, val)
+    num_classes = count_classes(config, train, val)
     rows = []
     for number in range(len(config.evaluate.backbones)):
         row = _Judgement(context, number, folder, train, val, num_classes).run()

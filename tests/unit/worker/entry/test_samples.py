@@ -17,7 +17,6 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.sections.clustering import Cluster
-from clusterfit.config.sections.evaluation import Evaluate
 from clusterfit.config.sections.inputs import Data, Inputs
 from clusterfit.config.stages import StageName
 from clusterfit.config.tree import Algorithm
@@ -71,10 +70,14 @@ def test_vals_folders_get_the_numbers_of_trains(write_folder: WriteFolder, tmp_p
     assert samples.class_names == names
 
 
-def test_a_class_that_only_val_has_is_refused(write_folder: WriteFolder, tmp_path: Path) -> None:
-    write_folder("train/ape/a.png", "val/ape/b.png", "val/bee/b.png")
-    with pytest.raises(InvalidDataError, match=r"data\.val: class folders .*: bee"):
-        list_samples(FOLDER, tmp_path, "val", list_train(FOLDER, tmp_path).class_names)
+def test_classes_that_only_val_has_get_the_numbers_after_trains(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    write_folder("train/bee/a.png", "val/ape/b.png", "val/bee/b.png", "val/cat/b.png")
+    samples = list_samples(FOLDER, tmp_path, "val", list_train(FOLDER, tmp_path).class_names)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [1, 0, 2]
+    assert samples.class_names == ("bee", "ape", "cat")
 
 
 def test_images_beside_folders_make_a_tree_without_labels(
@@ -385,10 +388,29 @@ def test_labels_that_evaluate_cannot_use_are_refused_before_anything_is_done(
     def ask(*stages: StageName) -> Assignment:
         return replace(assignment, config=assignment.config.model_copy(update={"stages": stages}))
 
-    with pytest.raises(InvalidDataError, match=r"^evaluate needs labels for train and val: put"):
+    fault = r"^evaluate needs labels: train/beside-the-folders\.png lies in no class folder; put "
+    with pytest.raises(InvalidDataError, match=fault):
         fix(ask("pretext", "evaluate"), log)
     assert not assignment.run.data("train").exists()
     fix(ask("pretext"), log)
+
+
+def test_class_folders_that_train_does_not_have_concern_evaluate_alone(
+    assignment: Assignment, write_folder: WriteFolder, log: Log
+) -> None:
+    write_folder(*(f"val/c{number}/1.png" for number in range(7)))
+
+    def ask(*stages: StageName) -> Assignment:
+        return replace(assignment, config=assignment.config.model_copy(update={"stages": stages}))
+
+    with pytest.raises(InvalidDataError) as caught:
+        fix(ask("extract", "evaluate"), log)
+    assert str(caught.value) == (
+        "data.val: evaluate knows no class c0, c1, c2, c3, c4 and 2 more, because data.train has "
+        "only the class folders a, b; rename or remove the others"
+    )
+    fix(ask("extract", "cluster", "train"), log)
+    assert len(read_samples(assignment.run.data("val")).paths) == 8
 
 
 ONE_EACH = np.array([0, 1, 2])
@@ -402,8 +424,8 @@ SEVERAL = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
         (("svm",), SEVERAL, SEVERAL[:1], 2),
         (("linear", "svm"), SEVERAL, SEVERAL, "evaluate.protocols: linear needs one label per"),
         (("svm",), SEVERAL, ONE_EACH, "data.valLabels: "),
-        (("knn",), None, ONE_EACH, "evaluate needs labels"),
-        (("knn",), ONE_EACH, None, "evaluate needs labels"),
+        (("knn",), None, ONE_EACH, "evaluate needs labels: give data.trainLabels, a .npy of"),
+        (("knn",), ONE_EACH, None, "evaluate needs labels: give data.valLabels, a .npy of"),
     ],
 )
 def test_what_labels_are_good_for(
@@ -412,10 +434,17 @@ def test_what_labels_are_good_for(
     val: np.ndarray | None,
     found: int | str,
 ) -> None:
-    evaluate = Evaluate.model_validate({"protocols": protocols, "svm": {"folds": 2}})
+    config = Algorithm.model_validate(
+        {
+            "formatVersion": 1,
+            "name": "digits",
+            "data": LISTED,
+            "evaluate": {"protocols": protocols, "svm": {"folds": 2}},
+        }
+    )
     samples = [Samples(("x",) * 3, labels, ()) for labels in (train, val)]
     if isinstance(found, int):
-        assert count_classes(evaluate, *samples) == found
+        assert count_classes(config, *samples) == found
         return
     with pytest.raises(InvalidDataError, match=f"^{re.escape(found)}"):
-        count_classes(evaluate, *samples)
+        count_classes(config, *samples)
