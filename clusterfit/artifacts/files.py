@@ -126,6 +126,8 @@ def read_array(path: Path) -> np.ndarray:
         return open_memmap(path, mode="r")
     except FileNotFoundError:
         raise MissingInputError(f"{path}: not there") from None
+    except IsADirectoryError:
+        raise InvalidDataError(f"{path}: a folder, want a .npy file") from None
     except Exception as error:  # a damaged header ends in anything, up to a TokenError
         if isinstance(error, OSError):
             check_storage(path, error)

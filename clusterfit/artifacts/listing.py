@@ -28,12 +28,18 @@ def list_images(folder: Path, where: str) -> list[str]:
 
     Raises:
         MissingInputError: when there is no such folder, no image in it, or it cannot be listed.
-        InvalidDataError: when a name cannot stand in a line, or a link leads back to where it is.
+        InvalidDataError: when it is a file, when a name cannot stand in a line, or a link leads
+            back to where it is.
         RetryableError: when the storage failed.
     """
+    if folder.is_file():
+        raise InvalidDataError(
+            f"{where}: {folder} is a file, want a folder of images; a list of their paths is read "
+            "with data.format: filelist"
+        )
     if not folder.is_dir():
         raise MissingInputError(
-            f"{where}: {folder} is not a folder; paths under data start at the data root"
+            f"{where}: {folder} is not there; paths under data start at the data root"
         )
     paths = sorted(_walk(folder, where))
     if not paths:
@@ -45,16 +51,26 @@ def list_images(folder: Path, where: str) -> list[str]:
     return paths
 
 
-def read_path_list(location: Path, data_root: Path) -> tuple[str, ...]:
+def read_path_list(location: Path, data_root: Path, where: str) -> tuple[str, ...]:
     """Return the paths of a text file, one a line, or of a .npy array of text.
 
-    They are relative to the data root; absolute ones that begin with it are made so.
+    They are relative to the data root; absolute ones that begin with it are made so. `where` names
+    the list in errors.
 
     Raises:
         MissingInputError: when the file is not there, or lists nothing.
-        InvalidDataError: when it is not such a list, or a path leaves the data root.
+        InvalidDataError: when it is a folder or not such a list, or a path leaves the data root.
         RetryableError: when the storage failed.
     """
+    if location.is_dir():
+        raise InvalidDataError(
+            f"{where}: {location} is a folder, want a text file with one path a line, or a .npy "
+            "array of paths; a folder of images is read with data.format: folder"
+        )
+    if not location.exists():
+        raise MissingInputError(
+            f"{where}: {location} is not there; paths under data start at the data root"
+        )
     listed = _read_array_of_text(location) if location.suffix == ".npy" else _read_lines(location)
     if not listed:
         raise MissingInputError(f"{location}: lists no image")

@@ -11,7 +11,7 @@ from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.layout import TRAIN
 from clusterfit.artifacts.listing import list_images, read_path_list
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import InvalidDataError, MissingInputError
 
 
 class Places(Protocol):
@@ -50,7 +50,7 @@ def list_samples(
     location = data_root / relative
     if data.format == "filelist":
         labels_path = data.train_labels if partition == TRAIN else data.val_labels
-        return _list_file(location, data_root, labels_path)
+        return _list_file(location, data_root, labels_path, f"data.{partition}")
     paths = list_images(location, f"data.{partition}")
     full_paths = tuple(f"{relative}/{path}" if relative else path for path in paths)
     if not all("/" in path for path in paths):
@@ -62,10 +62,15 @@ def list_samples(
     return Samples(full_paths, labels, names)
 
 
-def _list_file(location: Path, data_root: Path, labels_path: str) -> Samples:
-    paths = read_path_list(location, data_root)
+def _list_file(location: Path, data_root: Path, labels_path: str, where: str) -> Samples:
+    paths = read_path_list(location, data_root, where)
     if not labels_path:
         return Samples(paths, None, ())
+    if not (data_root / labels_path).exists():
+        raise MissingInputError(
+            f"{where}Labels: {data_root / labels_path} is not there; paths under data start at the "
+            "data root"
+        )
     labels = read_array(data_root / labels_path)
     if labels.dtype.kind not in "iu" or labels.ndim not in {1, 2}:
         raise InvalidDataError(

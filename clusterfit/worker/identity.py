@@ -23,7 +23,7 @@ from clusterfit.config.sections.evaluation import EvaluatedBackbone
 from clusterfit.config.sections.extraction import CenterView
 from clusterfit.config.stages import STAGES, StageName
 from clusterfit.config.tree import Algorithm
-from clusterfit.errors import MissingInputError, RetryableError
+from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 
 
@@ -101,7 +101,7 @@ def identify_features(assignment: Assignment, partition: str) -> Identity:
         folder = assignment.run.stage("pretext")
         weights = require_manifest(assignment, "pretext", folder).fingerprint
     else:
-        weights = _hash_input(assignment, config.extract.weights.path)
+        weights = _hash_input(assignment, "extract.weights.path", config.extract.weights.path)
     inputs = {f"data.{partition}": _read_data(assignment, partition), "weights": weights}
     return Identity("extract", settings, inputs)
 
@@ -127,7 +127,9 @@ def _identify_cluster(assignment: Assignment, world_size: int) -> Identity:
     settings = config.cluster.dump_results() | {"seed": config.seed}
     del settings["initialCentroids"]
     if config.cluster.initial_centroids:
-        inputs["initialCentroids"] = _hash_input(assignment, config.cluster.initial_centroids)
+        inputs["initialCentroids"] = _hash_input(
+            assignment, "cluster.initialCentroids", config.cluster.initial_centroids
+        )
     return Identity("cluster", settings, inputs)
 
 
@@ -136,7 +138,7 @@ def _identify_train(assignment: Assignment, world_size: int) -> Identity:
     settings = config.train.dump_results() | _look(config) | {"seed": config.seed}
     settings["globalBatchSize"] = config.train.batch_size_per_rank * world_size
     if config.inputs.assignments:
-        clusters = _hash_input(assignment, config.inputs.assignments)
+        clusters = _hash_input(assignment, "inputs.assignments", config.inputs.assignments)
     else:
         clusters = require_manifest(assignment, "cluster", run.stage("cluster")).fingerprint
     inputs = {
@@ -154,7 +156,7 @@ def identify_heads(assignment: Assignment, number: int, world_size: int) -> Iden
     settings |= {"backbone": evaluate["backbones"][number]} | _look(config) | {"seed": config.seed}
     settings["globalBatchSize"] = config.evaluate.heads.batch_size_per_rank * world_size
     inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
-    inputs["backbone"] = _identify_backbone(assignment, config.evaluate.backbones[number])
+    inputs["backbone"] = _identify_backbone(assignment, number)
     return Identity("evaluate", settings, inputs)
 
 
@@ -164,16 +166,17 @@ def _identify_evaluate(assignment: Assignment, world_size: int) -> Identity:
     if "heads" in config.evaluate.protocols:  # the others find the same at any world size
         settings["globalBatchSize"] = config.evaluate.heads.batch_size_per_rank * world_size
     inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
-    for number, backbone in enumerate(config.evaluate.backbones):
-        inputs[f"backbones.{number}"] = _identify_backbone(assignment, backbone)
+    for number in range(len(config.evaluate.backbones)):
+        inputs[f"backbones.{number}"] = _identify_backbone(assignment, number)
     return Identity("evaluate", settings, inputs)
 
 
-def _identify_backbone(assignment: Assignment, backbone: EvaluatedBackbone) -> str:
+def _identify_backbone(assignment: Assignment, number: int) -> str:
+    backbone = assignment.config.evaluate.backbones[number]
     if backbone.source == "random":
         return "random"
     if backbone.source == "path":
-        return _hash_input(assignment, backbone.path)
+        return _hash_input(assignment, f"evaluate.backbones.{number}.path", backbone.path)
     return require_backbone(assignment, backbone).fingerprint
 
 
@@ -193,13 +196,16 @@ def _read_data(assignment: Assignment, partition: str) -> str:
     return read_fingerprint(assignment.run.data(partition))
 
 
-def _hash_input(assignment: Assignment, path: str) -> str:
+def _hash_input(assignment: Assignment, where: str, path: str) -> str:
+    """Return the sha256 of a file below the storage root that the run file names at `where`."""
     file = assignment.run.storage_root / path
     try:
         return compute_sha256(file)
+    except IsADirectoryError:
+        raise InvalidDataError(f"{where}: {file} is a folder, want a file") from None
     except OSError as error:
         check_storage(file, error)
         raise MissingInputError(
-            f"{file}: {error.strerror}; paths to weights, centroids and assignments start at the "
-            "storage root"
+            f"{where}: {file}: {error.strerror}; paths to weights, centroids and assignments start "
+            "at the storage root"
         ) from error

@@ -59,7 +59,7 @@ def _assert_nothing_finished(bench: Bench) -> None:
 
 def test_a_missing_data_folder_is_named(bench: Bench, tmp_path: Path) -> None:
     fault = bench.changed({}, data_root=tmp_path).execute("pretext").explain(66)
-    assert f"data.train: {tmp_path}/train is not a folder" in fault
+    assert f"data.train: {tmp_path}/train is not there" in fault
     _assert_nothing_finished(bench)
 
 

@@ -164,7 +164,10 @@ def test_what_is_not_there_is_waited_for_only_where_this_submission_makes_it(
     with pytest.raises(MissingInputError, match="another/extract/res5avg/train: not there"):
         is_stage_finished(assign("cluster", elsewhere), 2)
     missing = {"extract": {"weights": {"from": "path", "path": "none.pt"}}}
-    with pytest.raises(MissingInputError, match=r"none\.pt: No such file or directory; paths to "):
+    with pytest.raises(
+        MissingInputError,
+        match=r"^extract\.weights\.path: .*/none\.pt: No such file or directory; paths to ",
+    ):
         is_stage_finished(assign("extract", missing), 2)
 
 
@@ -175,6 +178,43 @@ def test_an_input_that_cannot_be_read_now_is_not_missing(
     lose(assign("extract").run.storage_root / "weights.pt")
     with pytest.raises(RetryableError, match=r"weights\.pt: Input/output error"):
         is_stage_finished(assign("extract", by_file), 2)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "where"),
+    [
+        (
+            "extract",
+            {"extract": {"weights": {"from": "path", "path": "x"}}},
+            "extract.weights.path",
+        ),
+        (
+            "cluster",
+            {"cluster": {"init": "given", "initialCentroids": "x"}},
+            "cluster.initialCentroids",
+        ),
+        ("train", {"stages": ["train"], "inputs": {"assignments": "x"}}, "inputs.assignments"),
+        (
+            "evaluate",
+            {
+                "evaluate": {
+                    "backbones": [{"label": "a", "from": "path", "path": "x", "model": "resnet18"}]
+                }
+            },
+            "evaluate.backbones.0.path",
+        ),
+    ],
+)
+def test_a_folder_where_a_file_is_wanted_is_named_by_its_key(
+    assign: Assign,
+    run_directory: RunDirectory,
+    stage: StageName,
+    settings: dict[str, Any],
+    where: str,
+) -> None:
+    (run_directory.storage_root / "x").mkdir()
+    with pytest.raises(InvalidDataError, match=rf"^{where}: .*/x is a folder, want a file$"):
+        is_stage_finished(assign(stage, settings), 2)
 
 
 def change(value: Any) -> Any:

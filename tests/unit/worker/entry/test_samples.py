@@ -119,7 +119,7 @@ def test_the_data_root_itself_may_be_the_partition(
 
 def test_a_missing_and_an_empty_folder_say_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(
-        MissingInputError, match=r"data\.train: .*is not a folder; paths under data"
+        MissingInputError, match=r"^data\.train: .*/train is not there; paths under data"
     ):
         list_train(FOLDER, tmp_path)
     (tmp_path / "train" / "cat").mkdir(parents=True)
@@ -191,7 +191,7 @@ def test_paths_that_leave_the_data_root_are_refused(tmp_path: Path, path: str) -
 
 
 def test_missing_empty_and_binary_lists_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"train\.txt: No such file"):
+    with pytest.raises(MissingInputError, match=r"^data\.train: .*/train\.txt is not there; paths"):
         list_train(LISTED, tmp_path)
     (tmp_path / "train.txt").write_text("\n \n")
     with pytest.raises(MissingInputError, match="lists no image"):
@@ -199,6 +199,21 @@ def test_missing_empty_and_binary_lists_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InvalidDataError, match="not UTF-8 text"):
         list_train(LISTED, tmp_path)
+
+
+def test_a_file_where_a_folder_is_wanted_and_the_reverse_name_the_format(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
+    write_folder("train.txt", "train/a.png")
+    fault = r"^data\.train: .*/train\.txt is a file, .* read with data\.format: filelist$"
+    with pytest.raises(InvalidDataError, match=fault):
+        list_train(Data(train="train.txt"), tmp_path)
+    fault = r"^data\.train: .*/train is a folder, want a text file .* data\.format: folder$"
+    for name in ("train", "train.npy"):
+        (tmp_path / "train").rename(tmp_path / name)
+        with pytest.raises(InvalidDataError, match=fault.replace("/train is", f"/{name} is")):
+            list_train(Data(format="filelist", train=name), tmp_path)
+        (tmp_path / name).rename(tmp_path / "train")
 
 
 def test_labels_of_a_list_come_from_an_array(tmp_path: Path) -> None:
@@ -239,7 +254,10 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray, 
 
 def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a.png\n")
-    with pytest.raises(MissingInputError, match=r"labels\.npy: not there"):
+    with pytest.raises(MissingInputError, match=r"^data\.trainLabels: .*/labels\.npy is not there"):
+        list_train(LABELLED, tmp_path)
+    (tmp_path / "labels.npy").mkdir()
+    with pytest.raises(InvalidDataError, match=r"/labels\.npy: a folder, want a \.npy file$"):
         list_train(LABELLED, tmp_path)
 
 
