@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.options import Overrides, RunFiles, StorageRoot, load
-from clusterfit.cli.sizes import format_bytes
 
 if TYPE_CHECKING:
     from clusterfit.artifacts.layout import RunDirectory
@@ -50,7 +50,7 @@ def list_(
     for directory in runs:
         for artifact in list_artifacts(directory):
             size = format_bytes(artifact.size_bytes)
-            files = f"{len(artifact.manifest.files)} files"
+            files = format_count(len(artifact.manifest.files), "file")
             name = f"{directory.name}/{artifact.name}"
             print(f"{name:<44} {files:>12} {size:>10}  {artifact.manifest.fingerprint[:12]}")
 
@@ -71,7 +71,9 @@ def verify(
         )
     artifacts = list_artifacts(directory)
     num_files = sum(len(artifact.manifest.files) for artifact in artifacts)
-    print(f"ok: {num_files} files of {len(artifacts)} artifacts hold what their manifests say")
+    files = format_count(num_files, "file")
+    said = format_count(len(artifacts), "artifact")
+    print(f"ok: {files} of {said}: all is as the manifests say")
 
 
 @app.command()
@@ -130,10 +132,12 @@ def import_features(
     for done in import_vissl_features(
         folder, config, data_root or file[0].parent, storage_root, layer
     ):
-        padding = f", {done.num_duplicates} rows of padding left out" * (done.num_duplicates > 0)
+        padding = format_count(done.num_duplicates, "row")
+        left_out = f", {padding} of padding left out" if done.num_duplicates else ""
+        images = format_count(done.num_samples, "image")
         print(
-            f"{done.partition}: {done.num_samples} images x {done.feature_dim} features in the "
-            f"data set's order{padding}: {done.folder}"
+            f"{done.partition}: {images} x {format_count(done.feature_dim, 'feature')} in the data "
+            f"set's order{left_out}: {done.folder}"
         )
 
 
@@ -150,7 +154,8 @@ def _export_weights(run: RunDirectory, stage: Product, layout: Layout, output: P
         ) from None
     done = export_weights(run.backbone(stage.value), output, layout.value)
     head = f"and a head of {done.num_head_tensors}" if done.num_head_tensors else "without a head"
-    print(f"wrote {done.path}: {done.num_backbone_tensors} tensors of the backbone {head}")
+    backbone = format_count(done.num_backbone_tensors, "tensor")
+    print(f"wrote {done.path}: {backbone} of the backbone {head}")
     for key in done.left_out:
         print(f"left out: {key}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.cluster import Context, Kubeconfig, Namespace, open_api, say
 from clusterfit.cli.options import Overrides, RunFiles
 from clusterfit.errors import ConfigError
@@ -90,8 +91,8 @@ def _find_template(
 
 def _begin(amount: Amount) -> Callable[[int], None]:
     """Say what is to be done, and return what tells how far it is."""
-    there = f"; {amount.num_there} are there already" if amount.num_there else ""
-    say(f"{amount.num_files} files, {_format_bytes(amount.num_bytes)}{there}")
+    there = f"; {amount.num_there:,} more there already" if amount.num_there else ""
+    say(f"{format_count(amount.num_files, 'file')}, {format_bytes(amount.num_bytes)}{there}")
     sent = 0
     told = 0
 
@@ -101,15 +102,6 @@ def _begin(amount: Amount) -> Callable[[int], None]:
         percent = 100 * sent // max(1, amount.num_bytes)
         if percent >= told + 10:
             told = percent - percent % 10
-            say(f"{told} % ({_format_bytes(sent)})")
+            say(f"{told} % ({format_bytes(sent)})")
 
     return tell
-
-
-def _format_bytes(number: int) -> str:
-    amount = float(number)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.4g} {unit}"
-        amount /= 1000
-    return f"{amount:.4g} TB"

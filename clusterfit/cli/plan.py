@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.cluster import Format, Output, format_table, print_data
 from clusterfit.cli.options import Overrides, RunFiles, StorageRoot
 from clusterfit.cli.run import Step
-from clusterfit.cli.sizes import format_bytes
 from clusterfit.cli.submit import Gpus
 from clusterfit.errors import ConfigError
 
@@ -109,7 +109,9 @@ def _dump_run(
 
 
 def _format_run(run: RunFile, counts: dict[str, int], stages: tuple[StageForecast, ...]) -> str:
-    images = ", ".join(f"{count} images of {partition}" for partition, count in counts.items())
+    images = ", ".join(
+        f"{format_count(count, 'image')} of {partition}" for partition, count in counts.items()
+    )
     blocks = [f"run {run.name}: {images}"]
     for stage in stages:
         rows = [
@@ -134,14 +136,11 @@ _HEAD = ("WHAT", "VALUE", "BECAUSE")
 def _format_pods(pods: Pods) -> str:
     gpus = f"{pods.gpus} {pods.gpu_resource}" if pods.gpus else "no GPU"
     return (
-        f"{_count(pods.count, 'pod')} x {_count(pods.processes, 'process', 'processes')} = "
-        f"{_count(pods.world_size, 'rank')}; each pod asks for {gpus}, {pods.cpus:g} CPUs, "
+        f"{format_count(pods.count, 'pod')} x "
+        f"{format_count(pods.processes, 'process', 'processes')} = "
+        f"{format_count(pods.world_size, 'rank')}; each pod asks for {gpus}, {pods.cpus:g} CPUs, "
         f"{pods.memory_gib:g} GiB of memory"
     )
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _format_number(figure: Figure) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterfit.cli.amounts import format_count
 from clusterfit.cli.cluster import (
     Context,
     Format,
@@ -74,7 +75,7 @@ def render(
                 (output_dir / name).write_text(write_manifest(manifest), encoding="utf-8")
             except OSError as error:
                 raise WriteError(f"{output_dir / name}: {error.strerror}") from None
-        say(f"wrote {len(rendered.manifests)} objects to {output_dir}")
+        say(f"wrote {format_count(len(rendered.manifests), 'object')} to {output_dir}")
     elif output is Format.TABLE:
         print(_format_objects(rendered))
     elif output is Format.JSON:
@@ -194,7 +195,7 @@ def _print_verdicts(api: Api, rendered: Rendered) -> None:
     print(format_table(("KIND", "NAME", "VERDICT"), rows))
     refused = sum(bool(verdict.fault) for verdict in verdicts)
     if refused:
-        say(f"error: the cluster refuses {refused} of {len(verdicts)} objects")
+        say(f"error: the cluster refuses {refused} of {format_count(len(verdicts), 'object')}")
         raise typer.Exit(1)
     print("ok: the cluster would accept every object; nothing was created")
 
@@ -214,8 +215,9 @@ def _print_outcome(outcome: Outcome, rendered: Rendered, access: Access) -> None
         print(f"{outcome.value} {rendered.release} to namespace {access.namespace}:")
         for stage in rendered.run.stages:
             resources = rendered.run.platform.for_stage(stage)
-            nodes = f"{resources.nodes} node{'s' if resources.nodes > 1 else ''}"
-            gpus = f" x {resources.gpus_per_pod} GPUs" if resources.gpus else ", no GPUs"
+            nodes = format_count(resources.nodes, "node")
+            each = format_count(resources.gpus_per_pod, "GPU")
+            gpus = f" x {each}" if resources.gpus else ", no GPUs"
             print(f"  {stage:9}{nodes}{gpus}")
     print(f"status:  clusterfit status {run}{options}")
     print(f"log:     clusterfit logs {run}{options} --follow")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.cluster import Format, Output, format_table, print_data
-from clusterfit.cli.sizes import format_bytes
 
 if TYPE_CHECKING:
     from clusterfit.interop.inspection import Fit, Inspection
@@ -62,7 +62,8 @@ def _print_inspection(inspection: Inspection, keys: bool) -> None:
     size = format_bytes(inspection.size_bytes)
     print(f"{inspection.path}: {inspection.file_format}, {size}")
     print(f"state dict at {inspection.found_at}: {inspection.reason}")
-    print(f"{len(inspection.tensors)} tensors, {inspection.num_values:,} values")
+    tensors = format_count(len(inspection.tensors), "tensor")
+    print(f"{tensors}, {format_count(inspection.num_values, 'value')}")
     for note in inspection.notes:
         print(f"note: {note}")
     shown = inspection.tensors if keys else inspection.tensors[:_MOST_KEYS]
@@ -70,7 +71,7 @@ def _print_inspection(inspection: Inspection, keys: bool) -> None:
     print()
     print(format_table(("KEY", "SHAPE", "TYPE"), rows))
     if len(shown) < len(inspection.tensors):
-        print(f"... and {len(inspection.tensors) - len(shown)} more; --keys lists them")
+        print(f"... and {len(inspection.tensors) - len(shown):,} more; --keys lists them")
     print()
     if inspection.foreign:
         print(f"refused by every network: it is {inspection.foreign}")
@@ -86,15 +87,16 @@ def _format_fit(fit: Fit) -> tuple[str, str, str]:
 
     missing = fit.num_wanted - fit.num_found
     if fit.num_misshapen:
-        verdict = f"refused: {fit.num_misshapen} tensors of another shape"
+        verdict = f"refused: {format_count(fit.num_misshapen, 'tensor')} of another shape"
     elif fit.fraction < Weights().min_loaded_fraction:
         verdict = (
-            f"refused: {fit.num_surplus} tensors more in the file, of a larger network"
+            f"refused: {format_count(fit.num_surplus, 'tensor')} more in the file, of a larger "
+            "network"
             if fit.num_surplus
-            else f"refused: {missing} tensors missing"
+            else f"refused: {format_count(missing, 'tensor')} missing"
         )
     else:
-        verdict = f"loads, without {missing} tensors" if missing else "loads"
+        verdict = f"loads, without {format_count(missing, 'tensor')}" if missing else "loads"
     if fit.settings:
         verdict = f"{verdict}; with {fit.settings}"
     return fit.model, f"{fit.num_found} of {fit.num_wanted}", verdict

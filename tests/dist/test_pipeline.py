@@ -134,7 +134,7 @@ def test_artifacts_lists_and_verifies_what_was_made(finished: Bench) -> None:
     assert names == {f"tiny/{name}" for name in {"pretext", "cluster", "train", "evaluate", *parts}}
     verified = finished.artifacts("verify")
     assert verified.code == 0, verified.text
-    assert "of 6 artifacts hold what their manifests say" in verified.text
+    assert "of 6 artifacts: all is as the manifests say" in verified.text
 
 
 def test_logs_keep_what_each_rank_said(finished: Bench) -> None:

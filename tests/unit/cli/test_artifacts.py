@@ -51,8 +51,8 @@ def test_ls_lists_every_artifact_with_its_size(run: RunDirectory, call: Call) ->
         assert (code, err) == (0, "")
         first, second = out.splitlines()
         fingerprint = Identity("cluster", {}, {}).fingerprint[:12]
-        assert first.split() == ["digits/cluster", "1", "files", "10", "B", fingerprint]
-        assert second.split()[:5] == ["digits/extract/res5avg/train", "1", "files", "1.5", "kB"]
+        assert first.split() == ["digits/cluster", "1", "file", "10", "B", fingerprint]
+        assert second.split()[:5] == ["digits/extract/res5avg/train", "1", "file", "1.5", "kB"]
 
 
 def test_ls_says_when_there_is_nothing(tmp_path: Path, call: Call) -> None:
@@ -62,7 +62,7 @@ def test_ls_says_when_there_is_nothing(tmp_path: Path, call: Call) -> None:
 def test_verify_finds_a_whole_run_whole(run: RunDirectory, call: Call) -> None:
     code, out, _ = call("verify", "digits")
     assert code == 0
-    assert out == "ok: 2 files of 2 artifacts hold what their manifests say\n"
+    assert out == "ok: 2 files of 2 artifacts: all is as the manifests say\n"
 
 
 def test_verify_names_each_damaged_file_and_ends_with_65(run: RunDirectory, call: Call) -> None:

@@ -169,7 +169,7 @@ def test_features_come_in_in_the_data_sets_order(
     ending = run_command("artifacts", "import-features", "vissl", "-f", "run.yaml")
     assert (ending.code, ending.err) == (0, "")
     assert ending.out == (
-        "train: 5 images x 3 features in the data set's order, 1 rows of padding left out: "
+        "train: 5 images x 3 features in the data set's order, 1 row of padding left out: "
         "runs/vissl/extract/res5avg/train\n"
     )
     run = RunDirectory(images / "runs", "vissl")
@@ -183,7 +183,7 @@ def test_features_come_in_in_the_data_sets_order(
     np.testing.assert_array_equal(table.read_rows(0, 5), wanted)
     assert not run.owner_file.exists()
     verify = run_command("artifacts", "verify", "vissl")
-    assert verify.out.startswith("ok: 3 files of 1 artifacts")
+    assert verify.out.startswith("ok: 3 files of 1 artifact: ")
     again = run_command("artifacts", "import-features", "vissl", "-f", "run.yaml")
     assert again.out == ending.out
 

@@ -24,7 +24,7 @@ def test_each_stage_is_told_with_reasons(run_command: RunCommand) -> None:
     assert (ending.code, ending.err) == (0, "")
     lines = [" ".join(line.split()) for line in ending.out.splitlines()]
     for line in (
-        "run imagenet: 1281167 images of train, 50000 images of val",
+        "run imagenet: 1,281,167 images of train, 50,000 images of val",
         "train: 4 pods x 8 processes = 32 ranks; each pod asks for 8 nvidia.com/gpu, 64 CPUs, 256 "
         "GiB of memory",
         "global_batch_size 1024 32 per rank x 32 ranks",
