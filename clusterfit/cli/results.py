@@ -32,7 +32,7 @@ def print_results(run: RunDirectory) -> None:
         for column in next(iter(rows.values())):
             table.add_column(column, justify="right")
         for label, cells in rows.items():
-            table.add_row(label, *(f"{fraction:.1%}" for fraction in cells.values()))
+            table.add_row(label, *(f"{100 * fraction:.1f} %" for fraction in cells.values()))
         console.print(table)
     console.print(f"written to {run.results()}", soft_wrap=True)
 
@@ -42,9 +42,7 @@ def _list_tables(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
     backbones = {row["label"]: row for row in results["backbones"]}
     first = next(iter(backbones.values()))
     if "linear" in first or "knn" in first:
-        num_classes = results["num_classes"]
-        rows = {label: dict(_list_accuracies(row, num_classes)) for label, row in backbones.items()}
-        yield "accuracy", rows
+        yield "accuracy", {label: dict(_list_accuracies(row)) for label, row in backbones.items()}
     for protocol, measure, what in (
         ("heads", "top1", "accuracy of linear heads"),
         ("svm", "mean_average_precision", "mean average precision of SVMs"),
@@ -59,10 +57,10 @@ def _list_tables(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
             )
 
 
-def _list_accuracies(row: Mapping[str, Any], num_classes: int) -> Iterator[tuple[str, float]]:
+def _list_accuracies(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     linear = row.get("linear", {})
-    for amount in sorted((key for key in linear if key != "all"), key=int):
-        yield f"linear, {int(amount) * num_classes:,} labels", linear[amount]
+    for labels_per_class in sorted((key for key in linear if key != "all"), key=int):
+        yield f"linear, {int(labels_per_class):,} a class", linear[labels_per_class]
     if linear:
         yield "linear, all labels", linear["all"]
     if "knn" in row:
