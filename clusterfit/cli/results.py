@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clusterfit.artifacts.files import read_json
+from clusterfit.cli.amounts import format_count
 
 if TYPE_CHECKING:
     from clusterfit.artifacts.layout import RunDirectory
@@ -21,11 +22,12 @@ def print_results(run: RunDirectory) -> None:
     from rich.table import Table
 
     results = read_json(run.results())
+    num_judged = results["num_val"] - results["num_val_excluded"]
     console = Console(highlight=False)
     for what, rows in _list_tables(results):
         table = Table(
             box=SIMPLE_HEAD,
-            title=f"{run.name}: {what} on {results['num_val']} held-out images",
+            title=f"{run.name}: {what} on {format_count(num_judged, 'held-out image')}",
             title_justify="left",
         )
         table.add_column("backbone")
@@ -34,6 +36,9 @@ def print_results(run: RunDirectory) -> None:
         for label, cells in rows.items():
             table.add_row(label, *(f"{100 * fraction:.1f} %" for fraction in cells.values()))
         console.print(table)
+    if excluded := results["num_train_excluded"] + results["num_val_excluded"]:
+        images = format_count(excluded, "image")
+        console.print(f"{images} could not be read: {run.results().with_name('excluded.txt')}")
     console.print(f"written to {run.results()}", soft_wrap=True)
 
 

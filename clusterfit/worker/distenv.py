@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +20,12 @@ from torch.distributed.rendezvous import rendezvous
 from clusterfit.errors import ClusterfitError, RetryableError, TerminatedError
 from clusterfit.worker.log import Log
 
+_T = TypeVar("_T")
+
 _TIMEOUT = timedelta(minutes=30)
 """Of any one collective: longer than the slowest rank may lag, such as one that fits k-means."""
 
 _WAIT_SECONDS: Final = 0.2
-
-Member = TypeVar("Member")
-
 
 class PeerFailedError(RetryableError):
     """This rank lost another one, which has told why it went."""
@@ -108,11 +107,11 @@ class DistEnv:
         dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
         return int(most.item())
 
-    def unite(self, members: set[Member]) -> set[Member]:
-        """Return what is in any rank's set."""
-        sets: list[Any] = [None] * self.world_size
-        dist.all_gather_object(sets, members, group=self.control)
-        return set().union(*sets)
+    def merge(self, found: Mapping[int, _T]) -> dict[int, _T]:
+        """Return what is in any rank's map, the same on every rank."""
+        maps: list[Any] = [None] * self.world_size
+        dist.all_gather_object(maps, dict(found), group=self.control)
+        return {key: value for each in maps for key, value in each.items()}
 
     def barrier(self) -> None:
         """Wait for every rank."""

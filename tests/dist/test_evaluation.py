@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from clusterfit.artifacts.files import compute_sha256
 from clusterfit.artifacts.manifest import read_manifest
 
-from .conftest import CONFIG, NUM_TRAIN
+from .conftest import CONFIG, NUM_TRAIN, NUM_VAL
 from .door import Bench, read_json_lines
 
 LAYERS = [
@@ -138,6 +139,34 @@ def test_images_that_show_several_classes_are_judged_by_svms_alone(
     for layer in read_row(bench)["svm"].values():
         assert len(layer["average_precisions"]) == 3
         assert layer["mean_average_precision"] > 0.5
+
+
+def test_unreadable_images_are_left_out_counted_and_named(images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    broken = {sorted(root.glob("train/*/*"))[0], *sorted(root.glob("val/*/*"))[:2]}
+    for path in broken:
+        path.write_text("not an image")
+    fractions = {"data.maxUnreadableFraction": 2 / NUM_VAL}
+    few = {"evaluate.labelsPerClass": [1], "evaluate.heads.batchSizePerRank": 16}
+    bench = Bench(root, tmp_path / "runs", CONFIG).changed(CHANGES | fractions | few)
+    ending = bench.succeed("evaluate", 2)
+    names = {path.relative_to(root).as_posix() for path in broken}
+    excluded = (bench.run.stage("evaluate") / "excluded.txt").read_text(encoding="utf-8")
+    assert {line.split("\t")[0] for line in excluded.splitlines()} == names
+    assert all(line.split("\t")[1] for line in excluded.splitlines())
+    results = json.loads(bench.run.results().read_text(encoding="utf-8"))
+    assert (results["num_train_excluded"], results["num_val_excluded"]) == (1, 2)
+    told = [line for line in ending.lines if "unreadable images are left out" in line]
+    assert len(told) == 2, ending.text  # once a partition, by the main rank
+    assert f"judged: accuracy on {NUM_VAL - 2} held-out images" in ending.text
+    assert "3 images could not be read: " in ending.text
+    assert bench.artifacts("verify").code == 0
+
+    strict = bench.changed({"name": "strict", "data.maxUnreadableFraction": 1.5 / NUM_VAL})
+    for protocols in (["knn"], ["svm"], ["heads"]):
+        fault = strict.changed({"evaluate.protocols": protocols}).execute("evaluate").explain(65)
+        assert fault.startswith(f"data.val: 2 of {NUM_VAL} images cannot be read, more than data.")
 
 
 @pytest.mark.campaign

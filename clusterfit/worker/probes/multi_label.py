@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from clusterfit.artifacts.dataset import Samples
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.views import build_center_view, build_squashed_view
 from clusterfit.worker.limits import spread_labels
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenNetwork
 from clusterfit.worker.probes.features import LabelledFeatures, gather_rows
+from clusterfit.worker.probes.images import LabelledImages
 from clusterfit.worker.probes.layers import PooledFeatures, PooledTrunk
 from clusterfit.worker.probes.shares import extract_share
 
@@ -22,8 +22,8 @@ from clusterfit.worker.probes.shares import extract_share
 def judge_svm(
     context: Context,
     model: nn.Module,
-    train: Samples,
-    val: Samples,
+    train: LabelledImages,
+    val: LabelledImages,
     progress: ProgressReporter | None,
 ) -> dict[str, dict[str, Any]]:
     """Return each layer's mean average precision, each class's own, and the costs chosen."""
@@ -39,7 +39,7 @@ def judge_svm(
     features = PooledFeatures(trunk)
     view = build_squashed_view(config) if config.svm.squash else build_center_view(config)
     frozen = FrozenNetwork(context, config, features, view, "evaluate.layers")
-    shares = [extract_share(context, frozen, samples, progress) for samples in (train, val)]
+    shares = [extract_share(context, frozen, images, progress) for images in (train, val)]
     results = {}
     start = 0
     for layer, width in zip(config.layers, features.widths, strict=True):

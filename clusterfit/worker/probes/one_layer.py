@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from clusterfit.artifacts.dataset import Samples
 from clusterfit.worker.context import Context
 from clusterfit.worker.probes.features import LabelledFeatures
+from clusterfit.worker.probes.images import LabelledImages
 from clusterfit.worker.probes.logistic import probe_linear
 from clusterfit.worker.probes.neighbors import vote_neighbors
 from clusterfit.worker.randomness import permute
@@ -16,14 +16,14 @@ def judge_linear(
     context: Context,
     train: LabelledFeatures,
     val: LabelledFeatures,
-    samples: Samples,
+    images: LabelledImages,
     num_classes: int,
 ) -> dict[str, float]:
     """Return accuracies by number of labels: `all`, or n per class."""
     recipe, env = context.config.evaluate, context.env
     accuracies = {"all": probe_linear(train, val, num_classes, recipe.l2_penalty, env)}
     for labels_per_class in recipe.labels_per_class:
-        chosen = _choose_labelled(samples, labels_per_class, context.config.seed)
+        chosen = choose_labelled(images, labels_per_class, context.config.seed)
         is_chosen = torch.isin(train.sample_indices, chosen).to(env.device)
         few = LabelledFeatures(
             train.features[is_chosen],
@@ -45,10 +45,13 @@ def judge_knn(
     )
 
 
-def _choose_labelled(samples: Samples, labels_per_class: int, seed: int) -> torch.Tensor:
-    """Return the sample indices of n images of each class, drawn by the seed."""
-    assert samples.labels is not None, "checked before"
-    labels = torch.from_numpy(samples.labels)
+def choose_labelled(images: LabelledImages, labels_per_class: int, seed: int) -> torch.Tensor:
+    """Return the sample indices of n readable images of each class, drawn by the seed.
+
+    Where a class has fewer, all of them.
+    """
+    labels = torch.from_numpy(images.labels)
     order = permute(len(labels), "labelled", seed)
+    order = order[~torch.isin(order, torch.tensor(list(images.unreadable), dtype=torch.int64))]
     chosen = [order[labels[order] == label][:labels_per_class] for label in labels.unique()]
     return torch.cat(chosen)

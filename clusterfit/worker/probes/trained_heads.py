@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.manifest import Identity, is_finished, read_manifest
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet
@@ -22,6 +21,7 @@ from clusterfit.worker.data.views import (
     choose_memory_format,
 )
 from clusterfit.worker.probes.heads import Heads, count_hits
+from clusterfit.worker.probes.images import LabelledImages
 from clusterfit.worker.probes.layers import PooledTrunk
 from clusterfit.worker.training.held_out import sum_over_images
 from clusterfit.worker.training.loop import Training, fit
@@ -38,8 +38,8 @@ def judge_heads(
     model: nn.Module,
     folder: Path,
     identity: Identity,
-    train: Samples,
-    val: Samples,
+    train: LabelledImages,
+    val: LabelledImages,
     num_classes: int,
 ) -> Accuracies:
     """Train the heads, unless that is done already, and return how well each layer's does."""
@@ -60,12 +60,11 @@ def _train(
     model: nn.Module,
     folder: Path,
     identity: Identity,
-    train: Samples,
-    val: Samples,
+    train: LabelledImages,
+    val: LabelledImages,
     num_classes: int,
 ) -> None:
     config, env, data = context.config.evaluate, context.env, context.config.data
-    assert train.labels is not None, "checked before"
     memory_format = choose_memory_format(config.channels_last)
     normalize = Normalizer(data.mean, data.std, env.device, memory_format)
     trunk = PooledTrunk(
@@ -119,7 +118,7 @@ class _HeldOut:
     """How often each head is right on the val partition."""
 
     def __init__(
-        self, context: Context, trunk: PooledTrunk, normalize: Normalizer, val: Samples
+        self, context: Context, trunk: PooledTrunk, normalize: Normalizer, val: LabelledImages
     ) -> None:
         self._context = context
         self._trunk = trunk
@@ -129,7 +128,6 @@ class _HeldOut:
     def evaluate(self, heads: nn.Module) -> dict[str, float]:
         """Return the accuracy of each layer and measure over all ranks."""
         context, config = self._context, self._context.config.evaluate
-        assert self._val.labels is not None, "checked before"
         labels = torch.from_numpy(self._val.labels)
         names = [f"{layer.layer}.{measure}" for measure in _BEST for layer in config.layers]
         images = ImageSet(
@@ -148,7 +146,7 @@ class _HeldOut:
             hits = [count_hits(logits, targets, best) for best in _BEST.values()]
             return torch.cat([*hits, torch.tensor([len(targets)])])
 
-        *hits, num_images = sum_over_images(
+        (*hits, num_images), unreadable = sum_over_images(
             context,
             images,
             torch.arange(len(self._val.paths)),
@@ -156,4 +154,5 @@ class _HeldOut:
             len(names) + 1,
             count,
         )
+        self._val.leave_out(unreadable)
         return {name: hit / max(num_images, 1) for name, hit in zip(names, hits, strict=True)}

@@ -7,17 +7,19 @@ from typing import Any
 
 from torch import nn
 
-from clusterfit.artifacts.dataset import Samples, read_samples
-from clusterfit.artifacts.files import write_json
-from clusterfit.artifacts.layout import TRAIN, VAL
+from clusterfit.artifacts.dataset import read_samples
+from clusterfit.artifacts.files import remove_files, write_file, write_json
+from clusterfit.artifacts.layout import PARTITIONS, TRAIN, VAL
 from clusterfit.artifacts.manifest import write_manifest
 from clusterfit.config.sections.evaluation import EvaluatedBackbone
 from clusterfit.config.sections.inputs import Weights
 from clusterfit.worker.context import Context
+from clusterfit.worker.data.unreadable import EXCLUDED_NAME, format_unreadable
 from clusterfit.worker.identity import identify_heads, list_targets, require_backbone
 from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
+from clusterfit.worker.probes.images import LabelledImages
 from clusterfit.worker.probes.multi_label import judge_svm
 from clusterfit.worker.probes.one_layer import judge_knn, judge_linear
 from clusterfit.worker.probes.shares import extract_share
@@ -29,9 +31,10 @@ def run(context: Context) -> None:
     """Judge each backbone on the train and val images, and write results.json."""
     config, env, log = context.config, context.env, context.log
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
-    train = read_samples(context.run.data(TRAIN))
-    val = read_samples(context.run.data(VAL))
-    num_classes = count_classes(config, train, val)
+    samples = {partition: read_samples(context.run.data(partition)) for partition in PARTITIONS}
+    num_classes = count_classes(config, samples[TRAIN], samples[VAL])
+    train = LabelledImages(context, TRAIN, samples[TRAIN])
+    val = LabelledImages(context, VAL, samples[VAL])
     rows = []
     for number in range(len(config.evaluate.backbones)):
         row = _Judgement(context, number, folder, train, val, num_classes).run()
@@ -41,15 +44,22 @@ def run(context: Context) -> None:
     if env.is_main_rank:
         results = {
             "num_train": len(train.paths),
+            "num_train_excluded": len(train.unreadable),
             "num_val": len(val.paths),
+            "num_val_excluded": len(val.unreadable),
             "num_classes": num_classes,
             "backbones": rows,
         }
         write_json(context.run.results(), results, context.guard)
-        write_manifest(
-            folder, identity, [context.run.results().name], results, read_versions(), context.guard
+        files = [context.run.results().name, *_write_excluded(context, folder, [train, val])]
+        write_manifest(folder, identity, files, results, read_versions(), context.guard)
+        log.info(
+            "finished",
+            folder=folder,
+            num_backbones=len(rows),
+            num_val=len(val.paths),
+            num_excluded=len(train.unreadable) + len(val.unreadable),
         )
-        log.info("finished", folder=folder, num_backbones=len(rows), num_val=len(val.paths))
     env.barrier()
 
 
@@ -61,8 +71,8 @@ class _Judgement:
         context: Context,
         number: int,
         folder: Path,
-        train: Samples,
-        val: Samples,
+        train: LabelledImages,
+        val: LabelledImages,
         num_classes: int,
     ) -> None:
         self._context = context
@@ -104,8 +114,7 @@ class _Judgement:
         frozen = FrozenBackbone(context, config, self._load(name), layer, "avg", where)
         progress = self._report_images()
         train, val = (
-            extract_share(context, frozen, samples, progress)
-            for samples in (self._train, self._val)
+            extract_share(context, frozen, images, progress) for images in (self._train, self._val)
         )
         row: dict[str, Any] = {"layer": layer, "feature_dim": train.features.shape[1]}
         if "linear" in config.protocols:
@@ -131,6 +140,16 @@ class _Judgement:
         num_images = len(self._train.paths) + len(self._val.paths)
         is_main_rank = self._context.env.is_main_rank
         return ProgressReporter(self._context.log, num_images, "images") if is_main_rank else None
+
+
+def _write_excluded(context: Context, folder: Path, partitions: list[LabelledImages]) -> list[str]:
+    """Name the images that could not be read in a file, where there are any; return its name."""
+    lines = "".join(format_unreadable(each.paths, each.unreadable) for each in partitions)
+    if not lines:
+        remove_files([folder / EXCLUDED_NAME])
+        return []
+    write_file(folder / EXCLUDED_NAME, lines.encode(), context.guard)
+    return [EXCLUDED_NAME]
 
 
 def _find_model(context: Context, backbone: EvaluatedBackbone) -> str:

@@ -27,12 +27,11 @@ from clusterfit.artifacts.part import (
 )
 from clusterfit.errors import InvalidDataError, RetryableError
 from clusterfit.worker.context import Context
+from clusterfit.worker.data.unreadable import EXCLUDED_NAME, check_unreadable, format_unreadable
 from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
 from clusterfit.worker.versions import read_versions
-
-_EXCLUDED_NAME = "excluded.txt"
 
 
 def run(context: Context) -> None:
@@ -74,7 +73,6 @@ class _PartitionExtraction:
         self._paths = paths
         self._rows_per_part = context.config.extract.rows_per_part
         self._num_parts = -(-len(paths) // self._rows_per_part)
-        self._max_excluded = context.config.data.max_unreadable_fraction * len(paths)
 
     def run(self) -> None:
         """Write the missing parts, check those that are there, then write the manifest."""
@@ -86,15 +84,16 @@ class _PartitionExtraction:
             log, len(self._paths), "images", len(self._paths) - num_missing
         ) if env.is_main_rank else None  # fmt: skip
         todo = [*missing, *found]
-        records: set[FileRecord] = set()
+        records: dict[int, FileRecord] = {}
         while (claimed := env.store.add(f"{self._partition}/claimed", 1) - 1) < len(todo):
-            record = None if claimed < len(missing) else self._check(todo[claimed])
-            records.add(record or self._write(todo[claimed], progress))
-        records = env.unite(records)
+            number = todo[claimed]
+            record = None if claimed < len(missing) else self._check(number)
+            records[number] = record or self._write(number, progress)
+        records = env.merge(records)
         if env.is_main_rank:
             if progress is not None:
                 progress.update(len(self._paths))
-            self._finish({record.path: record for record in records})
+            self._finish(records)
         env.wait_for_object(f"{self._partition}/finished", True)
 
     def _rows(self, number: int) -> range:
@@ -138,8 +137,7 @@ class _PartitionExtraction:
         for batch, features in self._backbone.extract(self._paths, self._rows(number)):
             env.stop.check()
             excluded |= batch.unreadable
-            if len(excluded) > self._max_excluded:
-                raise InvalidDataError(self._explain_excluded(excluded, "at least "))
+            self._check_excluded(excluded, "at least ")
             if len(features):
                 if self._context.config.extract.normalize:
                     features = torch.nn.functional.normalize(features)
@@ -168,22 +166,19 @@ class _PartitionExtraction:
         array: np.ndarray = stored.numpy()
         return array
 
-    def _finish(self, records: dict[str, FileRecord]) -> None:
+    def _finish(self, records: dict[int, FileRecord]) -> None:
         """Look at every part, then vouch for all of them."""
         headers = [self._read_header(number) for number in range(self._num_parts)]
         if gaps := [number for number, header in enumerate(headers) if header is None]:
             raise RetryableError(f"{self._folder}: parts {gaps[:10]} are missing; trying again")
         whole = [header for header in headers if header is not None]
         excluded = {index: why for header in whole for index, why in header.excluded.items()}
-        if len(excluded) > self._max_excluded:
-            raise InvalidDataError(self._explain_excluded(excluded, ""))
-        files: list[str | FileRecord] = [
-            records[part_name(number)] for number in range(self._num_parts)
-        ]
+        self._check_excluded(excluded)
+        files: list[str | FileRecord] = [records[number] for number in range(self._num_parts)]
         if excluded:
-            lines = (f"{self._paths[i]}\t{why}\n" for i, why in sorted(excluded.items()))
-            write_file(self._folder / _EXCLUDED_NAME, "".join(lines).encode(), self._context.guard)
-            files.append(_EXCLUDED_NAME)
+            lines = format_unreadable(self._paths, excluded)
+            write_file(self._folder / EXCLUDED_NAME, lines.encode(), self._context.guard)
+            files.append(EXCLUDED_NAME)
         feature_dim = max(header.feature_dim for header in whole)
         results = {
             "num_samples": len(self._paths),
@@ -198,11 +193,6 @@ class _PartitionExtraction:
             "finished", partition=self._partition, folder=self._folder, **results
         )
 
-    def _explain_excluded(self, excluded: dict[int, str], at_least: str) -> str:
-        index, why = next(iter(excluded.items()))
-        limit = self._context.config.data.max_unreadable_fraction
-        return (
-            f"data.{self._partition}: {at_least}{len(excluded)} of {len(self._paths)} images "
-            f"cannot be read, more than data.maxUnreadableFraction ({limit:g}); one is "
-            f"{self._paths[index]}: {why}"
-        )
+    def _check_excluded(self, excluded: dict[int, str], at_least: str = "") -> None:
+        data = self._context.config.data
+        check_unreadable(data, self._partition, self._paths, excluded, at_least)

@@ -10,6 +10,7 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet
+from clusterfit.worker.data.unreadable import check_unreadable, tell_unreadable
 from clusterfit.worker.data.views import (
     Normalizer,
     build_crop_view,
@@ -117,7 +118,10 @@ class _HeldOut:
             return torch.tensor([hits.sum(), len(hits)])
 
         assigned = torch.nonzero(assignments >= 0).flatten()
-        correct, num_images = sum_over_images(
+        (correct, num_images), unreadable = sum_over_images(
             context, images, assigned, recipe.batch_size_per_rank, 2, count_hits
         )
+        check_unreadable(context.config.data, VAL, self._samples.paths, unreadable)
+        if env.is_main_rank:
+            tell_unreadable(context.log, VAL, self._samples.paths, unreadable)
         return {"held_out_accuracy": correct / max(num_images, 1)}

@@ -12,7 +12,7 @@ class EpochSums:
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
-        self.unreadable: set[int] = set()  # sample indices
+        self.unreadable: dict[int, str] = {}  # sample index -> why
         self._num_images = 0
         self._start = time.monotonic()
 

@@ -17,10 +17,13 @@ def sum_over_images(
     batch_size: int,
     num_sums: int,
     count: Callable[[Batch], torch.Tensor],
-) -> list[float]:
-    """Return sums over all ranks of what `count` says of each batch, (num_sums,).
+) -> tuple[list[float], dict[int, str]]:
+    """Return sums over all ranks of what `count` says of each batch, and what cannot be read.
 
-    Each rank looks at its share; images that cannot be read are left out.
+    Each rank looks at its share. Images that cannot be read are left out.
+
+    Returns:
+        (num_sums,) sums, and sample index -> why; both the same on every rank.
     """
     env = context.env
     share = sample_indices[env.rank :: env.world_size].tolist()
@@ -29,10 +32,12 @@ def sum_over_images(
         for start in range(0, len(share), batch_size)
     ]
     sums = torch.zeros(num_sums, dtype=torch.float64)
+    unreadable: dict[int, str] = {}
     loaders = context.config.data.loaders_per_rank
     with torch.inference_mode():
         for batch in build_loader(images, batches, loaders, env.device):
+            unreadable |= batch.unreadable
             if len(batch.sample_indices):
                 sums += count(batch).to("cpu", torch.float64)
     total: list[float] = env.sum_tensor(sums).tolist()
-    return total
+    return total, env.merge(unreadable)

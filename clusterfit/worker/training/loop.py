@@ -242,7 +242,7 @@ class _Trainer:
 
     def _check_unreadable(self) -> None:
         # An image is met again by whoever looks for a substitute and tries it: count it once.
-        total = len(self._context.env.unite(self._epoch.unreadable))
+        total = len(self._context.env.merge(self._epoch.unreadable))
         limit = self._context.config.data.max_unreadable_fraction
         num_samples = len(self._training.sample_indices)
         if total > limit * num_samples:

@@ -23,10 +23,19 @@ def read_printed(text: str) -> list[list[str]]:
 
 
 def print_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[dict[str, Any]],
+    num_excluded: int = 0,
 ) -> list[list[str]]:
     run = RunDirectory(tmp_path, "digits")
-    write_json(run.results(), {"num_val": 359, "num_classes": 10, "backbones": rows})
+    results = {
+        "num_train_excluded": num_excluded,
+        "num_val": 359,
+        "num_val_excluded": num_excluded,
+        "backbones": rows,
+    }
+    write_json(run.results(), results)
     print_results(run)
     return read_printed(capsys.readouterr().out)
 
@@ -62,3 +71,11 @@ def test_columns_say_how_many_labels_of_each_class(
     row = {"label": "a", "linear": {"all": 0.9, "1000": 0.8, "5": 0.1}}
     head = print_found(tmp_path, capsys, [row])[1]
     assert head == ["backbone", "linear, 5 a class", "linear, 1,000 a class", "linear, all labels"]
+
+
+def test_images_that_were_left_out_do_not_count_and_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    title, *_, left_out, _ = print_found(tmp_path, capsys, [{"label": "a", "knn": 0.5}], 2)
+    assert title == ["digits: accuracy on 357 held-out images"]
+    assert left_out == [f"4 images could not be read: {tmp_path}/digits/evaluate/excluded.txt"]
