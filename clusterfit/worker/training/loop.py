@@ -7,7 +7,6 @@ was killed and resumed ends in the same bits as one that was not, at the same wo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,15 +29,12 @@ from clusterfit.worker.randomness import derive_seed
 from clusterfit.worker.training.batches import TrainingBatches
 from clusterfit.worker.training.checkpoint import Checkpoints
 from clusterfit.worker.training.epoch import EpochSums
+from clusterfit.worker.training.metrics import METRICS_NAME, Metrics
 from clusterfit.worker.training.stepping import Inputs, Stepper
 from clusterfit.worker.versions import read_versions
 
 EPOCH_CHECKPOINT_SECONDS: Final = 30.0
 """An epoch's end is a checkpoint where the last one is older than this."""
-
-_FINAL_METRICS: Final[tuple[str, ...]] = (
-    "loss", "accuracy", "held_out_accuracy", "images_per_second",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ class _Trainer:
             context.guard,
         )
         self._done = 0
-        self._metrics: list[dict[str, Any]] = []
+        self._metrics = Metrics(context, self._folder)
         self._epoch = EpochSums(context.env.device)
         self._last_checkpoint = time.monotonic()
 
@@ -141,7 +137,7 @@ class _Trainer:
             return
         state = self._checkpoints.read(self._done)
         self._stepper.load(state)
-        self._metrics = state["metrics"]
+        self._metrics.lines = state["metrics"]
         if env.is_main_rank:  # the sum over all ranks so far: the others go on from zero
             self._epoch.sums += state["sums"].to(env.device)
             log.info("resumed", step=self._done, total=self._schedule.num_steps)
@@ -192,14 +188,13 @@ class _Trainer:
             "crop_pixels": training.crop_pixels,
             "num_samples": len(training.sample_indices),
             "global_batch_size": self._schedule.global_batch_size,
-            "final": self._metrics[-1],
+            "final": self._metrics.lines[-1],
         }
-        files = ["model.safetensors", "metrics.jsonl"]
+        files = ["model.safetensors", METRICS_NAME]
         write_manifest(
             self._folder, training.identity, files, results, read_versions(), context.guard
         )
-        told = {key: self._metrics[-1][key] for key in _FINAL_METRICS if key in self._metrics[-1]}
-        context.log.info("finished", folder=self._folder, **_round(told))
+        context.log.info("finished", folder=self._folder, **self._metrics.describe_final())
 
     def _check_batch(self, batch: Batch) -> None:
         """Tell and count unreadable images; stop where not even others could stand in for them."""
@@ -215,8 +210,8 @@ class _Trainer:
             )
 
     def _end_epoch(self, learning_rate: float) -> None:
-        """Add the epoch's line to metrics.jsonl."""
-        context, env = self._context, self._context.env
+        """Add the epoch to the metrics."""
+        env = self._context.env
         epoch = self._done // self._schedule.steps_per_epoch
         self._check_unreadable()
         loss, correct, num_images = env.sum_tensor(self._epoch.sums).tolist()
@@ -225,7 +220,7 @@ class _Trainer:
                 f"{self._recipe.section}: the loss is not finite in epoch {epoch}; a lower baseLr "
                 f"may help (its peak is now {self._schedule.peak_lr:g})"
             )
-        metrics = {
+        line = {
             "epoch": epoch,
             "step": self._done,
             "loss": loss / num_images,
@@ -233,12 +228,8 @@ class _Trainer:
             "learning_rate": learning_rate,
             "images_per_second": self._epoch.images_per_second(),
         }
-        self._metrics.append(metrics | self._training.evaluate(self._stepper.model))
+        self._metrics.add(line | self._training.evaluate(self._stepper.model))
         self._epoch = EpochSums(env.device)
-        if env.is_main_rank:
-            lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
-            write_file(self._folder / "metrics.jsonl", lines.encode(), context.guard)
-            context.log.info("epoch", **_round(self._metrics[-1]))
 
     def _check_unreadable(self) -> None:
         # An image is met again by whoever looks for a substitute and tries it: count it once.
@@ -263,7 +254,7 @@ class _Trainer:
         """Write the state after the steps done so far; every rank must call it."""
         sums = self._context.env.sum_tensor(self._epoch.sums)
         if self._context.env.is_main_rank:
-            more = {"sums": sums, "metrics": self._metrics}
+            more = {"sums": sums, "metrics": self._metrics.lines}
             self._checkpoints.write(self._done, self._stepper.state() | more)
         self._last_checkpoint = time.monotonic()
 
@@ -271,10 +262,3 @@ class _Trainer:
 def _spell(value: float | tuple[int, ...]) -> float | str:
     """Return a derived value as one field of a log line."""
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
-
-
-def _round(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: float(f"{value:.4g}") if isinstance(value, float) else value
-        for key, value in metrics.items()
-    }
