@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any, Final, Literal, TypeVar
 
 import torch
@@ -17,8 +15,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from clusterfit.errors import ClusterfitError, RetryableError, TerminatedError
+from clusterfit.errors import ClusterfitError, RetryableError
 from clusterfit.worker.log import Log
+from clusterfit.worker.stopping import StopRequest
 
 _T = TypeVar("_T")
 
@@ -29,23 +28,6 @@ _WAIT_SECONDS: Final = 0.2
 
 class PeerFailedError(RetryableError):
     """This rank lost another one, which has told why it went."""
-
-
-class StopRequest:
-    """SIGTERM as a flag, looked at where it is safe to stop."""
-
-    def __init__(self) -> None:
-        """Install the handler."""
-        self.is_set = False
-        signal.signal(signal.SIGTERM, self._handle)
-
-    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
-        self.is_set = True
-
-    def check(self) -> None:
-        """Raise TerminatedError where stopping needs nobody else's consent."""
-        if self.is_set:
-            raise TerminatedError("stopped by SIGTERM; what is finished is kept")
 
 
 @dataclass(frozen=True, slots=True)

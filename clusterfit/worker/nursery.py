@@ -25,19 +25,17 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE
 from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
 from clusterfit.worker.orphan import die_with_parent, tie_to_parent
-
-_ENTRYS_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""A service manager sends them to every process; here only the entry acts on them."""
+from clusterfit.worker.stopping import STOP_SIGNALS
 
 
 def main() -> int:
     """Import what the stages need, then fork ranks until the entry closes its end."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENTRYS_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parser = build_parser("clusterfit.worker.nursery")
     parser.add_argument("--channel", type=int, required=True, help="file descriptor of the socket")
     parser.add_argument("--parent", type=int, required=True, help="pid of the entry")
@@ -66,7 +64,7 @@ class _Child:
     pid: int
 
     def send(self, number: int) -> None:
-        """Send a signal to the rank and to the processes that load its data."""
+        """Send a signal to the rank and to the processes that load its data, deaf to SIGTERM."""
         with contextlib.suppress(PermissionError):  # macOS says so of one that has just ended
             os.killpg(self.pid, number)
 
@@ -137,8 +135,8 @@ class _Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for each in (self._selector, self._channel, self._wakeup, self._waker):
                 each.close()
-            # One that came meanwhile strikes now.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENTRYS_SIGNALS)
+            # The entry's word alone counts here too. One that came meanwhile strikes now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             die_with_parent(parent)
             os.environ.update(environment)
             from clusterfit.worker.rank import run_rank

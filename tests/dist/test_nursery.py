@@ -87,6 +87,9 @@ def test_ranks_come_from_it_and_end_with_it(ranks: LocalRanks) -> None:
         environments = [place | {"RANK": str(rank)} for rank in (0, 1)]
         ranks.start("cluster", "token", 1, environments)
         with deaf.accept()[0]:
+            wait_until(lambda: len(find_descendants(nursery)) == 2, 60, "there are two ranks")
+            for rank in find_descendants(nursery):  # the entry alone decides what it means
+                os.kill(rank, signal.SIGHUP)
             ranks.stop(signal.SIGTERM, 60)
         assert ranks.poll() == [-signal.SIGTERM, -signal.SIGTERM], "it strikes while they join"
 

@@ -5,6 +5,7 @@ With three ranks: two hide that DDP changes the order of its sums after the firs
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from clusterfit.artifacts.files import compute_sha256
 
 from .conftest import CONFIG
-from .door import Bench, Ending, read_json_lines, wait_until
+from .door import Bench, Ending, find_descendants, read_json_lines, wait_until
 
 NUM_RANKS = 3
 _LONG = {"epochs": 20, "checkpointEverySteps": 3}  # 40 steps of 24 images
@@ -63,7 +64,9 @@ class Disturbed:
         process.wait_for_line("msg=resumed")
         last = self._last_step()
         assert process.wait_until(lambda: self._last_step() > last), process.text
-        process.send(signal.SIGTERM)
+        number = signal.SIGTERM if stage == "train" else signal.SIGINT
+        for pid in [process.pid, *find_descendants(process.pid)]:  # as a service manager does
+            os.kill(pid, number)
         self.stopped = process.wait()
         self.stopped_at = self._last_step()
         self.elsewhere = bench.execute(stage, NUM_RANKS - 1)
@@ -76,7 +79,7 @@ class Disturbed:
 
 @pytest.fixture(scope="module")
 def disturbed(undisturbed: Bench, stage: str) -> Disturbed:
-    rough = undisturbed.changed({"name": "rough"})
+    rough = undisturbed.changed({"name": "rough", "data.loadersPerRank": 1})
     shutil.copytree(undisturbed.run.root, rough.run.root)
     shutil.rmtree(rough.run.stage(stage))
     return Disturbed(rough, stage)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +20,9 @@ from clusterfit.errors import RetryableError
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.data import pillow
 from clusterfit.worker.data.views import View
+from clusterfit.worker.orphan import tie_to_parent
 from clusterfit.worker.randomness import derive_seed, seeded
+from clusterfit.worker.stopping import stop_signals_blocked
 
 Key = tuple[int, int]
 """(epoch, sample_index): all that an image's view depends on beside the seed."""
@@ -155,6 +159,9 @@ def build_loader(
 ) -> Iterator[Batch]:
     """Yield one `Batch` for each batch of keys, in order.
 
+    Loading processes end with this one and not before: a signal that is sent to all processes at
+    once (Ctrl-C, a service manager) must leave this one its batches, until it has a checkpoint.
+
     Raises:
         RetryableError: when the file system fails. A loader's process only passes on what it was
             told, because what it raises reaches this one as a traceback.
@@ -165,11 +172,18 @@ def build_loader(
         num_workers=min(loaders_per_rank, count_cores()),
         collate_fn=collate,
         pin_memory=device.type == "cuda",
+        worker_init_fn=partial(_tie_loader, os.getpid()),
     )
-    for batch in loader:
+    with stop_signals_blocked():  # which the processes that are started here inherit
+        batches_in_order = iter(loader)
+    for batch in batches_in_order:
         if batch.outage:
             raise RetryableError(f"{batch.outage}; the storage of the images is not available")
         yield batch
+
+
+def _tie_loader(rank: int, _number: int) -> None:
+    tie_to_parent(rank)
 
 
 def collate(examples: list[Example]) -> Batch:

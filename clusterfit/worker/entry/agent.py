@@ -24,14 +24,13 @@ from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine
 from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.place import Place
 from clusterfit.worker.log import Log
+from clusterfit.worker.stopping import STOP_SIGNALS
 
 GRACE_SECONDS: Final = 105
 """Given to ranks between SIGTERM and SIGKILL: the pod's 120 s less what the entry itself needs."""
 
 _RENDEZVOUS_SECONDS: Final = 900
 _MONITOR_SECONDS: Final = 0.1
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run_agent(
@@ -45,7 +44,7 @@ def run_agent(
     # The agent logs a table of its own for each failure; ours is one line, told by the caller.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     agent = _Agent(place, ranks, stage, writer_token, attempt)
-    handlers = {number: signal.signal(number, agent.note_signal) for number in _SIGNALS}
+    handlers = {number: signal.signal(number, agent.note_signal) for number in STOP_SIGNALS}
     try:
         agent.run()
         agent.check_signal()
@@ -121,7 +120,8 @@ class _Agent(SimpleElasticAgent):
         self._shutdown()
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
-        self._ranks.stop(death_sig, timeout)
+        del death_sig  # whatever this entry was sent, ranks know one word for stopping
+        self._ranks.stop(signal.SIGTERM, timeout)
 
 
 def build_rendezvous(place: Place) -> tuple[StaticTCPRendezvous, TCPStore | None]:

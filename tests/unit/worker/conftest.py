@@ -13,8 +13,14 @@ import torch.distributed as dist
 from PIL import Image
 from torch._C._distributed_c10d import HashStore, PrefixStore
 
-from clusterfit.worker.distenv import DistEnv, StopRequest
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.owner import claim
+from clusterfit.config.loading import check_values
+from clusterfit.worker.arguments import Assignment
+from clusterfit.worker.context import Context
+from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.log import Log
+from clusterfit.worker.stopping import StopRequest
 
 
 @pytest.fixture
@@ -42,6 +48,16 @@ def env() -> Iterator[DistEnv]:
     finally:
         dist.destroy_process_group()
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture
+def context(env: DistEnv, log: Log, run_directory: RunDirectory) -> Iterator[Context]:
+    """Return what a stage of this process alone is given."""
+    config = check_values({"formatVersion": 1, "name": run_directory.name}).algorithm()
+    assignment = Assignment("train", Path("config.json"), config, Path("data"), run_directory, "")
+    writer = claim(run_directory, "train", "submission")
+    yield Context(assignment, env, log, writer)
+    writer.release()
 
 
 @pytest.fixture

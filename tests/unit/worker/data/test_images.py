@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import struct
 import sys
 import zlib
@@ -17,6 +20,7 @@ from PIL import Image
 from clusterfit.config.sections.extraction import CenterView
 from clusterfit.config.sections.training import Train
 from clusterfit.errors import RetryableError
+from clusterfit.worker.cores import count_cores
 from clusterfit.worker.data.images import (
     Batch,
     Example,
@@ -329,6 +333,23 @@ def test_a_view_is_a_function_of_seed_epoch_and_sample_and_of_nothing_else(
     # x.png and y.png hold the same picture: what differs is the view.
     for other in (load(1, 0, 0), load(0, 1, 0), load(0, 0, 1)):
         assert not torch.equal(other, there)
+
+
+def test_loading_processes_outlast_signals_that_are_sent_to_all(
+    tmp_path: Path, mixed: list[str]
+) -> None:
+    """The rank, which is sent the same, still needs a batch to come to a step's end."""
+    images = ImageSet(tmp_path, mixed, VIEW, seed=0, substitute=False)
+    keys = [[(0, number % len(mixed))] for number in range(40)]
+    batches = build_loader(images, keys, 2, CPU)
+    next(batches)
+    loaders = multiprocessing.active_children()
+    assert len(loaders) == min(2, count_cores())
+    for loader in loaders:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(loader.pid or 0, number)
+    assert len(list(batches)) == 39
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "not this one's"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the file that fails to be read is Linux's")

@@ -8,10 +8,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from clusterfit.artifacts.dataset import Samples
+from clusterfit.worker.context import Context
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.probes.features import LabelledFeatures
+from clusterfit.worker.probes.images import LabelledImages
 from clusterfit.worker.probes.logistic import probe_linear
 from clusterfit.worker.probes.neighbors import vote_neighbors
+from clusterfit.worker.probes.one_layer import choose_labelled
 
 NUM_CLASSES = 4
 
@@ -95,3 +99,16 @@ def test_the_neighbours_vote_as_numpy_counts_them(
     accuracy = vote_neighbors(train, val, NUM_CLASSES, neighbors, temperature, env)
     assert 0.3 < expected < 0.9
     assert accuracy == pytest.approx(expected, abs=1.5 / 1500)
+
+
+def test_labelled_images_are_drawn_among_those_that_can_be_read(context: Context) -> None:
+    labels = np.array([0, 1] * 6)
+    images = LabelledImages(context, "train", Samples(("x",) * 12, labels, ()))
+    before = choose_labelled(images, 4, seed=1)
+    assert np.bincount(labels[before]).tolist() == [4, 4]
+    images.unreadable = dict.fromkeys(before[:5].tolist(), "why")
+    chosen = choose_labelled(images, 4, seed=1)
+    assert not {*chosen.tolist()} & {*images.unreadable}
+    left = np.bincount(np.delete(labels, list(images.unreadable)), minlength=2)
+    assert np.bincount(labels[chosen], minlength=2).tolist() == np.minimum(left, 4).tolist()
+    assert torch.equal(chosen, choose_labelled(images, 4, seed=1))
