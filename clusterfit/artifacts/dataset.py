@@ -18,6 +18,7 @@ from clusterfit.artifacts.files import (
     write_file,
     write_json,
 )
+from clusterfit.artifacts.layout import DATASET_NAME
 from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import InvalidDataError, MissingInputError
 
@@ -47,14 +48,14 @@ class Samples:
 
 def write_samples(folder: Path, samples: Samples, guard: Guard | None = None) -> None:
     """Write samples.txt, labels.npy where there are labels, and, last, dataset.json."""
-    remove_files([folder / "dataset.json"])
+    remove_files([folder / DATASET_NAME])
     lines = "".join(f"{path}\n" for path in samples.paths)
     write_file(folder / "samples.txt", lines.encode(), guard)
     if samples.labels is None:
         remove_files([folder / "labels.npy"])
     else:
         write_array(folder / "labels.npy", samples.labels, guard)
-    write_json(folder / "dataset.json", _describe(samples), guard)
+    write_json(folder / DATASET_NAME, _describe(samples), guard)
 
 
 def _describe(samples: Samples) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def read_samples(folder: Path) -> Samples:
         InvalidDataError: when the files do not agree with dataset.json.
         RetryableError: when the storage failed.
     """
-    record = read_json(folder / "dataset.json")
+    record = read_json(folder / DATASET_NAME)
     try:
         # Bytes, because reading as text would translate line ends that belong to a name.
         text = (folder / "samples.txt").read_bytes().decode()
@@ -103,5 +104,5 @@ def read_fingerprint(folder: Path) -> str:
     Raises:
         MissingInputError: when the partition was never listed.
     """
-    record = read_json(folder / "dataset.json")
+    record = read_json(folder / DATASET_NAME)
     return str(record.get("fingerprint"))

@@ -11,6 +11,7 @@ VAL: Final = "val"
 PARTITIONS: Final = (TRAIN, VAL)
 
 MANIFEST_NAME: Final = "manifest.json"
+DATASET_NAME: Final = "dataset.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,14 @@ class RunDirectory:
         """The copy of one rank's lines; attempts count from 1."""
         return self.root / "logs" / stage / f"attempt-{attempt}" / f"rank-{rank:05d}.log"
 
+    @property
+    def listings(self) -> Path:
+        """The folder of what fixes the order of each partition."""
+        return self.root / "data"
+
     def data(self, partition: str) -> Path:
         """The folder that fixes a partition's order: samples.txt, labels.npy, dataset.json."""
-        return self.root / "data" / partition
+        return self.listings / partition
 
     def features(self, layer: str, partition: str) -> Path:
         """The folder of a partition's feature parts."""

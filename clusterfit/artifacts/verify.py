@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.files import compute_sha256
-from clusterfit.artifacts.layout import MANIFEST_NAME, RunDirectory
+from clusterfit.artifacts.layout import DATASET_NAME, MANIFEST_NAME, RunDirectory
 from clusterfit.artifacts.manifest import Manifest, find_size_faults, read_manifest
 from clusterfit.errors import ClusterfitError
 
@@ -47,7 +47,7 @@ def find_faults(run: RunDirectory) -> Iterator[str]:
 
     Reads every byte that a manifest or a listing of images vouches for.
     """
-    for path in sorted(run.root.glob("data/*/dataset.json")):
+    for path in sorted(run.listings.glob(f"*/{DATASET_NAME}")):
         try:
             read_samples(path.parent)
         except ClusterfitError as error:

@@ -26,6 +26,7 @@ _TIMEOUT = timedelta(minutes=30)
 
 _WAIT_SECONDS: Final = 0.2
 
+
 class PeerFailedError(RetryableError):
     """This rank lost another one, which has told why it went."""
 

@@ -233,8 +233,28 @@ def test_a_run_of_other_settings_is_refused_by_key_and_values_unless_overwritten
     fault = changed.execute("cluster").explain(65)
     assert "cluster.numClusters was 7, now 5" in fault
     assert list_files(clustered.run.root) == before
-    changed.succeed("cluster", 1, "--overwrite")
+    told = changed.succeed("cluster", 1, "--overwrite").text
+    removed = f"removed={clustered.run.stage('cluster')} "
+    assert f'msg="--overwrite removes what is there" {removed}' in told
     assert len(np.load(clustered.run.centroids())) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "word"),
+    [
+        ({"data.train": "elsewhere"}, 66, "data.train: "),
+        ({"extract.weights": {"from": "path", "path": "none.pt"}}, 66, "extract.weights.path: "),
+        ({"data.format": "filelist"}, 65, "data.format: folder"),
+    ],
+)
+def test_what_could_not_be_made_again_is_not_overwritten(
+    clustered: Bench, changes: dict[str, Any], code: int, word: str
+) -> None:
+    before = list_files(clustered.run.stage("extract"))
+    fault = clustered.changed(changes).execute("extract", 1, "--overwrite").explain(code)
+    assert word in fault
+    assert list_files(clustered.run.stage("extract")) == before
+    assert clustered.artifacts("verify").code == 0
 
 
 def test_features_of_other_settings_are_not_clustered(clustered: Bench) -> None:

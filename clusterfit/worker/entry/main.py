@@ -35,9 +35,13 @@ from clusterfit.worker.entry.attempts import (
 )
 from clusterfit.worker.entry.gang import Gang
 from clusterfit.worker.entry.local_ranks import LocalRanks
-from clusterfit.worker.entry.overwrite import is_overwrite_pending, obey_overwrite
+from clusterfit.worker.entry.overwrite import (
+    forget_samples,
+    is_overwrite_pending,
+    remove_artifacts,
+)
 from clusterfit.worker.entry.place import Place, read_place
-from clusterfit.worker.entry.samples import fix_samples
+from clusterfit.worker.entry.samples import find_samples, fix_samples
 from clusterfit.worker.identity import is_stage_finished
 from clusterfit.worker.log import Log, describe
 from clusterfit.worker.orphan import die_with_parent
@@ -113,9 +117,11 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
     writer.start_heartbeat()
     try:
         remove_partial_files(run.root)
-        obey_overwrite(assignment, writer.check)
-        if stage != "cluster":  # it reads features alone, and needs no images to be there
-            fix_samples(assignment, log, writer.check)
+        # Cluster reads features alone, and needs no images to be there.
+        found = {} if stage == "cluster" else find_samples(assignment)
+        forget_samples(assignment, writer.check)
+        fix_samples(assignment, found, log, writer.check)
+        remove_artifacts(assignment, place.world_size, log, writer.check)
         if is_stage_finished(assignment, place.world_size):
             log.info("already finished", folder=run.stage(stage))
             return 0

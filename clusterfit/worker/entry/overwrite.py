@@ -1,13 +1,30 @@
-"""`--overwrite`: redo a finished stage, once for each time that it is asked for."""
+"""`--overwrite`: redo a finished stage, once for each time that it is asked for.
+
+The token belongs to one submission and is recorded in the run directory, so a retried pod does not
+erase what its first attempt has done.
+"""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Final
 
-from clusterfit.artifacts.files import Guard, read_json, remove_files, write_json
-from clusterfit.artifacts.layout import MANIFEST_NAME
+from clusterfit.artifacts.files import (
+    Guard,
+    find_visible_files,
+    read_json,
+    remove_files,
+    write_json,
+)
+from clusterfit.artifacts.layout import DATASET_NAME, MANIFEST_NAME
 from clusterfit.errors import MissingInputError, WriteError
 from clusterfit.worker.arguments import Assignment
+from clusterfit.worker.identity import list_targets
+from clusterfit.worker.log import Log
+
+_FIRST_STAGES: Final = frozenset({"pretext", "extract"})
+"""Those that a run begins with: done again, they may be of other images."""
 
 
 def is_overwrite_pending(assignment: Assignment) -> bool:
@@ -21,24 +38,46 @@ def is_overwrite_pending(assignment: Assignment) -> bool:
     return bool(record.get("token") != assignment.overwrite)
 
 
-def obey_overwrite(assignment: Assignment, guard: Guard) -> None:
-    """Remove the stage's artifacts, unless this token was obeyed before.
+def forget_samples(assignment: Assignment, guard: Guard) -> None:
+    """Remove what the run lists as its images, where its first stages are to be done again.
 
-    The token belongs to one submission and is recorded in the run directory, so a retried pod does
-    not erase what its first attempt has done.
+    Raises:
+        WriteError: it cannot be removed.
+    """
+    if is_overwrite_pending(assignment) and assignment.stage in _FIRST_STAGES:
+        _remove(assignment.run.listings, DATASET_NAME, guard)
+
+
+def remove_artifacts(assignment: Assignment, world_size: int, log: Log, guard: Guard) -> None:
+    """Remove what the stage has made, where that is asked for and it can be made again.
+
+    Raises:
+        MissingInputError, RetryableError: an input of the stage is not there (yet).
+        InvalidDataError: an input is not what the run file asks for.
+        WriteError: something cannot be removed.
     """
     if not is_overwrite_pending(assignment):
         return
-    run, stage = assignment.run, assignment.stage
-    record = run.overwrite_file(stage)
-    folder = run.stage(stage)
+    folder = assignment.run.stage(assignment.stage)
+    if files := find_visible_files(folder):
+        list_targets(assignment, world_size)
+        log.warning("--overwrite removes what is there", removed=folder, num_files=len(files))
+    _remove(folder, MANIFEST_NAME, guard)
+    record = {"token": assignment.overwrite}
+    write_json(assignment.run.overwrite_file(assignment.stage), record, guard)
+
+
+def _remove(folder: Path, first: str, guard: Guard) -> None:
+    """Remove a folder, beginning with the files that vouch for the others.
+
+    So a removal that is cut short leaves what is unfinished, and nothing that is false.
+    """
+    if not folder.exists():
+        return
     try:
         guard()
-        # Manifests first: a removal that is cut short leaves an unfinished stage, not a false one.
-        remove_files(folder.rglob(MANIFEST_NAME))
-        shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
-        if stage in {"pretext", "extract"}:
-            shutil.rmtree(run.root / "data", ignore_errors=True)
+        remove_files(folder.rglob(first))
+        shutil.rmtree(folder)
     except OSError as error:
-        raise WriteError(f"{folder}: cannot remove: {error.strerror or error}") from error
-    write_json(record, {"token": assignment.overwrite}, guard)
+        where = error.filename or folder
+        raise WriteError(f"{where}: cannot remove: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from clusterfit.artifacts.dataset import Samples, read_fingerprint, read_samples, write_samples
@@ -15,13 +16,12 @@ from clusterfit.worker.limits import check_listed
 from clusterfit.worker.log import Log
 
 
-def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
-    """List each partition and fix its order in the run directory, or hold it against the fixed one.
+def find_samples(assignment: Assignment) -> dict[str, Samples]:
+    """Return each partition's images, as they are now.
 
     Raises:
         MissingInputError: when a folder, list or label file is not there, or holds no images.
-        InvalidDataError: when the images are not those that the run began with, or not what a
-            stage of this submission needs.
+        InvalidDataError: when they are not what a stage of this submission needs.
     """
     listed: dict[str, Samples] = {}
     for partition in list_partitions(assignment.config):
@@ -30,7 +30,18 @@ def fix_samples(assignment: Assignment, log: Log, guard: Guard) -> None:
             assignment.config.data, assignment.data_root, partition, class_names
         )
     check_listed(assignment.config, listed)
-    for partition, samples in listed.items():
+    return listed
+
+
+def fix_samples(
+    assignment: Assignment, found: Mapping[str, Samples], log: Log, guard: Guard
+) -> None:
+    """Fix each partition's order in the run directory, or hold it against the fixed one.
+
+    Raises:
+        InvalidDataError: when the images are not those that the run began with.
+    """
+    for partition, samples in found.items():
         _fix_partition(assignment.run.data(partition), partition, samples, log, guard)
 
 

@@ -22,7 +22,7 @@ from clusterfit.config.stages import StageName
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
-from clusterfit.worker.entry.samples import fix_samples
+from clusterfit.worker.entry.samples import find_samples, fix_samples
 from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import Log
 
@@ -270,7 +270,7 @@ def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assign
 
 
 def fix(assignment: Assignment, log: Log) -> None:
-    fix_samples(assignment, log, guard=lambda: None)
+    fix_samples(assignment, find_samples(assignment), log, guard=lambda: None)
 
 
 def test_the_order_is_fixed_once_and_each_partition_is_told(
