@@ -7,68 +7,10 @@ torchvision does. What no renaming makes ours is listed in `foreign`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Iterable
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """How somebody names a family of networks."""
-
-    name: str
-    """Whose, and of what: `timm's RegNets`."""
-    rules: tuple[tuple[re.Pattern[str], str], ...]
-    """What a part of a key looks like there, and what it is here; the first that fits counts."""
-    note: str = ""
-    """What may differ beside names; empty: nothing does."""
-
-    def respell(self, key: str) -> str:
-        """Return a key in torchvision's spelling; whatever stands before it, and others, stay."""
-        return _respell(self.rules, key)
-
-
-@cache
-def _respell(rules: tuple[tuple[re.Pattern[str], str], ...], key: str) -> str:
-    for theirs, ours in rules:
-        match = theirs.search(key)
-        if match:
-            renamed = ours.format_map(_count(match.groupdict()))
-            return key[: match.start()] + match["before"] + renamed + key[match.end() :]
-    return key
-
-
-def _count(groups: Mapping[str, str]) -> dict[str, str | int]:
-    """Return a match's groups and, of those that are numbers, what torchvision counts instead."""
-    fields: dict[str, str | int] = dict(groups)
-    for name, text in groups.items():
-        if text.isdigit():
-            number = int(text)
-            fields |= {
-                f"{name}+1": number + 1,
-                f"{name}-1": number - 1,
-                f"{name}*2": 2 * number,
-                f"{name}*2+1": 2 * number + 1,
-                f"{name}*2+2": 2 * number + 2,
-            }
-    return fields
-
-
-def _spell(name: str, *tables: Mapping[str, str], note: str = "") -> Spelling:
-    rules = tuple(
-        (re.compile(r"(?P<before>^|\.)" + theirs), ours)
-        for table in tables
-        for theirs, ours in table.items()
-    )
-    return Spelling(name, rules, note)
-
-
-def _inside(theirs: str, ours: str, leaves: Mapping[str, str]) -> dict[str, str]:
-    """Return the rules of what stands inside one kind of block."""
-    return {theirs + leaf: ours + renamed for leaf, renamed in leaves.items()}
-
+from clusterfit.interop.renaming import Spelling, inside, spell
 
 _STAGE: Final = r"(?P<stage>\d+)\."
 _BLOCK: Final = r"(?P<block>\d+)\."
@@ -78,7 +20,7 @@ _VIT: Final = {
     r"cls_token$": "class_token",
     r"(pos_embed|(?<!encoder\.)pos_embedding)$": "encoder.pos_embedding",
     r"patch_embed\.proj\.": "conv_proj.",
-    **_inside(
+    **inside(
         rf"blocks\.{_BLOCK}",
         "encoder.layers.encoder_layer_{block}.",
         {
@@ -97,7 +39,7 @@ _CONVNEXT_BLOCK: Final = "features.{stage*2+1}.{block}."
 _TIMM_CONVNEXT: Final = {
     r"stem\.(?P<layer>[01])\.": "features.0.{layer}.",
     rf"stages\.{_STAGE}downsample\.": "features.{stage*2}.",
-    **_inside(
+    **inside(
         rf"stages\.{_STAGE}blocks\.{_BLOCK}",
         _CONVNEXT_BLOCK,
         {
@@ -113,7 +55,7 @@ _TIMM_CONVNEXT: Final = {
 }
 _FIRST_CONVNEXT: Final = {
     rf"downsample_layers\.{_STAGE}": "features.{stage*2}.",
-    **_inside(
+    **inside(
         rf"stages\.{_STAGE}{_BLOCK}",
         _CONVNEXT_BLOCK,
         {
@@ -131,7 +73,7 @@ _FIRST_CONVNEXT: Final = {
 _SWIN: Final = {
     r"patch_embed\.proj\.": "features.0.0.",
     r"patch_embed\.norm\.": "features.0.2.",
-    **_inside(
+    **inside(
         rf"layers\.{_STAGE}blocks\.{_BLOCK}",
         "features.{stage*2+1}.{block}.",
         {
@@ -147,7 +89,7 @@ _REGNET_BLOCK: Final = "trunk_output.block{stage}.block{stage}-{block-1}."
 _TIMM_REGNET: Final = {
     r"stem\.conv\.": "stem.0.",
     r"stem\.bn\.": "stem.1.",
-    **_inside(
+    **inside(
         r"s(?P<stage>\d+)\.b(?P<block>\d+)\.",
         _REGNET_BLOCK,
         {
@@ -165,7 +107,7 @@ _TIMM_REGNET: Final = {
 }
 _VISSL_REGNET: Final = {
     r"(stem|conv1)\.stem\.": "stem.",
-    **_inside(
+    **inside(
         r"(trunk_output\.block\d+|res\d+)\.block(?P<stage>\d+)-(?P<block>\d+)\.",
         "trunk_output.block{stage}.block{stage}-{block}.",
         {
@@ -183,7 +125,7 @@ _VISSL_REGNET: Final = {
 _TIMM_EFFICIENT_NET: Final = {
     r"conv_stem\.": "features.0.0.",
     r"conv_head\.": "features.8.0.",
-    **_inside(
+    **inside(
         rf"blocks\.0\.{_BLOCK}",
         "features.1.{block}.block.",
         {
@@ -195,7 +137,7 @@ _TIMM_EFFICIENT_NET: Final = {
             r"bn2\.": "2.1.",
         },
     ),
-    **_inside(
+    **inside(
         rf"blocks\.{_STAGE}{_BLOCK}",
         "features.{stage+1}.{block}.block.",
         {
@@ -215,28 +157,28 @@ _TIMM_EFFICIENT_NET: Final = {
 }
 
 SPELLINGS: Final = (
-    _spell("timm's vision transformers", _VIT),
-    _spell("timm's ConvNeXts", _TIMM_CONVNEXT),
-    _spell("VISSL's and their authors' ConvNeXts", _FIRST_CONVNEXT),
-    _spell(
+    spell("timm's vision transformers", _VIT),
+    spell("timm's ConvNeXts", _TIMM_CONVNEXT),
+    spell("VISSL's and their authors' ConvNeXts", _FIRST_CONVNEXT),
+    spell(
         "timm's Swin transformers",
         _SWIN,
         {rf"layers\.{_STAGE}downsample\.": "features.{stage*2}."},
     ),
-    _spell(
+    spell(
         "VISSL's and their authors' Swin transformers",
         _SWIN,
         {rf"layers\.{_STAGE}downsample\.": "features.{stage*2+2}."},
     ),
-    _spell("timm's RegNets", _TIMM_REGNET),
-    _spell("VISSL's and Classy Vision's RegNets", _VISSL_REGNET),
-    _spell(
+    spell("timm's RegNets", _TIMM_REGNET),
+    spell("VISSL's and Classy Vision's RegNets", _VISSL_REGNET),
+    spell(
         "timm's EfficientNets",
         _TIMM_EFFICIENT_NET,
         note="timm's tf_efficientnet files have the same names but pad as TensorFlow does, and "
         "torchvision's b5 to b7 have another epsilon in batch norm: with these, features differ",
     ),
-    _spell(
+    spell(
         "torchvision's DenseNets of 2017",
         {r"(?P<layer>norm|relu|conv)\.(?P<number>[12])\.": "{layer}{number}."},
     ),
