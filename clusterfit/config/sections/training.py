@@ -62,14 +62,13 @@ class Optimization(Section):
     @model_validator(mode="after")
     def _milestones_rise_within_epochs(self) -> Self:
         if self.schedule == "multistep":
+            got = f"[{', '.join(f'{epoch:g}' for epoch in self.lr_milestones)}]"
             if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
-                raise ValueError(
-                    f"lrMilestones: got {list(self.lr_milestones)}, want each above the one before"
-                )
+                raise ValueError(f"lrMilestones: got {got}, want each above the one before")
             if self.lr_milestones and self.lr_milestones[-1] >= self.epochs:
                 raise ValueError(
-                    f"lrMilestones: got {list(self.lr_milestones)}, want all below epochs "
-                    f"({self.epochs}); give milestones of your own, or schedule: cosine"
+                    f"lrMilestones: got {got}, want all below epochs ({self.epochs}); give "
+                    "milestones of your own, or schedule: cosine"
                 )
         return self
 

@@ -15,6 +15,7 @@ peak, where the batch exceeds 256. The number of nodes decides nothing.
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isfinite
 from typing import Any, Final
 
 from clusterfit.config.schedule import REFERENCE_BATCH_SIZE
@@ -63,6 +64,8 @@ def _read_scheduler(reading: Reading, section: str) -> dict[str, Any]:
         raise reading.fault(
             f"{_LR}.schedulers", "a linear warm-up and one more scheduler, with their lengths"
         )
+    if not all(_is_number(length) and 0 <= length <= 1 for length in lengths):
+        raise reading.fault(f"{_LR}.lengths", "two fractions of the training")
     warmup_epochs = round(lengths[0] * reading.integer("OPTIMIZER.num_epochs"), _WARM_UP_DIGITS)
     change = _compare_warmups(reading, warmup_epochs)
     reading.carry(f"{_LR}.lengths", f"{section}.warmupEpochs", warmup_epochs, change)
@@ -96,7 +99,12 @@ def _set_decay(
     values, milestones = scheduler.get("values"), scheduler.get("milestones")
     if name not in {"multistep", "step"} or not isinstance(values, list) or not values:
         raise reading.fault(f"{_LR}.name", "multistep, cosine, constant, or a warm-up before one")
+    if not all(_is_number(value) and value > 0 for value in values):
+        raise reading.fault(values_key, "each value a rate above 0")
     milestones = milestones if isinstance(milestones, list) and name == "multistep" else []
+    if not all(_is_number(epoch) and epoch == int(epoch) for epoch in milestones):
+        milestones_key = values_key if is_composite else f"{_LR}.milestones"
+        raise reading.fault(milestones_key, "each milestone a whole number of epochs")
     num_epochs = reading.integer("OPTIMIZER.num_epochs")
     if name == "step":
         milestones = [num_epochs * part / len(values) for part in range(1, len(values))]
@@ -135,7 +143,7 @@ def _set_base_lr(reading: Reading, section: str, scheduler: dict[str, Any]) -> N
     if not reading.flag(f"{_SCALING}.auto_scale"):
         first = scheduler.get("values") or [scheduler.get("start_value", scheduler.get("value"))]
         peak = first[0]
-        if isinstance(peak, bool) or not isinstance(peak, int | float):
+        if not _is_number(peak):
             raise reading.fault(f"{_LR}.name", "a scheduler whose first rate is given")
         base = peak * REFERENCE_BATCH_SIZE / batch
         reading.carry(
@@ -211,6 +219,10 @@ def _judge_interval(reading: Reading, name: str) -> None:
             key, "the rate is set at each step",
             "" if is_same else "VISSL sets it once an epoch",
         )  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _global_batch(reading: Reading) -> int:

@@ -55,7 +55,7 @@ MISTAKES = {
     "train: {lrMilestones: 3}": "train.lrMilestones: got 3, want a list, each a number > 0; put "
     "brackets around it: [3]",
     "train: {lrMilestones: [3, x]}": 'train.lrMilestones[1]: got "x", want a number > 0',
-    "train: {epochs: 12}": "train.lrMilestones: got [30.0, 60.0, 90.0, 100.0], want all below "
+    "train: {epochs: 12}": "train.lrMilestones: got [30, 60, 90, 100], want all below "
     "epochs (12); give milestones of your own, or schedule: cosine",
     "train: {colorJitter: [1, 1, 1, 1]}": "train.colorJitter: got a hue of 1.0, want at most 0.5",
     "data: {format: folders}": 'data.format: got "folders", want one of folder, filelist; did you '
@@ -103,7 +103,7 @@ MISTAKES = {
     "heads, svm; did you mean knn?",
     "evaluate: {layers: [{layer: res4, kernel: 4, padding: 3}]}": "evaluate.layers[0].padding: got "
     "3, want at most half of kernel (4)",
-    "evaluate: {heads: {epochs: 20}}": "evaluate.heads.lrMilestones: got [8.0, 16.0, 24.0], want "
+    "evaluate: {heads: {epochs: 20}}": "evaluate.heads.lrMilestones: got [8, 16, 24], want "
     "all below epochs (20); give milestones of your own, or schedule: cosine",
     "seed: -1": "seed: got -1, want an integer >= 0 and <= 2147483647",
     "seed:": "seed: got nothing (null), want a value; leave it out to keep the default",

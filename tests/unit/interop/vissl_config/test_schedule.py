@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,32 @@ def test_milestones_of_a_rescaled_part_count_from_its_beginning(variant: Variant
     assert milestones == pytest.approx(
         [105 * warmup + epoch * (1 - warmup) for epoch in (30, 60, 90, 100)]
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("milestones=[30,60.5,90,100]", "got [30, 60.5, 90, 100], want each milestone a"),
+        ("milestones=[30,sixty,90,100]", "want each milestone a whole number of epochs"),
+        ("values=[0.1,x,0.001,0.0001,0.00001]", "want each value a rate above 0"),
+        ("values=[0.0,0.01,0.001,0.0001,0.00001]", "want each value a rate above 0"),
+    ],
+)
+def test_what_is_no_schedule_is_refused_in_one_line(override: str, wanted: str) -> None:
+    assert wanted in refusal(ROTNET, f"{LR}.{override}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("milestones: [30, 60, 90, 100]", "milestones: [30, 60, 90, x]", "each milestone a whole"),
+        ("[0.047619, ", "[five, ", "lengths: got .*, want two fractions of the training"),
+    ],
+)
+def test_what_is_no_part_of_a_composite_is_refused(
+    variant: Variant, old: str, new: str, wanted: str
+) -> None:
+    assert re.search(wanted, refusal(variant(STEP2, old, new), LABELS))
 
 
 def test_an_overlay_replaces_the_schedule(tmp_path: Path) -> None:
