@@ -84,14 +84,23 @@ def export(
         typer.Argument(help="pretext or train: the network. cluster: images and labels."),
     ] = Product.TRAIN,
     layout: Annotated[
-        Layout, typer.Option("--format", help="Who shall read it; cluster: vissl.")
-    ] = Layout.TORCHVISION,
-    output: Annotated[
-        Path,
+        Layout | None,
         typer.Option(
-            "-o", "--output", help="The weights file; cluster: the folder of the two files."
+            "--format",
+            help="Who shall read it: by default torchvision, and vissl where it is clusters.",
+            show_default=False,
         ),
-    ] = Path("export"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The weights file, by default RUN-STAGE.pth, or .torch for vissl; cluster: the "
+            "folder of the two files, by default RUN-cluster.",
+            show_default=False,
+        ),
+    ] = None,
     partition: Annotated[str, typer.Option(help="cluster: train or val.")] = "train",
     data_root: Annotated[
         Path | None,
@@ -103,10 +112,13 @@ def export(
 ) -> None:
     """Write a run's network, or its clusters, as VISSL or torchvision reads them."""
     directory = _find_run(storage_root, run)
+    layout = layout or (Layout.VISSL if stage is Product.CLUSTER else Layout.TORCHVISION)
+    name = f"{run}-{stage.value}"
     if stage is Product.CLUSTER:
-        _export_labels(directory, layout, partition, output, data_root)
+        _export_labels(directory, layout, partition, output or Path(name), data_root)
     else:
-        _export_weights(directory, stage, layout, output)
+        suffix = ".torch" if layout is Layout.VISSL else ".pth"
+        _export_weights(directory, stage, layout, output or Path(name + suffix))
 
 
 @app.command("import-features")

@@ -80,9 +80,8 @@ def test_the_network_as_torchvision_reads_it(run: RunDirectory, run_command: Run
         (["digits", "--format", "vissl", "-o", "net.onnx"], 64, "ends in .torch or .pth"),
         (["digits", "pretext", "-o", "net.pth"], 66, "pretext has not finished"),
         (["other", "-o", "net.pth"], 66, "no run other"),
-        (["digits", "cluster", "-o", "labels"], 64, "exported for vissl alone"),
-        (["digits", "cluster", "--format", "vissl", "--partition", "val", "-o", "labels"], 66,
-         "no assignments of val"),
+        (["digits", "cluster", "--format", "torchvision"], 64, "exported for vissl alone"),
+        (["digits", "cluster", "--partition", "val"], 66, "no assignments of val"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported(
@@ -93,6 +92,23 @@ def test_what_cannot_be_exported(
     assert (ending.code, ending.out) == (code, "")
     assert wanted in ending.err
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        ([], "digits-train.pth"),
+        (["train", "--format", "vissl"], "digits-train.torch"),
+        (["cluster"], "digits-cluster/images.npy"),
+    ],
+)
+def test_an_export_has_a_name_where_none_is_given(
+    arguments: list[str], written: str, run: RunDirectory, run_command: RunCommand
+) -> None:
+    ending = run_command("artifacts", "export", "digits", *arguments)
+    assert (ending.code, ending.err) == (0, "")
+    assert ending.out.startswith(f"wrote {written}")
+    assert Path(written).is_file()
 
 
 @pytest.mark.parametrize("root", ["", "/sets"])
