@@ -48,7 +48,10 @@ def list_(
     if not runs:
         print(f"no runs below {storage_root}")
     for directory in runs:
-        for artifact in list_artifacts(directory):
+        artifacts = list_artifacts(directory)
+        if not artifacts:
+            print(f"{directory.name}: no stage of it has finished")
+        for artifact in artifacts:
             size = format_bytes(artifact.size_bytes)
             files = format_count(len(artifact.manifest.files), "file")
             name = f"{directory.name}/{artifact.name}"
@@ -62,7 +65,7 @@ def verify(
 ) -> None:
     """Read every file of a run and say which are missing or damaged (65)."""
     from clusterfit.artifacts.verify import find_faults, list_artifacts
-    from clusterfit.errors import InvalidDataError
+    from clusterfit.errors import InvalidDataError, MissingInputError
 
     directory = _find_run(storage_root, run)
     if faults := list(find_faults(directory)):
@@ -70,6 +73,8 @@ def verify(
             *faults, "delete what is named and run its stage again: only that is redone"
         )
     artifacts = list_artifacts(directory)
+    if not artifacts:
+        raise MissingInputError(f"{directory.root}: no stage has finished; there is no manifest")
     num_files = sum(len(artifact.manifest.files) for artifact in artifacts)
     files = format_count(num_files, "file")
     said = format_count(len(artifacts), "artifact")

@@ -59,6 +59,16 @@ def test_ls_says_when_there_is_nothing(tmp_path: Path, call: Call) -> None:
     assert call("ls") == (0, f"no runs below {tmp_path / 'runs'}\n", "")
 
 
+def test_a_run_of_which_nothing_has_finished_is_no_whole_one(tmp_path: Path, call: Call) -> None:
+    begun = RunDirectory(tmp_path / "runs", "begun")
+    begun.root.mkdir(parents=True)
+    begun.run_file.write_text("{}")
+    assert call("ls") == (0, "begun: no stage of it has finished\n", "")
+    code, out, err = call("verify", "begun")
+    assert (code, out) == (66, "")
+    assert err == f"error: {begun.root}: no stage has finished; there is no manifest\n"
+
+
 def test_verify_finds_a_whole_run_whole(run: RunDirectory, call: Call) -> None:
     code, out, _ = call("verify", "digits")
     assert code == 0
