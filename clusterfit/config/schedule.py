@@ -126,8 +126,9 @@ class Schedule:
 
 def _describe_short_data(recipe: Optimization, num_samples: int, world_size: int) -> str:
     batch_size = recipe.batch_size_per_rank
+    ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
     fault = (
-        f"{recipe.section}.batchSizePerRank: got {batch_size} on {world_size} ranks, a global "
+        f"{recipe.section}.batchSizePerRank: got {batch_size} on {ranks}, a global "
         f"batch of {batch_size * world_size}, but there are only {num_samples} images; "
     )
     if num_samples < world_size:

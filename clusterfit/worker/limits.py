@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,10 @@ import numpy as np
 
 from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.layout import TRAIN, VAL
+from clusterfit.config.schedule import Schedule
 from clusterfit.config.sections.inputs import Data
+from clusterfit.config.sections.training import Optimization
+from clusterfit.config.stages import StageName
 from clusterfit.config.tree import Algorithm
 from clusterfit.errors import InvalidDataError
 
@@ -18,16 +21,36 @@ _MOST_NAMES: Final = 5
 """Of class folders that one line lists."""
 
 
-def check_listed(config: Algorithm, samples: Mapping[str, Samples]) -> None:
+def check_listed(
+    config: Algorithm, samples: Mapping[str, Samples], stage: StageName, world_size: int
+) -> None:
     """Refuse images that a stage of this submission could not use, before hours of other stages.
 
+    Args:
+        config: the run's.
+        samples: of each partition.
+        stage: which is about to begin.
+        world_size: its number of processes; a later stage may have fewer.
+
     Raises:
+        ConfigError: when they do not fill a global batch.
         InvalidDataError: when there are fewer than clusters, or evaluate lacks labels.
     """
+    for later, recipe in _list_recipes(config):
+        Schedule.plan(recipe, len(samples[TRAIN].paths), world_size if later == stage else 1)
     if "cluster" in config.stages and not config.inputs.features:
         check_num_clusters(config, len(samples[TRAIN].paths))
     if "evaluate" in config.stages:
         count_classes(config, samples[TRAIN], samples[VAL])
+
+
+def _list_recipes(config: Algorithm) -> Iterator[tuple[StageName, Optimization]]:
+    if "pretext" in config.stages:
+        yield "pretext", config.pretext
+    if "train" in config.stages:
+        yield "train", config.train
+    if "evaluate" in config.stages and "heads" in config.evaluate.protocols:
+        yield "evaluate", config.evaluate.heads
 
 
 def check_num_clusters(config: Algorithm, num_images: int) -> None:

@@ -118,7 +118,7 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
     try:
         remove_partial_files(run.root)
         # Cluster reads features alone, and needs no images to be there.
-        found = {} if stage == "cluster" else find_samples(assignment)
+        found = {} if stage == "cluster" else find_samples(assignment, place.world_size)
         forget_samples(assignment, writer.check)
         fix_samples(assignment, found, log, writer.check)
         remove_artifacts(assignment, place.world_size, log, writer.check)

@@ -16,12 +16,12 @@ from clusterfit.worker.limits import check_listed
 from clusterfit.worker.log import Log
 
 
-def find_samples(assignment: Assignment) -> dict[str, Samples]:
+def find_samples(assignment: Assignment, world_size: int) -> dict[str, Samples]:
     """Return each partition's images, as they are now.
 
     Raises:
         MissingInputError: when a folder, list or label file is not there, or holds no images.
-        InvalidDataError: when they are not what a stage of this submission needs.
+        ConfigError, InvalidDataError: when they are not what a stage of this submission needs.
     """
     listed: dict[str, Samples] = {}
     for partition in list_partitions(assignment.config):
@@ -29,7 +29,7 @@ def find_samples(assignment: Assignment) -> dict[str, Samples]:
         listed[partition] = list_samples(
             assignment.config.data, assignment.data_root, partition, class_names
         )
-    check_listed(assignment.config, listed)
+    check_listed(assignment.config, listed, assignment.stage, world_size)
     return listed
 
 

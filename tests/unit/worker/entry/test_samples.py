@@ -18,9 +18,10 @@ from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.partition import list_samples
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.config.sections.inputs import Data, Inputs
+from clusterfit.config.sections.training import Pretext, Train
 from clusterfit.config.stages import StageName
 from clusterfit.config.tree import Algorithm
-from clusterfit.errors import InvalidDataError, MissingInputError, RetryableError
+from clusterfit.errors import ConfigError, InvalidDataError, MissingInputError, RetryableError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.samples import find_samples, fix_samples
 from clusterfit.worker.limits import count_classes
@@ -265,12 +266,19 @@ def test_labels_that_are_not_there_are_missing(tmp_path: Path) -> None:
 def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assignment:
     """A run over three train images and one of val."""
     root = write_folder("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/1.png")
-    config = Algorithm(format_version=1, name="digits", stages=("pretext",), data=FOLDER)
+    config = Algorithm(
+        format_version=1,
+        name="digits",
+        stages=("pretext",),
+        data=FOLDER,
+        pretext=Pretext(batch_size_per_rank=1),
+        train=Train(batch_size_per_rank=1),
+    )
     return Assignment("pretext", root / "config.json", config, root, run_directory, "")
 
 
 def fix(assignment: Assignment, log: Log) -> None:
-    fix_samples(assignment, find_samples(assignment), log, guard=lambda: None)
+    fix_samples(assignment, find_samples(assignment, world_size=2), log, guard=lambda: None)
 
 
 def test_the_order_is_fixed_once_and_each_partition_is_told(
@@ -398,6 +406,26 @@ def test_more_clusters_than_images_are_refused_before_anything_is_done(
     fix(ask(stages=("pretext",), cluster=clusters), log)
 
 
+def test_images_that_do_not_fill_a_batch_are_refused_before_anything_is_done(
+    assignment: Assignment, log: Log
+) -> None:
+    def ask(**changes: object) -> Assignment:
+        return replace(assignment, config=assignment.config.model_copy(update=changes))
+
+    pretext, two, four = (
+        Pretext(batch_size_per_rank=2),
+        Train(batch_size_per_rank=2),
+        Train(batch_size_per_rank=4),
+    )
+    with pytest.raises(ConfigError, match=r"pretext\.batch.*: got 2 on 2 ranks, .* 3 images"):
+        fix(ask(pretext=pretext), log)
+    with pytest.raises(ConfigError, match=r"train\.batch.*: got 4 on 1 rank, .* 3 images"):
+        fix(ask(stages=("pretext", "train"), train=four), log)
+    assert not assignment.run.data("train").exists()
+    fix(ask(stages=("pretext", "train"), train=two), log)  # train may have one process
+    fix(ask(train=four), log)
+
+
 def test_labels_that_evaluate_cannot_use_are_refused_before_anything_is_done(
     assignment: Assignment, write_folder: WriteFolder, log: Log
 ) -> None:
@@ -427,7 +455,7 @@ def test_class_folders_that_train_does_not_have_concern_evaluate_alone(
         "data.val: evaluate knows no class c0, c1, c2, c3, c4 and 2 more, because data.train has "
         "only the class folders a, b; rename or remove the others"
     )
-    fix(ask("extract", "cluster", "train"), log)
+    fix(ask("extract", "train"), log)
     assert len(read_samples(assignment.run.data("val")).paths) == 8
 
 
