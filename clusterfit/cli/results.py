@@ -23,13 +23,11 @@ def print_results(run: RunDirectory) -> None:
 
     results = read_json(run.results())
     num_judged = results["num_val"] - results["num_val_excluded"]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # labels are anybody's
     for what, rows in _list_tables(results):
-        table = Table(
-            box=SIMPLE_HEAD,
-            title=f"{run.name}: {what} on {format_count(num_judged, 'held-out image')}",
-            title_justify="left",
-        )
+        images = format_count(num_judged, "held-out image")
+        console.print(f"{run.name}: {what} on {images}", soft_wrap=True)
+        table = Table(box=SIMPLE_HEAD)
         table.add_column("backbone")
         for column in next(iter(rows.values())):
             table.add_column(column, justify="right")
@@ -38,7 +36,8 @@ def print_results(run: RunDirectory) -> None:
         console.print(table)
     if excluded := results["num_train_excluded"] + results["num_val_excluded"]:
         images = format_count(excluded, "image")
-        console.print(f"{images} could not be read: {run.results().with_name('excluded.txt')}")
+        named = run.results().with_name("excluded.txt")
+        console.print(f"{images} could not be read: {named}", soft_wrap=True)
     console.print(f"written to {run.results()}", soft_wrap=True)
 
 

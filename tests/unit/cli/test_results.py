@@ -56,7 +56,8 @@ def test_the_readme_shows_the_table_that_the_demo_prints(
     )
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     [table] = re.findall(r"<!-- table: make demo -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    lines = table.splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     title, shown_head, _, *shown_rows, where = printed
     assert title == ["digits: accuracy on 359 held-out images"]
     assert shown_head == head
@@ -71,6 +72,11 @@ def test_columns_say_how_many_labels_of_each_class(
     row = {"label": "a", "linear": {"all": 0.9, "1000": 0.8, "5": 0.1}}
     head = print_found(tmp_path, capsys, [row])[1]
     assert head == ["backbone", "linear, 5 a class", "linear, 1,000 a class", "linear, all labels"]
+
+
+def test_a_label_stands_as_it_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = "net [bold] :smile: [/v2]"
+    assert print_found(tmp_path, capsys, [{"label": label, "knn": 1.0}])[3] == [label, "100.0 %"]
 
 
 def test_images_that_were_left_out_do_not_count_and_are_told(
