@@ -20,6 +20,8 @@ from clusterfit.launch.access import Access
 Values = dict[str, Any]
 
 _TEMPLATE_FAILURE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)$", re.M)
+_TAKEN = re.compile(r"a name that is still in use|release: already exists")
+"""What Helm says where it looks first, and where another install was faster by a moment."""
 _UNPRINTABLE = re.compile(r"[^\n -~]")
 
 
@@ -37,6 +39,9 @@ class Helm(Protocol):
 
     def uninstall(self, release: str, access: Access) -> bool:
         """Remove a release and say whether there was one."""
+
+    def find_status(self, release: str, access: Access) -> str:
+        """Return Helm's word for where a release stands: `deployed`, `failed`; empty: no such."""
 
 
 class HelmProgram:
@@ -66,12 +71,22 @@ class HelmProgram:
             raise
         return True
 
+    def find_status(self, release: str, access: Access) -> str:
+        """See `Helm`."""
+        try:
+            said = self._run(["status", release, "--output=json", *_options(access)])
+        except HelmError as error:
+            if "not found" in str(error):
+                return ""
+            raise
+        return str(json.loads(said)["info"]["status"])
+
     def _run(self, arguments: list[str], stdin: str = "") -> str:
         done = subprocess.run(
             [self.name, *arguments], input=stdin, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise HelmError(explain(done.stderr or done.stdout))
+            raise read_error(done.stderr or done.stdout)
         return done.stdout
 
 
@@ -106,6 +121,17 @@ class HelmLibrary:
                 return False
         return True
 
+    def find_status(self, release: str, access: Access) -> str:
+        """See `Helm`."""
+        import helm_python
+
+        with self._connect(access) as config, self._explained():
+            try:
+                found = config.status(release)
+            except helm_python.HelmNotFoundError:
+                return ""
+        return str(found["info"]["status"])
+
     def _connect(self, access: Access) -> Any:
         import helm_python
 
@@ -132,13 +158,17 @@ class _Explained:
         if isinstance(error, helm_python.HelmNotFoundError):
             return
         if isinstance(error, helm_python.HelmError):
-            raise HelmError(explain(str(error))) from None
+            raise read_error(str(error)) from None
 
 
 class HelmError(RetryableError):
     """Helm refused or failed; the message is what it said, without what it says of itself."""
 
     exit_code = 1
+
+
+class NameTakenError(HelmError):
+    """A release of that name exists, so that nothing was installed."""
 
 
 def find_helm() -> Helm:
@@ -165,6 +195,12 @@ def write_values(values: Values) -> str:
     escaped as YAML does it.
     """
     return _UNPRINTABLE.sub(_escape, json.dumps(values, ensure_ascii=False))
+
+
+def read_error(said: str) -> HelmError:
+    """Return the error that Helm's message means."""
+    text = explain(said)
+    return NameTakenError(text) if _TAKEN.search(text) else HelmError(text)
 
 
 def explain(said: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,7 +28,7 @@ from clusterfit.launch.failures import (
     NotFoundError,
     NotPermittedError,
 )
-from clusterfit.launch.helm import Helm, HelmError
+from clusterfit.launch.helm import Helm, HelmError, NameTakenError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Release, list_releases
@@ -62,7 +62,8 @@ def submit(
     """Install a release, unless the same is there; `replace` runs the same again if it failed.
 
     Raises:
-        AlreadyExistsError: Something else is there, and `replace` was not asked for.
+        AlreadyExistsError: Something else is there, and `replace` was not asked for; or what is
+            there is no submission of this run.
         ClusterError: The cluster lacks something, or refuses an object; nothing is left behind.
     """
     in_the_way = find_conflicts(api, rendered)
@@ -78,13 +79,18 @@ def submit(
             f"run {rendered.run.name}: release {names} ({stages}) is there with other content; "
             "--replace removes it first (results stay), or choose another `name`"
         )
+    check_name(helm, access, rendered, in_the_way)
     check_cluster(api, rendered)
     for release in in_the_way:
         delete_release(helm, api, access, release)
     try:
         helm.install(find_chart(RUN_CHART), rendered.release, access, rendered.run.dump())
+    except NameTakenError:
+        raise AlreadyExistsError(
+            f"release {rendered.release}: somebody else has just installed it; see `clusterfit "
+            f"status {rendered.run.name}{access.as_options()}`"
+        ) from None
     except HelmError as error:
-        # Helm records a failed install as a release, which would block the next attempt.
         remove_remains(helm, api, access, rendered)
         raise ClusterError(f"release {rendered.release}: not installed: {error}") from None
     return Outcome.REPLACED if in_the_way else Outcome.SUBMITTED
@@ -104,13 +110,33 @@ def dry_run(api: Api, rendered: Rendered) -> Iterator[Verdict]:
 
 
 def find_conflicts(api: Api, rendered: Rendered) -> list[Release]:
-    """Return the releases of this run that hold one of the stages to be submitted."""
+    """Return the releases of this run that hold one of the stages to be submitted, or the name."""
     stages = set(rendered.run.stages)
     return [
         release
         for release in list_releases(api, rendered.run.name)
         if stages & {stage.stage for stage in release.plan.stages}
+        or release.plan.release == rendered.release
     ]
+
+
+def check_name(
+    helm: Helm, access: Access, rendered: Rendered, to_be_removed: Iterable[Release]
+) -> None:
+    """See that the release's name is free, or will be.
+
+    Raises:
+        AlreadyExistsError: Helm knows a release of that name which is no submission of this run.
+    """
+    if rendered.release in {item.plan.release for item in to_be_removed if item.is_helm}:
+        return
+    status = helm.find_status(rendered.release, access)
+    if status:
+        raise AlreadyExistsError(
+            f"release {rendered.release} exists ({status}), but not as a submission of run "
+            f"{rendered.run.name}; choose another `name`, or see whose it is and remove it: helm "
+            f"uninstall {rendered.release} --namespace {access.namespace}"
+        )
 
 
 def check_cluster(api: Api, rendered: Rendered) -> None:
@@ -153,7 +179,17 @@ def check_cluster(api: Api, rendered: Rendered) -> None:
 
 
 def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> None:
-    """Remove what a failed install has left: Helm's record, and objects that it had created."""
+    """Remove what a failed install of ours has left: Helm's record, and objects it had created.
+
+    Helm makes the record first, and marks it as failed. Where there is no such record, nothing was
+    created; one in another state is somebody else's, who was faster.
+    """
+    try:
+        is_ours = helm.find_status(rendered.release, access) == "failed"
+    except HelmError:
+        is_ours = False
+    if not is_ours:
+        return
     with contextlib.suppress(HelmError):  # the first error says more
         helm.uninstall(rendered.release, access)
     for manifest in reversed(rendered.manifests):

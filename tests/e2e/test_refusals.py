@@ -39,6 +39,17 @@ def what_is_there(user: Product) -> str:
     return ours + user.namespace.kubectl("get", "secrets", "--output=name")
 
 
+def helm(user: Product, verb: str, release: str, run_file: Path) -> str:
+    """Do something with the chart and plain Helm."""
+    cache = Cache.from_environment()
+    programs.build(cache, programs.HELM_4)
+    words: list[str | Path] = [programs.HELM_4.path(cache), verb, release]
+    words += [CHECKOUT / "charts/clusterfit", f"--values={run_file}"]
+    words += [f"--namespace={user.namespace.name}"]
+    words += [f"--kubeconfig={user.namespace.kubectl.kubeconfig}"]
+    return run(words)
+
+
 def submit(user: Product, changes: dict[str, Any] | None = None, *options: str) -> Answer:
     return user.type("submit", "step1", "-f", user.write({**NOWHERE, **(changes or {})}), *options)
 
@@ -64,7 +75,7 @@ def test_no_permission_names_the_verb_and_on_what(user: Product) -> None:
     reader = become(
         user, "reader", [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]
     )
-    assert "may not list pytorchjobs.kubeflow.org in" in refused(submit(reader), 77)
+    assert "may not list secrets in" in refused(submit(reader), 77)
     assert what_is_there(user) == ""
 
 
@@ -190,16 +201,36 @@ def test_same_submission_again_does_nothing_and_another_one_is_refused(user: Pro
     assert now["metadata"]["generation"] == before["metadata"]["generation"]
 
 
+@pytest.mark.parametrize("option", [[], ["--replace"]])
+def test_release_of_that_name_which_is_somebody_elses_survives(
+    user: Product, option: list[str]
+) -> None:
+    helm(user, "install", f"{RUN}-step1", user.write({**NOWHERE, "name": "other"}))
+    before = user.namespace.kubectl.get("pytorchjobs", "other-extract")
+    said = refused(submit(user, {}, *option), 73)
+    assert f"release {RUN}-step1 exists (deployed), but not as a submission of run {RUN}" in said
+    after = user.namespace.kubectl.get("pytorchjobs", "other-extract")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert "deletionTimestamp" not in after["metadata"]
+    there = what_is_there(user)
+    assert f"secret/sh.helm.release.v1.{RUN}-step1.v1\n" in there
+    assert f"{RUN}-extract" not in there
+
+
+def test_same_submission_by_two_people_at_once(user: Product) -> None:
+    words = ("submit", "step1", "-f", user.write(NOWHERE))
+    with user.begin(*words) as one, user.begin(*words) as other:
+        answers = [typed.wait(180) for typed in (one, other)]
+    assert sorted(answer.code for answer in answers) in ([0, 0], [0, 73]), str(answers)
+    assert any(f"submitted {RUN}-step1" in answer.stdout for answer in answers)
+    user.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    assert f"unchanged: {RUN}-step1" in submit(user).expect(0).stdout
+
+
 def test_helm_upgrade_is_refused(user: Product) -> None:
     user.submit("step1", NOWHERE)
-    cache = Cache.from_environment()
-    programs.build(cache, programs.HELM_4)
-    chart = CHECKOUT / "charts/clusterfit"
-    upgrade: list[str | Path] = [programs.HELM_4.path(cache), "upgrade", f"{RUN}-step1", chart]
-    upgrade += [f"--values={user.write(NOWHERE)}", f"--namespace={user.namespace.name}"]
-    upgrade += [f"--kubeconfig={user.namespace.kubectl.kubeconfig}"]
     with pytest.raises(CommandError) as refusal:
-        run(upgrade)
+        helm(user, "upgrade", f"{RUN}-step1", user.write(NOWHERE))
     assert "a submitted run is never changed" in refusal.value.output
     assert f"`helm uninstall {RUN}-step1` first" in refusal.value.output
 

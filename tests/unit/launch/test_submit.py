@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from clusterfit.config.tree import RunFile
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, PYTORCHJOBS, Api
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, NotFoundError
-from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.helm import HelmError, HelmLibrary, Values, read_error
 from clusterfit.launch.plan import find_releases
 from clusterfit.launch.render import Rendered, render_run
 from clusterfit.launch.submit import Outcome, check_cluster, submit
@@ -25,6 +26,34 @@ ACCESS = Access("team")
 def render(**changes: Any) -> Rendered:
     values = {"formatVersion": 1, "name": "digits", **changes}
     return render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(values)), "team")
+
+
+class Helm(HelmLibrary):
+    """Renders as Helm does, and keeps releases here; `fails` says how an install ends."""
+
+    def __init__(self, **releases: str) -> None:
+        self.releases = {name.replace("_", "-"): status for name, status in releases.items()}
+        self.fails: HelmError | None = None
+        self.left = ""
+        self.log: list[str] = []
+
+    def install(self, chart: Path, release: str, access: Access, values: Values) -> None:
+        assert (chart.name, access, values["name"]) == ("clusterfit", ACCESS, "digits")
+        self.log.append(f"install {release}")
+        if self.left:
+            self.releases[release] = self.left
+        if self.fails:
+            raise self.fails
+        self.releases[release] = "deployed"
+
+    def uninstall(self, release: str, access: Access) -> bool:
+        assert access == ACCESS
+        self.log.append(f"uninstall {release}")
+        return self.releases.pop(release, "") != ""
+
+    def find_status(self, release: str, access: Access) -> str:
+        assert access == ACCESS
+        return self.releases.get(release, "")
 
 
 def named(name: str) -> Any:
@@ -116,19 +145,19 @@ def test_the_same_is_replaced_only_where_it_has_failed(
     monkeypatch.setattr(
         "clusterfit.launch.submit.delete_release", lambda *_: done.append("deleted")
     )
-    monkeypatch.setattr(HelmLibrary, "install", lambda *_: done.append("installed"))
+    helm = Helm()
     job = {"metadata": {"name": "digits-extract"}, "spec": {}}
     for condition in ("Running", "Succeeded"):
         status = {"conditions": [{"type": condition, "status": "True"}]}
         objects.put(PYTORCHJOBS, {**job, "status": status})
-        assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
+        assert submit(helm, api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
     objects.put(
         PYTORCHJOBS, {**job, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
     )
-    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.FAILED
-    assert done == []
-    assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.REPLACED
-    assert done == ["deleted", "installed"]
+    assert submit(helm, api, ACCESS, rendered) is Outcome.FAILED
+    assert (done, helm.log) == ([], [])
+    assert submit(helm, api, ACCESS, rendered, replace=True) is Outcome.REPLACED
+    assert (done, helm.log) == (["deleted"], ["install digits-step1"])
 
 
 def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Objects]) -> None:
@@ -138,6 +167,46 @@ def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Obje
     objects.put(CONFIG_MAPS, there)
     with pytest.raises(AlreadyExistsError, match="with other content; --replace removes it"):
         submit(HelmLibrary(), api, ACCESS, render(stages=["extract"]))
+
+
+def test_other_stages_under_the_same_name_are_in_the_way(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.put(CONFIG_MAPS, render(stages=["pretext", "extract"]).config_map)
+    with pytest.raises(AlreadyExistsError, match=r"digits-pipeline \(pretext, extract\) is there"):
+        submit(Helm(), api, ACCESS, render(stages=["cluster", "train"]))
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_release_of_somebody_else_is_left_alone(
+    server: tuple[Api, Objects], replace: bool
+) -> None:
+    helm = Helm(digits_step1="deployed")
+    with pytest.raises(AlreadyExistsError, match=r"exists \(deployed\), but not as a submission"):
+        submit(helm, server[0], ACCESS, render(), replace)
+    assert helm.log == []
+
+
+@pytest.mark.parametrize("said", [
+    'INSTALLATION FAILED: cannot re-use a name that is still in use',
+    'INSTALLATION FAILED: release: already exists',
+])  # fmt: skip
+def test_who_was_faster_by_a_moment_is_left_alone(server: tuple[Api, Objects], said: str) -> None:
+    helm = Helm()
+    helm.fails, helm.left = read_error(said), "deployed"
+    with pytest.raises(AlreadyExistsError, match="somebody else has just installed it"):
+        submit(helm, server[0], ACCESS, render())
+    assert helm.log == ["install digits-step1"]
+
+
+@pytest.mark.parametrize(("left", "is_removed"), [("failed", True), ("deployed", False)])
+def test_only_what_this_install_left_is_removed(
+    server: tuple[Api, Objects], left: str, is_removed: bool
+) -> None:
+    helm = Helm()
+    helm.fails, helm.left = read_error("Error: connection refused"), left
+    with pytest.raises(ClusterError, match="digits-step1: not installed: connection refused"):
+        submit(helm, server[0], ACCESS, render())
+    assert ("uninstall digits-step1" in helm.log) is is_removed
 
 
 def test_an_unknown_run_is_said_beside_those_that_exist(server: tuple[Api, Objects]) -> None:
