@@ -52,7 +52,8 @@ class Sequencing(Section):
 
     mode: Literal["cluster", "client"] = "cluster"
     """`cluster`: a small supervisor Job of the release, so nobody has to stay connected. `client`:
-    whoever runs `clusterfit submit --follow` or `clusterfit wait`; nothing bounds a stage then."""
+    whoever runs `clusterfit submit --follow` or `clusterfit wait`; while nobody does, no stage is
+    started, and none that gets nowhere is stopped."""
     service_account: OptionalDnsName = ""
     """Account of the supervisor, made by an administrator; empty: the release makes one, with a
     Role for exactly its own jobs, which needs the right to create Roles."""
