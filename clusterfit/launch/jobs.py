@@ -123,7 +123,7 @@ def release_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
     if plan.gang == "kueue":
         change["metadata"]["labels"] = {QUEUE_LABEL: plan.queue}
     else:
-        change["spec"] = _switch(stage, suspend=False)
+        change["spec"] = _policy(stage, "suspend", value=False)
     api.patch(stage.resource, stage.name, change)
 
 
@@ -135,7 +135,7 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
         # Kueue undoes a change of the job's own switch within seconds.
         _set_workload_active(api, stage, active=False)
     else:
-        change["spec"] = _switch(stage, suspend=True)
+        change["spec"] = _policy(stage, "suspend", value=True)
     api.patch(stage.resource, stage.name, change)
 
 
@@ -144,7 +144,7 @@ def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
     marks = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: now()}
     change: dict[str, Any] = {"metadata": {"annotations": marks}}
     if plan.gang != "kueue":
-        change["spec"] = _switch(stage, suspend=False)
+        change["spec"] = _policy(stage, "suspend", value=False)
     api.patch(stage.resource, stage.name, change)
     if plan.gang == "kueue":
         _set_workload_active(api, stage, active=True)
@@ -153,13 +153,17 @@ def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
 def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
     """Make a job fail for good, where it cannot be suspended: Kueue holds its switch."""
     note = json.dumps({"by": by, "why": why, "at": now()})
-    limit = {"activeDeadlineSeconds": 1}
-    spec = {"runPolicy": limit} if stage.kind == "PyTorchJob" else limit
-    api.patch(
-        stage.resource,
-        stage.name,
-        {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}, "spec": spec},
-    )
+    change = {
+        "metadata": {"annotations": {STOPPED_ANNOTATION: note}},
+        "spec": _policy(stage, "activeDeadlineSeconds", value=1),
+    }
+    api.patch(stage.resource, stage.name, change)
+
+
+def expire_stage(api: Api, stage: PlannedStage, ttl_seconds: int) -> None:
+    """Let the cluster remove a finished job and its pods, so long after its end."""
+    change = {"spec": _policy(stage, "ttlSecondsAfterFinished", ttl_seconds)}
+    api.patch(stage.resource, stage.name, change)
 
 
 def find_workload(api: Api, job: Manifest) -> Manifest | None:
@@ -203,10 +207,10 @@ def _set_workload_active(api: Api, stage: PlannedStage, *, active: bool) -> None
     api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": active}})
 
 
-def _switch(stage: PlannedStage, *, suspend: bool) -> dict[str, Any]:
-    return (
-        {"runPolicy": {"suspend": suspend}} if stage.kind == "PyTorchJob" else {"suspend": suspend}
-    )
+def _policy(stage: PlannedStage, field: str, value: int) -> dict[str, Any]:
+    """Return the change of a spec by a field that both kinds have, each at its own place."""
+    change = {field: value}
+    return {"runPolicy": change} if stage.kind == "PyTorchJob" else change
 
 
 def _count_pods(stage: PlannedStage, status: dict[str, Any]) -> tuple[int, int]:

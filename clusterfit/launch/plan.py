@@ -67,6 +67,8 @@ class Plan:
     """Name of the queue; empty: none."""
     sequencing: str
     """Who releases the later stages: `cluster` or `client`."""
+    ttl_seconds: int = 0
+    """How long after the release is over its stages are removed; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def parse_plan(text: str) -> Plan:
         gang=plan["queue"]["gang"],
         queue=plan["queue"]["name"],
         sequencing=plan["sequencing"],
+        ttl_seconds=plan["ttlSecondsAfterFinished"],
     )
 
 

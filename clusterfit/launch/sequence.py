@@ -5,11 +5,22 @@ The supervisor in the cluster and a client with `--follow` take the same looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 
 from clusterfit.launch.api import Api
-from clusterfit.launch.jobs import JobState, Phase, read_state, release_stage
+from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.jobs import (
+    JobState,
+    Phase,
+    expire_stage,
+    read_state,
+    read_time,
+    release_stage,
+)
 from clusterfit.launch.plan import Plan, PlannedStage
 
 
@@ -27,20 +38,20 @@ def look(api: Api, plan: Plan) -> Iterator[StageView]:
         yield StageView(stage, read_state(plan, stage, api.find(stage.resource, stage.name)))
 
 
-def find_next(views: list[StageView]) -> PlannedStage | None:
+def find_next(views: Sequence[StageView]) -> PlannedStage | None:
     """Return the held stage whose turn it is, if there is one."""
-    for view in views:
+    for before, view in pairwise(views):
         if view.state.phase is Phase.HELD:
-            return view.stage
-        if view.state.phase is not Phase.SUCCEEDED:
-            return None
+            return view.stage if before.state.phase is Phase.SUCCEEDED else None
     return None
 
 
-def is_over(views: list[StageView]) -> bool:
-    """Whether nothing will happen any more: all have succeeded, or one has failed for good."""
-    phases = [view.state.phase for view in views]
-    return Phase.FAILED in phases or all(phase is Phase.SUCCEEDED for phase in phases)
+def is_over(views: Sequence[StageView]) -> bool:
+    """Whether nothing will happen any more: the last one has succeeded, or one failed for good.
+
+    What came before the last stage may have been removed since.
+    """
+    return views[-1].state.phase is Phase.SUCCEEDED or find_failed(views) is not None
 
 
 def find_failed(views: Iterable[StageView]) -> PlannedStage | None:
@@ -48,9 +59,54 @@ def find_failed(views: Iterable[StageView]) -> PlannedStage | None:
     return next((view.stage for view in views if view.state.phase is Phase.FAILED), None)
 
 
-def release_next(api: Api, plan: Plan, views: list[StageView]) -> PlannedStage | None:
+def find_absent(views: Sequence[StageView]) -> PlannedStage | None:
+    """Return the stage whose turn it is, where its job does not exist: not yet, or no longer."""
+    waiting = (Phase.MISSING, Phase.HELD)
+    begun = [place for place, view in enumerate(views) if view.state.phase not in waiting]
+    if begun and views[begun[-1]].state.phase is not Phase.SUCCEEDED:
+        return None
+    after = views[begun[-1] + 1 :] if begun else views
+    return next((view.stage for view in after[:1] if view.state.phase is Phase.MISSING), None)
+
+
+class Absences:
+    """Tells a job that was removed from one that is not there yet, by the time that it takes.
+
+    A release is not made at once: the supervisor may look before all of its jobs exist.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
+        """Give the jobs this long to appear."""
+        self._patience_seconds = patience_seconds
+        self._since: datetime | None = None
+
+    def find_removed(self, views: Sequence[StageView], moment: datetime) -> PlannedStage | None:
+        """Return the stage that was removed before it had ended, so that nothing follows it."""
+        absent = find_absent(views)
+        if absent is None:
+            self._since = None
+            return None
+        self._since = self._since or moment
+        is_removed = (moment - self._since).total_seconds() >= self._patience_seconds
+        return absent if is_removed else None
+
+
+def release_next(api: Api, plan: Plan, views: Sequence[StageView]) -> PlannedStage | None:
     """Release the stage whose turn it is and return it, if there is one."""
     stage = find_next(views)
     if stage is not None:
         release_stage(api, plan, stage)
     return stage
+
+
+def expire(api: Api, plan: Plan, views: Iterable[StageView], moment: datetime) -> None:
+    """Let the stages of a release that is over be removed, if the run file says so: all at once.
+
+    Kubernetes counts from the end of each. The chart cannot set this: a stage that is gone before
+    its successor starts is taken for one that was never made.
+    """
+    for view in views:
+        if plan.ttl_seconds and view.state.finished:
+            ended = (moment - read_time(view.state.finished)).total_seconds()
+            with contextlib.suppress(NotFoundError):  # somebody has removed it by now
+                expire_stage(api, view.stage, plan.ttl_seconds + max(0, round(ended)))

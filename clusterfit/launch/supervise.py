@@ -15,18 +15,33 @@ from typing import Final
 from clusterfit.errors import TERMINATED_EXIT_CODE, ClusterfitError
 from clusterfit.launch.api import Api
 from clusterfit.launch.bounds import Bounds, utc_now
-from clusterfit.launch.jobs import Phase
-from clusterfit.launch.plan import Plan
-from clusterfit.launch.sequence import StageView, is_over, look, release_next
+from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.sequence import (
+    Absences,
+    StageView,
+    expire,
+    find_failed,
+    is_over,
+    look,
+    release_next,
+)
 from clusterfit.logline import format_line
 
 POLL_SECONDS: Final = 5.0
+ABSENCE_SECONDS: Final = 600.0
+"""A job that is away for so long was removed, not only replaced by hand."""
 
 
-def supervise(api: Api, plan: Plan, poll_seconds: float = POLL_SECONDS) -> int:
+def supervise(
+    api: Api,
+    plan: Plan,
+    poll_seconds: float = POLL_SECONDS,
+    absence_seconds: float = ABSENCE_SECONDS,
+) -> int:
     """Release each stage in its turn until the release is over; return the exit code.
 
     A stage that failed for good ends it with 0: that is the stage's failure and stands in its job.
+    So does one that was removed.
     """
     stop = threading.Event()
 
@@ -35,14 +50,17 @@ def supervise(api: Api, plan: Plan, poll_seconds: float = POLL_SECONDS) -> int:
 
     signal.signal(signal.SIGTERM, terminate)
     bounds = Bounds(api, plan)
+    absences = Absences(absence_seconds)
     said: dict[str, str] = {}
     _say("supervising", stages=",".join(stage.stage for stage in plan.stages))
     while not stop.is_set():
         try:
             views = list(look(api, plan))
             _say_changes(views, said)
-            if is_over(views):
-                _say("over", outcome=_describe_outcome(views))
+            removed = absences.find_removed(views, utc_now())
+            if is_over(views) or removed is not None:
+                _say("over", outcome=_describe_outcome(views, removed))
+                expire(api, plan, views, utc_now())
                 return 0
             released = release_next(api, plan, views)
             if released is not None:
@@ -62,9 +80,11 @@ def supervise(api: Api, plan: Plan, poll_seconds: float = POLL_SECONDS) -> int:
     return TERMINATED_EXIT_CODE
 
 
-def _describe_outcome(views: list[StageView]) -> str:
-    failed = [view.stage.stage for view in views if view.state.phase is Phase.FAILED]
-    return f"{failed[0]} failed" if failed else "all stages succeeded"
+def _describe_outcome(views: list[StageView], removed: PlannedStage | None) -> str:
+    if removed is not None:
+        return f"{removed.stage} was removed"
+    failed = find_failed(views)
+    return f"{failed.stage} failed" if failed is not None else "all stages succeeded"
 
 
 def _say_changes(views: list[StageView], said: dict[str, str]) -> None:

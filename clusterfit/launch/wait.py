@@ -13,7 +13,7 @@ from clusterfit.launch.bounds import Bounds, utc_now
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.plan import Release
-from clusterfit.launch.sequence import StageView, is_over, look, release_next
+from clusterfit.launch.sequence import StageView, expire, is_over, look, release_next
 
 _POLL_SECONDS: Final = 2.0
 
@@ -55,6 +55,9 @@ def wait_for_run(
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
             if all(map(is_over, views.values())):
+                for release in releases:
+                    if release.plan.sequencing == "client":
+                        expire(api, release.plan, views[release.plan.release], utc_now())
                 return _result(views.values())
             trouble = ""
         except (NotFoundError, NotPermittedError):

@@ -21,7 +21,7 @@ from tests.cluster.commands import run, wait_for
 from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
-from tests.e2e.product import Product, uids
+from tests.e2e.product import STAGE_SECONDS, Product, uids
 from tests.e2e.said import read_start, read_stop
 
 EVERYTHING = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebindings,networkpolicies"
@@ -151,6 +151,22 @@ def test_uninstalled_and_installed_again_at_once(
     ours = training.fetch()
     check_whole(ours)
     check_same_weights(ours, reference, "train")
+
+
+def test_stages_are_removed_only_once_the_run_is_over(
+    product: Product, reference: RunDirectory
+) -> None:
+    product.put_results(reference, "pretext")
+    stages = ["extract", "cluster", "train"]
+    # Less than any stage takes: one that was removed after its own end would be missed.
+    changes = {"stages": stages, "platform.ttlSecondsAfterFinished": 5}
+    product.submit("pipeline", changes)
+    product.succeed("wait", RUN, timeout_seconds=3 * STAGE_SECONDS)
+    jobs = ("get", "pytorchjobs,jobs", f"--selector=clusterfit.dev/run={RUN}", "--output=name")
+    wait_for("its jobs go", lambda: product.namespace.kubectl(*jobs), lambda names: not names)
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_step1(ours, reference)
 
 
 def test_client_releases_the_stages_while_it_follows(

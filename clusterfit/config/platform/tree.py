@@ -73,8 +73,9 @@ class Platform(Resources):
     """Whether only the release's own pods may reach its pods: the rendezvous and NCCL know no
     passwords. Needs a network plugin that enforces policies."""
     ttl_seconds_after_finished: NonNegativeInt = 0
-    """After this time a finished stage is removed, with its pods and their logs; the copies in the
-    run directory stay. 0: kept until the release is deleted."""
+    """So long after the last of a release's stages has ended, all of them are removed, with their
+    pods and logs; the copies in the run directory stay. 0: kept until the release is deleted. With
+    `sequencing.mode: client`, whoever waits for the run sees to it."""
     overwrite_token: Annotated[
         str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$"), Wanted("lower-case letters")
     ] = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
-from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
+from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds, utc_now
 from clusterfit.launch.causes import Cause
 from clusterfit.launch.control import resume_run
 from clusterfit.launch.jobs import (
@@ -23,9 +24,10 @@ from clusterfit.launch.jobs import (
     suspend_stage,
 )
 from clusterfit.launch.plan import Plan, PlannedStage, Release
-from clusterfit.launch.sequence import is_over, look, release_next
+from clusterfit.launch.sequence import Absences, find_absent, is_over, look, release_next
 from clusterfit.launch.status import read_status
 from clusterfit.launch.supervise import supervise
+from clusterfit.launch.wait import wait_for_run
 
 from .object_server import Objects, serve_objects
 
@@ -66,10 +68,15 @@ def job(stage: PlannedStage, *, suspend: bool, labels: dict[str, str] | None = N
     return {"metadata": metadata, "spec": spec, "status": {}}
 
 
-def finish(objects: Objects, stage: PlannedStage, condition: str) -> None:
+def finish(objects: Objects, stage: PlannedStage, condition: str, moment: datetime = START) -> None:
     manifest = objects.get(stage.resource, stage.name)
     manifest["status"]["conditions"] = [
-        {"type": condition, "status": "True", "message": "so it ended"}
+        {
+            "type": condition,
+            "status": "True",
+            "message": "so it ended",
+            "lastTransitionTime": moment.isoformat(),
+        }
     ]
 
 
@@ -117,6 +124,79 @@ def test_each_stage_is_released_after_the_one_before(server: tuple[Api, Objects]
     assert release_next(api, plan, list(look(api, plan))) == TRAIN
     finish(objects, TRAIN, "Succeeded")
     assert is_over(list(look(api, plan)))
+
+
+def test_a_stage_that_is_removed_after_its_turn_is_not_missed(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER, TRAIN)
+    objects.put(JOBS, job(CLUSTER, suspend=False))
+    objects.put(PYTORCHJOBS, job(TRAIN, suspend=True))
+    assert find_absent(list(look(api, plan))) is None, "cluster's turn has come"
+    finish(objects, CLUSTER, "Complete")
+    assert release_next(api, plan, list(look(api, plan))) == TRAIN
+    finish(objects, TRAIN, "Succeeded")
+    assert is_over(list(look(api, plan)))
+
+
+def test_a_stage_that_was_removed_is_told_from_one_that_is_not_there_yet(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER)
+    absences = Absences(patience_seconds=10)
+
+    def find_removed(seconds: float) -> PlannedStage | None:
+        return absences.find_removed(list(look(api, plan)), START + timedelta(seconds=seconds))
+
+    assert find_removed(0) is None
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    assert find_removed(100) is None, "it is there now"
+    finish(objects, EXTRACT, "Succeeded")
+    assert find_removed(200) is None, "cluster may be made later"
+    assert find_removed(209) is None
+    assert find_removed(210) == CLUSTER
+
+
+def test_stages_are_removed_only_once_the_release_is_over(
+    server: tuple[Api, Objects], capsys: pytest.CaptureFixture[str]
+) -> None:
+    api, objects = server
+    plan = replace(make_plan(EXTRACT, CLUSTER, TRAIN), ttl_seconds=60)
+    for position, stage in enumerate(plan.stages):
+        objects.put(stage.resource, job(stage, suspend=position > 0))
+    now = utc_now()
+    finish(objects, EXTRACT, "Succeeded", now - timedelta(seconds=100))
+    release_next(api, plan, list(look(api, plan)))
+    assert "ttlSecondsAfterFinished" not in json.dumps(list(objects.by_path.values()))
+
+    finish(objects, CLUSTER, "Failed", now)
+    assert supervise(api, plan, poll_seconds=0.01) == 0
+    assert "cluster failed" in capsys.readouterr().out
+    first = objects.get(PYTORCHJOBS, EXTRACT.name)["spec"]["runPolicy"]["ttlSecondsAfterFinished"]
+    last = objects.get(JOBS, CLUSTER.name)["spec"]["ttlSecondsAfterFinished"]
+    assert (first, last) == (pytest.approx(160, abs=20), pytest.approx(60, abs=20))
+    assert "ttlSecondsAfterFinished" not in json.dumps(objects.get(PYTORCHJOBS, TRAIN.name))
+
+
+def test_a_client_in_charge_lets_the_stages_be_removed(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    finish(objects, EXTRACT, "Succeeded", utc_now())
+    for sequencing, is_set in (("cluster", False), ("client", True)):
+        plan = replace(make_plan(EXTRACT), ttl_seconds=60, sequencing=sequencing)
+        assert wait_for_run(api, [Release(plan, "", "", {}, is_helm=True)], lambda _: None) == 0
+        policy = objects.get(PYTORCHJOBS, EXTRACT.name)["spec"]["runPolicy"]
+        assert ("ttlSecondsAfterFinished" in policy) is is_set
+
+
+def test_the_supervisor_ends_where_a_stage_was_removed(
+    server: tuple[Api, Objects], capsys: pytest.CaptureFixture[str]
+) -> None:
+    api, objects = server
+    objects.put(JOBS, job(CLUSTER, suspend=True))
+    plan = make_plan(EXTRACT, CLUSTER)
+    assert supervise(api, plan, poll_seconds=0.01, absence_seconds=0.05) == 0
+    assert "extract was removed" in capsys.readouterr().out
 
 
 def test_nothing_follows_a_stage_that_failed(server: tuple[Api, Objects]) -> None:
