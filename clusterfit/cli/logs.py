@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from clusterfit.launch.plan import PlannedStage, Release
 
 _INTERRUPTED = 130
+_REMOVED = 3
+"""As for a run that does not exist."""
 
 
 def logs(
@@ -59,7 +62,10 @@ def logs(
     wanted = Wanted(() if all_ranks else (rank,), tail, since)
     if follow:
         chosen = [find_stage(releases, stage)] if stage else _from_the_present(api, releases)
-        raise typer.Exit(_follow(api, access, run, chosen, wanted))
+        try:
+            raise typer.Exit(_follow(api, chosen, wanted))
+        except KeyboardInterrupt:
+            raise typer.Exit(_detach(access, releases)) from None
     release, planned = find_stage(releases, stage) if stage else choose_stage(api, releases)
     read = (
         read_copies(api, release, planned, wanted, say, back=1)
@@ -77,50 +83,63 @@ def follow_run(api: Api, access: Access, run: str, name: str) -> int:
     from clusterfit.launch.wait import wait_for_run
 
     releases = [item for item in find_releases(api, run) if item.plan.release == name]
-    detached = threading.Event()
-    results: list[int] = []
-    waiter = threading.Thread(
-        target=lambda: results.append(wait_for_run(api, releases, _discard, stop=detached)),
-        daemon=True,
-    )
-    # In client mode this thread is what releases the later stages.
-    waiter.start()
     stages = [(release, stage) for release in releases for stage in release.plan.stages]
-    code = _follow(api, access, run, stages, Wanted())
-    if code == _INTERRUPTED:
-        detached.set()
-        return code
-    waiter.join()
-    return results[0] if results else 1
+    result: Future[int] = Future()
+
+    def wait() -> None:
+        try:
+            result.set_result(wait_for_run(api, releases, _discard))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            result.set_exception(error)
+
+    # In client mode this thread is what releases the later stages. It ends with the process.
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        _follow(api, stages, Wanted())
+        return result.result()
+    except KeyboardInterrupt:
+        return _detach(access, releases)
 
 
-def _follow(
-    api: Api, access: Access, run: str, stages: list[tuple[Release, PlannedStage]], wanted: Wanted
-) -> int:
-    """Show the stages one after the other; 1 where one has failed."""
+def _follow(api: Api, stages: list[tuple[Release, PlannedStage]], wanted: Wanted) -> int:
+    """Show the stages one after the other; return 0, or the code of the first that did not succeed.
+
+    1: it has failed, will never start, or was stopped for good; 3: it was removed.
+    """
     from clusterfit.launch.jobs import Phase, read_state
     from clusterfit.launch.log_follow import follow_stage
     from clusterfit.launch.progress import StageView
 
-    try:
-        with StageView() as view:
-            for release, stage in stages:
-                view.begin(stage.stage)
-                _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
-                job = api.find(stage.resource, stage.name)
-                phase = read_state(release.plan, stage, job).phase
-                failed = phase in (Phase.FAILED, Phase.HELD)  # or it never starts
-                view.end(int(failed))
-                if failed:
-                    return 1
-    except KeyboardInterrupt:
-        options = access.as_options()
-        say(
-            f"\ndetached; {run} goes on. Come back: clusterfit logs {run}{options} --follow   "
-            f"stop it: clusterfit cancel {run}{options}"
-        )
-        return _INTERRUPTED
+    with StageView() as view:
+        for release, stage in stages:
+            view.begin(stage.stage)
+            _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
+            state = read_state(release.plan, stage, api.find(stage.resource, stage.name))
+            code = {Phase.SUCCEEDED: 0, Phase.MISSING: _REMOVED}.get(state.phase, 1)
+            view.end(code)
+            if state.is_given_up:
+                say(f"{stage.stage}: stopped by {state.stopped_by}: {state.message}")
+            if state.phase is Phase.MISSING:
+                say(f"{stage.stage}: {stage.kind} {stage.name} was removed")
+            if code:
+                return code
     return 0
+
+
+def _detach(access: Access, releases: Iterable[Release]) -> int:
+    """Say how to come back, and who takes the run on meanwhile."""
+    release = next(iter(releases))
+    run, options = release.plan.run, access.as_options()
+    come_back = f"clusterfit logs {run}{options} --follow"
+    stop = f"stop it: clusterfit cancel {run}{options}"
+    if release.plan.sequencing == "client":
+        say(
+            f"\ndetached; what runs of {run} goes on, but nothing starts its later stages until "
+            f"somebody waits: clusterfit wait {run}{options}   log: {come_back}   {stop}"
+        )
+    else:
+        say(f"\ndetached; {run} goes on. Come back: {come_back}   {stop}")
+    return _INTERRUPTED
 
 
 def _from_the_present(api: Api, releases: list[Release]) -> list[tuple[Release, PlannedStage]]:

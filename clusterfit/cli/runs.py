@@ -89,7 +89,7 @@ def wait(
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Wait until a run is over. Exits 0 where it has succeeded, 1 where a stage has failed."""
+    """Wait until a run is over. Exits 0 (succeeded), 1 (failed or stopped), 3 (removed)."""
     from clusterfit.launch.plan import find_releases
     from clusterfit.launch.wait import wait_for_run
 

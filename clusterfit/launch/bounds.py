@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from clusterfit.launch.api import PODS, Api
-from clusterfit.launch.jobs import Phase, end_stage, read_time, suspend_stage
+from clusterfit.launch.jobs import SUPERVISOR, Phase, end_stage, read_time, suspend_stage
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan
 from clusterfit.launch.sequence import StageView
@@ -57,9 +57,9 @@ class Bounds:
             or self._check_failures(view, watch, moment)
         )
         if why and self._plan.gang == "kueue":
-            end_stage(self._api, view.stage, "supervisor", why)
+            end_stage(self._api, view.stage, SUPERVISOR, why)
         elif why:
-            suspend_stage(self._api, self._plan, view.stage, "supervisor", why)
+            suspend_stage(self._api, self._plan, view.stage, SUPERVISOR, why)
         if why:
             del self._watches[view.stage.stage]
         return why

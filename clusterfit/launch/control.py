@@ -11,6 +11,7 @@ from clusterfit.launch.api import JOBS, PODS, RELEASE_RESOURCES, Api
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.jobs import (
+    CANCELLED,
     Phase,
     find_workload,
     resume_stage,
@@ -61,7 +62,7 @@ def cancel_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedSt
         cancelled.extend(
             view.stage
             for view in look(api, release.plan)
-            if _suspend(api, release, view, by, "clusterfit cancel")
+            if _suspend(api, release, view, by, CANCELLED)
         )
     return cancelled
 

@@ -23,6 +23,11 @@ STOPPED_ANNOTATION: Final = "clusterfit.dev/stopped"
 """Why and by whom a stage was stopped, as JSON."""
 
 
+SUPERVISOR: Final = "supervisor"
+CANCELLED: Final = "clusterfit cancel"
+"""Who stops a stage that gets nowhere, and why a cancelled one was stopped."""
+
+
 class Phase(StrEnum):
     """Where a stage stands."""
 
@@ -61,6 +66,12 @@ class JobState:
     """Why it failed or was stopped, in the words of whoever did that."""
     stopped_by: str = ""
     """With `suspended`: supervisor, Kueue, user, or empty where it was done by other means."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was stopped for getting nowhere, or cancelled: nobody means to resume it."""
+        was_given_up = self.stopped_by == SUPERVISOR or self.message == CANCELLED
+        return self.phase is Phase.SUSPENDED and was_given_up
 
 
 def read_state(plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobState:

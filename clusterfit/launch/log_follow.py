@@ -166,8 +166,9 @@ def _is_over(shared: _Follow) -> bool:
     """Whether nothing more will be said; a stage that will never start says why."""
     stage = shared.stage
     job = shared.api.find(stage.resource, stage.name)
-    phase = read_state(shared.release.plan, stage, job).phase
+    state = read_state(shared.release.plan, stage, job)
+    phase = state.phase
     why = explain_never(shared.api, shared.release.plan, stage) if phase is Phase.HELD else ""
     if why:
         shared.tell(why)
-    return bool(why) or phase.is_final or phase is Phase.MISSING
+    return bool(why) or phase.is_final or phase is Phase.MISSING or state.is_given_up

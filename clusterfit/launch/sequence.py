@@ -59,6 +59,11 @@ def find_failed(views: Iterable[StageView]) -> PlannedStage | None:
     return next((view.stage for view in views if view.state.phase is Phase.FAILED), None)
 
 
+def find_given_up(views: Iterable[StageView]) -> PlannedStage | None:
+    """Return the stage that was stopped, and not for a while: nothing goes on until a `resume`."""
+    return next((view.stage for view in views if view.state.is_given_up), None)
+
+
 def find_absent(views: Sequence[StageView]) -> PlannedStage | None:
     """Return the stage whose turn it is, where its job does not exist: not yet, or no longer."""
     waiting = (Phase.MISSING, Phase.HELD)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from clusterfit.errors import ClusterfitError
@@ -13,9 +12,20 @@ from clusterfit.launch.bounds import Bounds, utc_now
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.plan import Release
-from clusterfit.launch.sequence import StageView, expire, is_over, look, release_next
+from clusterfit.launch.sequence import (
+    Absences,
+    StageView,
+    expire,
+    find_failed,
+    find_given_up,
+    is_over,
+    look,
+    release_next,
+)
 
 _POLL_SECONDS: Final = 2.0
+_ABSENCE_SECONDS: Final = 15.0
+"""Longer than it takes until all jobs of a release are made that somebody installs just now."""
 
 TIMED_OUT: Final = 124
 """What timeout(1) ends with."""
@@ -28,37 +38,37 @@ def wait_for_run(
     releases: Sequence[Release],
     say: Say,
     timeout_seconds: float = 0,
-    stop: threading.Event | None = None,
 ) -> int:
-    """Wait until every release of a run is over and return its result.
+    """Wait until every release of a run is over, or was given up, and return its result.
 
     Args:
         api: The namespace.
         releases: Those of the run.
         say: Is told of each stage's changes.
         timeout_seconds: When to give up; 0: never.
-        stop: Set by another thread to end the waiting early.
 
     Returns:
-        0 where all stages have succeeded, 1 where one has failed, 124 after the timeout.
+        0 where all stages have succeeded; 1 where one has failed, was stopped by the supervisor or
+        cancelled; 124 after the timeout.
+
+    Raises:
+        NotFoundError: A stage was removed before it had ended.
     """
     started = time.monotonic()
-    stop = stop or threading.Event()
     said: dict[str, Phase] = {}
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}
+    absences = {release.plan.release: Absences(_ABSENCE_SECONDS) for release in releases}
     trouble = ""
-    while not stop.is_set():
+    while True:
         try:
             views = {release.plan.release: list(look(api, release.plan)) for release in releases}
             for release in releases:
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
-            if all(map(is_over, views.values())):
-                for release in releases:
-                    if release.plan.sequencing == "client":
-                        expire(api, release.plan, views[release.plan.release], utc_now())
-                return _result(views.values())
+                _check_presence(views[release.plan.release], absences[release.plan.release])
+            if all(is_over(each) or find_given_up(each) for each in views.values()):
+                return _end(api, releases, views, say)
             trouble = ""
         except (NotFoundError, NotPermittedError):
             raise
@@ -70,8 +80,7 @@ def wait_for_run(
         if timeout_seconds and time.monotonic() - started > timeout_seconds:
             say(f"not over after {timeout_seconds:g} s")
             return TIMED_OUT
-        stop.wait(_POLL_SECONDS)
-    return 0
+        time.sleep(_POLL_SECONDS)
 
 
 def _take_turn(
@@ -97,6 +106,27 @@ def _say_changes(views: list[StageView], said: dict[str, Phase], say: Say) -> No
             say(f"{stage}: {state.phase.value}{why}")
 
 
-def _result(all_views: Iterable[list[StageView]]) -> int:
-    has_failed = any(view.state.phase is Phase.FAILED for views in all_views for view in views)
-    return 1 if has_failed else 0
+def _check_presence(views: list[StageView], absences: Absences) -> None:
+    removed = absences.find_removed(views, utc_now())
+    if removed is not None:
+        raise NotFoundError(
+            f"{removed.stage}: {removed.kind} {removed.name} was removed before anybody here saw "
+            "how it ended; what it wrote is on the claim (`clusterfit get`)"
+        )
+
+
+def _end(api: Api, releases: Sequence[Release], views: dict[str, list[StageView]], say: Say) -> int:
+    code = 0
+    for release in releases:
+        own = views[release.plan.release]
+        given_up = find_given_up(own)
+        if given_up is not None:
+            say(
+                f"{given_up.stage}: goes on only after `clusterfit resume {release.plan.run} "
+                f"-n {api.namespace}`"
+            )
+        elif release.plan.sequencing == "client":
+            expire(api, release.plan, own, utc_now())
+        if given_up is not None or find_failed(own) is not None:
+            code = 1
+    return code

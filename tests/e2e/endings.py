@@ -47,3 +47,6 @@ def check_suspended(product: Product, stage: str, cause: str) -> None:
     assert stages[stage]["cause"].startswith("suspended by the supervisor: ")
     assert cause in stages[stage]["cause"]
     assert stages[stage]["advice"].startswith(f"clusterfit resume {RUN} ")
+    waited = product.type("wait", RUN).expect(1)
+    assert cause in waited.stderr
+    assert f"{stage}: goes on only after `clusterfit resume {RUN} -n " in waited.stderr

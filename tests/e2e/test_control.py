@@ -91,8 +91,14 @@ def test_suspend_checkpoints_and_resume_goes_on_from_there(
 
 
 def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -> None:
-    said = training.succeed("cancel", RUN).stdout
+    with training.begin("wait", RUN) as wait, training.begin("logs", RUN, "--follow") as follow:
+        wait.wait_until(lambda typed: "train: running" in typed.remarks)
+        follow.wait_until(lambda typed: "msg=epoch" in "".join(typed.lines))
+        said = training.succeed("cancel", RUN).stdout
+        wait.wait(120).expect(1)
+        followed = follow.wait(120).expect(1)
     assert said.startswith("cancelled: train\nremove: clusterfit delete digits -n ")
+    assert f"train: stopped by {getpass.getuser()}: clusterfit cancel" in followed.stderr
     training.wait_for_pods("train", lambda pods: not pods)
     training.wait_for_pods("", lambda pods: not pods, role="supervisor")
     assert "pytorchjob.kubeflow.org/digits-train" in what_is_there(training)
@@ -111,13 +117,27 @@ def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -
     assert any((training.fetch().root / "train" / "checkpoints").iterdir())
 
 
+def test_delete_waits_until_its_pods_are_gone_and_whoever_waits_is_told(training: Product) -> None:
+    with training.begin("wait", RUN) as wait, training.begin("logs", RUN, "--follow") as follow:
+        wait.wait_until(lambda typed: "train: running" in typed.remarks)
+        follow.wait_until(lambda typed: "msg=epoch" in "".join(typed.lines))
+        training.succeed("delete", RUN)
+        assert training.pods("train") == []
+        assert training.pods("", role="supervisor") == []
+        waited = wait.wait(120).expect(3)
+        followed = follow.wait(120).expect(3)
+    assert f"error: train: PyTorchJob {RUN}-train was removed before" in waited.stderr
+    assert f"train: PyTorchJob {RUN}-train was removed\n" in followed.stderr
+
+
 def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
     training: Product, reference: RunDirectory
 ) -> None:
-    before = training.job("train")
+    before, pods_before = training.job("train"), training.pods("train")
     assert before is not None
     changed = training.write({"platform.memoryGibPerNode": 1.5})
     said = training.succeed("submit", "train", "-f", changed, "--replace").stdout
+    assert not set(uids(training.pods("train"))) & set(uids(pods_before))
     assert said.startswith(f"replaced {RUN}-train to namespace")
     job = training.job("train")
     assert job is not None
@@ -194,12 +214,20 @@ def test_client_releases_the_stages_while_it_follows(
     assert said == kept
 
 
-def test_ctrl_c_detaches_and_the_run_goes_on(product: Product, reference: RunDirectory) -> None:
+@pytest.mark.parametrize("mode", ["cluster", "client"])
+def test_ctrl_c_detaches_and_the_run_goes_on(
+    product: Product, reference: RunDirectory, mode: str
+) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("train", {"train.epochs": 5000})  # it outlasts whoever looks on
-    with product.begin("logs", RUN, "--follow") as typed:
-        typed.wait_until(lambda typed: "msg=progress" in "".join(typed.lines))
-        typed.interrupt()
-        answer = typed.wait(30).expect(130)
-    assert f"detached; {RUN} goes on. Come back: clusterfit logs {RUN} -n" in answer.stderr
+    changes = {"train.epochs": 5000, "platform.sequencing": {"mode": mode}}
+    run_file = product.write(changes)  # it outlasts whoever looks on
+    come_back = {
+        "cluster": f"detached; {RUN} goes on. Come back: clusterfit logs {RUN} -n ",
+        "client": f"later stages until somebody waits: clusterfit wait {RUN} -n ",
+    }[mode]
+    for words in (("submit", "train", "-f", run_file, "--follow"), ("logs", RUN, "--follow")):
+        with product.begin(*words) as typed:
+            typed.wait_until(lambda typed: "msg=progress" in "".join(typed.lines))
+            typed.interrupt()
+            assert come_back in typed.wait(30).expect(130).stderr
     wait_for("it still runs", product.status, lambda said: said[1]["train"]["phase"] == "running")

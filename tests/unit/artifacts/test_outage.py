@@ -90,4 +90,4 @@ def test_a_file_list_that_cannot_be_read_now_is_not_missing(
     (tmp_path / name).touch()
     lose(tmp_path / name)
     with pytest.raises(RetryableError, match="Input/output error"):
-        read_path_list(tmp_path / name, tmp_path)
+        read_path_list(tmp_path / name, tmp_path, "data.train")

@@ -33,6 +33,10 @@ class Objects:
         """Return an object as it is now."""
         return self.by_path[self._path(resource, name)]
 
+    def remove(self, resource: Resource, name: str) -> None:
+        """Delete an object."""
+        del self.by_path[self._path(resource, name)]
+
     def _path(self, resource: Resource, name: str) -> str:
         return f"{resource.path(self.namespace)}/{name}"
 

@@ -1,0 +1,80 @@
+"""Whoever waits for a run is told how it ended, also where it will never end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from clusterfit.launch.api import JOBS, PYTORCHJOBS, Api
+from clusterfit.launch.control import cancel_run, suspend_run
+from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.jobs import SUPERVISOR, suspend_stage
+from clusterfit.launch.plan import Release
+from clusterfit.launch.wait import TIMED_OUT, wait_for_run
+
+from .object_server import Objects, serve_objects
+from .test_sequence import finish, job, make_plan, planned
+
+EXTRACT, CLUSTER = planned("extract"), planned("cluster")
+PLAN = make_plan(EXTRACT, CLUSTER)
+RELEASE = Release(PLAN, "", "", {}, is_helm=True)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Api, Objects]]:
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        objects.put(JOBS, job(CLUSTER, suspend=True))
+        yield api, objects
+
+
+def test_each_stage_is_released_in_client_mode(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    release = replace(RELEASE, plan=replace(PLAN, sequencing="client"))
+    finish(objects, EXTRACT, "Succeeded")
+
+    def say(text: str) -> None:
+        if text == "cluster: released":
+            finish(objects, CLUSTER, "Complete")
+
+    assert wait_for_run(api, [release], say) == 0
+
+
+@pytest.mark.parametrize(("condition", "code"), [("Failed", 1), ("Running", TIMED_OUT)])
+def test_a_stage_that_failed_ends_it(
+    server: tuple[Api, Objects], condition: str, code: int
+) -> None:
+    api, objects = server
+    finish(objects, EXTRACT, condition)
+    assert wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.01) == code
+
+
+def test_what_was_given_up_ends_it_and_what_was_suspended_does_not(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    said: list[str] = []
+    suspend_run(api, [RELEASE], "ann")
+    assert wait_for_run(api, [RELEASE], said.append, timeout_seconds=0.01) == TIMED_OUT
+    for stop in (
+        lambda: suspend_stage(api, PLAN, EXTRACT, SUPERVISOR, "it took too long"),
+        lambda: cancel_run(api, [RELEASE], "ann"),
+    ):
+        said.clear()
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        stop()
+        assert wait_for_run(api, [RELEASE], said.append, timeout_seconds=0.01) == 1
+        assert said[-1] == "extract: goes on only after `clusterfit resume run -n team`"
+
+
+def test_what_was_removed_ends_it(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, objects = server
+    monkeypatch.setattr("clusterfit.launch.wait._ABSENCE_SECONDS", 0)
+    objects.remove(PYTORCHJOBS, EXTRACT.name)
+    with pytest.raises(NotFoundError, match="extract: PyTorchJob run-extract was removed") as ended:
+        wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.01)
+    assert ended.value.exit_code == 3
