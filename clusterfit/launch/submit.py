@@ -8,30 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import (
-    CLAIMS,
-    LOCAL_QUEUES,
-    NAMESPACES,
-    PODS,
-    PYTORCHJOBS,
-    ROLES,
-    Api,
-    Resource,
-    find_resource,
-    is_allowed,
-)
+from clusterfit.launch.api import PODS, Api, Resource, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
-from clusterfit.launch.failures import (
-    AlreadyExistsError,
-    ClusterError,
-    NotFoundError,
-    NotPermittedError,
-)
+from clusterfit.launch.failures import AlreadyExistsError, ClusterError
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Release, list_releases
+from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
 from clusterfit.launch.sequence import look
 
@@ -139,45 +124,6 @@ def check_name(
         )
 
 
-def check_cluster(api: Api, rendered: Rendered) -> None:
-    """See what the cluster must have before anything is created.
-
-    Raises:
-        ClusterError: It lacks the operator, a claim, a queue or a right; one line for each.
-    """
-    faults = []
-    platform = rendered.run.platform
-    try:
-        if api.find(NAMESPACES, api.namespace) is None:
-            raise NotFoundError(
-                f"namespace {api.namespace}: not found; create it, or name another with -n"
-            )
-    except NotPermittedError:
-        pass  # whoever may not read namespaces learns it from the objects
-    kinds = {manifest["kind"] for manifest in rendered.manifests}
-    if "PyTorchJob" in kinds:
-        api.select(PYTORCHJOBS, labels="clusterfit.dev/run=none")
-    for claim in sorted({platform.storage.claim, platform.data.claim} - {""}):
-        try:
-            if api.find(CLAIMS, claim) is None:
-                faults.append(
-                    f"claim {claim}: not found in namespace {api.namespace}; make it "
-                    f"(`helm install storage charts/clusterfit-storage --set claim={claim}`), or "
-                    "set platform.storage.claim"
-                )
-        except NotPermittedError:
-            pass
-    if "Role" in kinds and not is_allowed(api, "create", ROLES):
-        faults.append(
-            f"no permission to create roles in namespace {api.namespace}; set "
-            "platform.sequencing.serviceAccount to an account that an administrator made, or "
-            "platform.sequencing.mode: client with `submit --follow`"
-        )
-    faults += _find_queue_faults(api, rendered)
-    if faults:
-        raise ClusterError(*faults)
-
-
 def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> None:
     """Remove what a failed install of ours has left: Helm's record, and objects it had created.
 
@@ -201,30 +147,6 @@ def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> 
                 api.delete(resource, name)
         except ClusterError:
             continue  # what may not be read was not created
-
-
-def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
-    queue = rendered.run.platform.queue
-    try:
-        names = {item["metadata"]["name"] for item in api.select(LOCAL_QUEUES)}
-    except (NotFoundError, NotPermittedError):
-        if queue.gang == "kueue":
-            return [
-                "platform.queue: the cluster serves no LocalQueue of kueue.x-k8s.io/v1beta1 that "
-                "you may list; is Kueue installed?"
-            ]
-        return []
-    if queue.gang == "kueue" and queue.name not in names:
-        there = f"there are {', '.join(sorted(names))}" if names else "there are none"
-        return [
-            f"platform.queue.name: no LocalQueue {queue.name} in namespace {api.namespace}; {there}"
-        ]
-    if queue.gang == "none" and "default" in names:
-        return [
-            f"namespace {api.namespace} has a LocalQueue `default`, in which Kueue may put every "
-            "stage at once; set platform.queue: {gang: kueue, name: default}"
-        ]
-    return []
 
 
 def _is_same(release: Release, rendered: Rendered) -> bool:

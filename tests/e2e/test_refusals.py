@@ -13,7 +13,7 @@ from tests.cluster import programs
 from tests.cluster.addons import apply_training_operator, wait_for_training_operator
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError, run, wait_for
-from tests.cluster.manifests import Object, claim
+from tests.cluster.manifests import Object, claim, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM
 from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.digits import RUN
@@ -245,6 +245,37 @@ def test_cluster_without_the_operator(user: Product, cluster: Cluster) -> None:
         scope = "--namespace=kubeflow"  # its caches are of the kind that is gone
         cluster.kubectl(scope, "rollout", "restart", "deployment/training-operator")
         wait_for_training_operator(cluster.kubectl)
+    assert what_is_there(user) == ""
+
+
+def test_cluster_whose_operator_is_too_old(user: Product, cluster: Cluster) -> None:
+    path = "spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/runPolicy"
+    path += "/properties/suspend"
+    value: Any = cluster.kubectl.get("crd", CRD)
+    for key in path.split("/"):
+        value = value[int(key) if key.isdigit() else key]
+    probe = json.dumps(pytorchjob("probe", user.image, ["true"]))
+
+    def change(operation: str) -> None:
+        patch = [{"op": operation, "path": f"/{path}", "value": value}]
+        cluster.kubectl("patch", "crd", CRD, "--type=json", f"--patch={json.dumps(patch)}")
+
+    def knows_suspend() -> bool:
+        try:
+            options = ("--dry-run=server", "--validate=strict", "--filename=-")
+            user.namespace.kubectl("create", *options, stdin=probe)
+        except CommandError as error:
+            return "spec.runPolicy.suspend" not in error.output
+        return True
+
+    change("remove")
+    try:
+        wait_for("it is too old", knows_suspend, lambda known: not known)
+        said = refused(submit(user), 69)
+        assert "the cluster's PyTorchJob has no spec.runPolicy.suspend: its operator is too old" in said
+    finally:
+        change("add")
+        wait_for("it is as before", knows_suspend, bool)
     assert what_is_there(user) == ""
 
 

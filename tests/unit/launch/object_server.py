@@ -1,10 +1,10 @@
-"""An API server that keeps objects: reads, merge patches and lists, as Kubernetes answers them."""
+"""An API server that keeps objects, and answers reads, lists, merge patches and dry runs."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +24,8 @@ class Objects:
         self.by_path: dict[str, Manifest] = {}
         self.kinds = {"pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps"}
         self.may_create_roles = True
+        self.judge: Callable[[Manifest], tuple[int, str] | None] = lambda _: None
+        """What a dry run of an object is answered with: a status and a message; None: accepted."""
 
     def put(self, resource: Resource, manifest: Manifest) -> None:
         """Create or replace an object."""
@@ -95,9 +97,20 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
             self.answer(404, {"message": f"{path} not found", "reason": "NotFound"})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            assert self.path.startswith("/apis/authorization.k8s.io/"), "nothing else is created"
-            self.answer(201, {"status": {"allowed": objects.may_create_roles}})
+            manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            path, _, query = self.path.partition("?")
+            if path.startswith("/apis/authorization.k8s.io/"):
+                self.answer(201, {"status": {"allowed": objects.may_create_roles}})
+                return
+            assert query == "fieldValidation=Strict&dryRun=All", "nothing is created"
+            if path.rpartition("/")[2] not in objects.kinds:
+                self.answer(404, "404 page not found")
+            elif f"{path}/{manifest['metadata']['name']}" in objects.by_path:
+                self.answer(409, {"message": "already exists", "reason": "AlreadyExists"})
+            elif verdict := objects.judge(manifest):
+                self.answer(verdict[0], {"message": verdict[1]})
+            else:
+                self.answer(201, manifest)
 
         def do_PATCH(self) -> None:
             path = self.path.partition("?")[0]

@@ -15,8 +15,9 @@ from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES,
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, NotFoundError
 from clusterfit.launch.helm import HelmError, HelmLibrary, Values, read_error
 from clusterfit.launch.plan import find_releases
+from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered, render_run
-from clusterfit.launch.submit import Outcome, check_cluster, submit
+from clusterfit.launch.submit import Outcome, submit
 
 from .object_server import Objects, serve_objects
 
@@ -82,6 +83,21 @@ def test_a_missing_operator_is_named(server: tuple[Api, Objects]) -> None:
     objects.kinds.remove("pytorchjobs")
     with pytest.raises(ClusterError, match=r"pytorchjobs\.kubeflow\.org"):
         check_cluster(api, render())
+
+
+def test_an_operator_that_is_too_old_is_told_by_the_fields_that_it_lacks(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    unknown = 'unknown field "spec.nprocPerNode", unknown field "spec.runPolicy.suspend"'
+    said = f"PyTorchJob cannot be handled as a PyTorchJob: strict decoding error: {unknown}"
+    objects.judge = lambda manifest: (400, said) if manifest["kind"] == "PyTorchJob" else None
+    wanted = r"has no spec\.nprocPerNode, spec\.runPolicy\.suspend: .* too old; .* v1\.8 or v1\.9"
+    with pytest.raises(ClusterError, match=wanted) as failure:
+        check_cluster(api, render(platform={"storage": {"claim": "none"}}))
+    assert len(failure.value.faults) == 2, "the claim is named too"
+    objects.judge = lambda _: (403, 'pytorchjobs "x" is forbidden: exceeded quota: jobs')
+    check_cluster(api, render())
 
 
 def test_missing_claims_are_named_with_the_command_that_makes_them(

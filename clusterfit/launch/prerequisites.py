@@ -1,0 +1,111 @@
+"""What a cluster must have before anything of a release is created in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from clusterfit.launch.api import (
+    CLAIMS,
+    LOCAL_QUEUES,
+    NAMESPACES,
+    PYTORCHJOBS,
+    ROLES,
+    Api,
+    is_allowed,
+)
+from clusterfit.launch.failures import (
+    AlreadyExistsError,
+    ClusterError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+)
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.render import Rendered
+
+_UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]+)"')
+
+
+def check_cluster(api: Api, rendered: Rendered) -> None:
+    """See what the cluster must have before anything is created.
+
+    Raises:
+        ClusterError: It lacks a claim, a queue or a right, or its operator is too old; one line
+            for each. Without the operator, or the right to make its jobs, it is that alone.
+    """
+    faults = []
+    platform = rendered.run.platform
+    try:
+        if api.find(NAMESPACES, api.namespace) is None:
+            raise NotFoundError(
+                f"namespace {api.namespace}: not found; create it, or name another with -n"
+            )
+    except NotPermittedError:
+        pass  # whoever may not read namespaces learns it from the objects
+    by_kind = {manifest["kind"]: manifest for manifest in rendered.manifests}
+    if "PyTorchJob" in by_kind:
+        faults += _find_operator_faults(api, by_kind["PyTorchJob"])
+    for claim in sorted({platform.storage.claim, platform.data.claim} - {""}):
+        try:
+            if api.find(CLAIMS, claim) is None:
+                faults.append(
+                    f"claim {claim}: not found in namespace {api.namespace}; make it "
+                    f"(`helm install storage charts/clusterfit-storage --set claim={claim}`), or "
+                    "set platform.storage.claim"
+                )
+        except NotPermittedError:
+            pass
+    if "Role" in by_kind and not is_allowed(api, "create", ROLES):
+        faults.append(
+            f"no permission to create roles in namespace {api.namespace}; set "
+            "platform.sequencing.serviceAccount to an account that an administrator made, or "
+            "platform.sequencing.mode: client with `submit --follow`"
+        )
+    faults += _find_queue_faults(api, rendered)
+    if faults:
+        raise ClusterError(*faults)
+
+
+def _find_operator_faults(api: Api, manifest: Manifest) -> list[str]:
+    """Try a job on the server, which names the fields that its PyTorchJob does not have.
+
+    Helm would leave them out without a word: without `suspend` all stages would start at once.
+    """
+    try:
+        api.create(PYTORCHJOBS, manifest, dry_run=True)
+    except AlreadyExistsError:
+        return []  # the fields were looked at before the name
+    except RefusedError as error:
+        # Anything else may be different once what is in the way was removed.
+        fields = _UNKNOWN_FIELD.findall(str(error))
+        if fields:
+            return [
+                f"the cluster's PyTorchJob has no {', '.join(fields)}: its operator is too old; an "
+                "administrator must install the Kubeflow training operator, v1.8 or v1.9"
+            ]
+    return []
+
+
+def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
+    queue = rendered.run.platform.queue
+    try:
+        names = {item["metadata"]["name"] for item in api.select(LOCAL_QUEUES)}
+    except (NotFoundError, NotPermittedError):
+        if queue.gang == "kueue":
+            return [
+                "platform.queue: the cluster serves no LocalQueue of kueue.x-k8s.io/v1beta1 that "
+                "you may list; is Kueue installed?"
+            ]
+        return []
+    if queue.gang == "kueue" and queue.name not in names:
+        there = f"there are {', '.join(sorted(names))}" if names else "there are none"
+        return [
+            f"platform.queue.name: no LocalQueue {queue.name} in namespace {api.namespace}; {there}"
+        ]
+    if queue.gang == "none" and "default" in names:
+        return [
+            f"namespace {api.namespace} has a LocalQueue `default`, in which Kueue may put every "
+            "stage at once; set platform.queue: {gang: kueue, name: default}"
+        ]
+    return []
