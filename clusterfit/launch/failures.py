@@ -90,6 +90,13 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
     return ClusterError(f"{what}: the cluster answered {status}: {message or 'nothing more'}")
 
 
+def explain_text(said: str, what: str) -> ClusterError:
+    """Return the error that a tool's words mean, which repeat what the API server answered."""
+    if " is forbidden: " in said:
+        return _explain_forbidden(said, what)
+    return ClusterError(f"{what}: {said}")
+
+
 def _explain_forbidden(message: str, what: str) -> ClusterError:
     forbidden = _FORBIDDEN.search(message)
     if forbidden:

@@ -11,7 +11,7 @@ from clusterfit.launch.access import Access
 from clusterfit.launch.api import PODS, Api, Resource, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
-from clusterfit.launch.failures import AlreadyExistsError, ClusterError
+from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.manifests import Manifest
@@ -77,7 +77,7 @@ def submit(
         ) from None
     except HelmError as error:
         remove_remains(helm, api, access, rendered)
-        raise ClusterError(f"release {rendered.release}: not installed: {error}") from None
+        raise explain_text(str(error), f"release {rendered.release}: not installed") from None
     return Outcome.REPLACED if in_the_way else Outcome.SUBMITTED
 
 
@@ -115,7 +115,10 @@ def check_name(
     """
     if rendered.release in {item.plan.release for item in to_be_removed if item.is_helm}:
         return
-    status = helm.find_status(rendered.release, access)
+    try:
+        status = helm.find_status(rendered.release, access)
+    except HelmError as error:
+        raise explain_text(str(error), f"release {rendered.release}") from None
     if status:
         raise AlreadyExistsError(
             f"release {rendered.release} exists ({status}), but not as a submission of run "

@@ -101,6 +101,18 @@ def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     assert what_is_there(user) == ""
 
 
+@pytest.mark.parametrize(("group", "kind"), [("kubeflow.org", "pytorchjobs"), ("batch", "jobs")])
+def test_user_who_may_not_create_a_kind_of_job(user: Product, group: str, kind: str) -> None:
+    rules = read_team_rules()
+    for rule in rules:
+        if rule["apiGroups"] == [group]:
+            rule["verbs"].remove("create")
+    # Jobs come after all that has no pods: by then a part of the release exists.
+    said = refused(submit(become(user, "member", rules)), 77)
+    assert f"may not create {kind}.{group} in namespace {user.namespace.name}" in said
+    assert what_is_there(user) == ""
+
+
 def test_user_who_may_not_create_roles(user: Product) -> None:
     rules = [
         rule for rule in read_team_rules() if rule["apiGroups"] != ["rbac.authorization.k8s.io"]

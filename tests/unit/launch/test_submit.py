@@ -12,7 +12,13 @@ import pytest
 from clusterfit.config.tree import RunFile
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, PYTORCHJOBS, Api
-from clusterfit.launch.failures import AlreadyExistsError, ClusterError, NotFoundError
+from clusterfit.launch.failures import (
+    AlreadyExistsError,
+    ClusterError,
+    NotFoundError,
+    NotPermittedError,
+    RefusedError,
+)
 from clusterfit.launch.helm import HelmError, HelmLibrary, Values, read_error
 from clusterfit.launch.plan import find_releases
 from clusterfit.launch.prerequisites import check_cluster
@@ -223,6 +229,28 @@ def test_only_what_this_install_left_is_removed(
     with pytest.raises(ClusterError, match="digits-step1: not installed: connection refused"):
         submit(helm, server[0], ACCESS, render())
     assert ("uninstall digits-step1" in helm.log) is is_removed
+
+
+@pytest.mark.parametrize(("said", "error", "wanted"), [
+    (
+        'jobs.batch is forbidden: User "ann" cannot create resource "jobs" in API group "batch" in '
+        'the namespace "team"',
+        NotPermittedError,
+        "no permission: ann may not create jobs.batch in namespace team; ask an administrator",
+    ),
+    (
+        'pytorchjobs.kubeflow.org "x" is forbidden: exceeded quota: jobs, limited: count=1',
+        RefusedError,
+        "release digits-step1: not installed: exceeded quota: jobs, limited: count=1",
+    ),
+])  # fmt: skip
+def test_what_helm_says_of_a_refusal_is_explained(
+    server: tuple[Api, Objects], said: str, error: type[ClusterError], wanted: str
+) -> None:
+    helm = Helm()
+    helm.fails = read_error(f"Error: INSTALLATION FAILED: 1 error occurred:\n\t* {said}\n\n")
+    with pytest.raises(error, match=f"^{wanted}"):
+        submit(helm, server[0], ACCESS, render())
 
 
 def test_an_unknown_run_is_said_beside_those_that_exist(server: tuple[Api, Objects]) -> None:
