@@ -138,7 +138,7 @@ def submit(
     if access.namespace != checked.namespace:
         rendered = _render(step.value, file, override, gpus, access.namespace, quietly=True)
     if dry_run is DryRun.SERVER:
-        _print_verdicts(api, rendered)
+        _print_verdicts(api, access, rendered, replace)
         return
     outcome = submit_release(find_helm(), api, access, rendered, replace)
     _print_outcome(outcome, rendered, access)
@@ -180,22 +180,19 @@ def _format_objects(rendered: Rendered) -> str:
     return format_table(("KIND", "NAME"), rows)
 
 
-def _print_verdicts(api: Api, rendered: Rendered) -> None:
-    from clusterfit.launch.submit import dry_run
+def _print_verdicts(api: Api, access: Access, rendered: Rendered, replace: bool) -> None:
+    from clusterfit.launch.dry_run import dry_run
+    from clusterfit.launch.helm import find_helm
 
-    verdicts = list(dry_run(api, rendered))
+    verdicts = list(dry_run(find_helm(), api, access, rendered, replace))
     rows = [
-        (
-            verdict.manifest["kind"],
-            verdict.manifest["metadata"]["name"],
-            f"refused: {verdict.fault}" if verdict.fault else "ok",
-        )
+        (verdict.kind, verdict.name, f"refused: {verdict.fault}" if verdict.fault else "ok")
         for verdict in verdicts
     ]
     print(format_table(("KIND", "NAME", "VERDICT"), rows))
-    refused = sum(bool(verdict.fault) for verdict in verdicts)
+    refused = [f"{verdict.kind} {verdict.name}" for verdict in verdicts if verdict.fault]
     if refused:
-        say(f"error: the cluster refuses {refused} of {format_count(len(verdicts), 'object')}")
+        say(f"error: refused: {', '.join(refused)}; nothing was created")
         raise typer.Exit(1)
     print("ok: the cluster would accept every object; nothing was created")
 

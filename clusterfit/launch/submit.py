@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import PODS, Api, Resource, find_resource
+from clusterfit.launch.api import Api, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError
 from clusterfit.launch.jobs import Phase
-from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Release, list_releases
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
@@ -33,12 +32,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the server says of one object, without keeping it."""
+class Decision:
+    """What a submission comes to, given what is there."""
 
-    manifest: Manifest
-    fault: str
-    """Why it is refused; empty: it would be accepted."""
+    outcome: Outcome
+    removed: list[Release]
+    """Releases that are removed first."""
+
+    @property
+    def installs(self) -> bool:
+        """Whether anything is done at all."""
+        return self.outcome in (Outcome.SUBMITTED, Outcome.REPLACED)
 
 
 def submit(
@@ -51,22 +55,11 @@ def submit(
             there is no submission of this run.
         ClusterError: The cluster lacks something, or refuses an object; nothing is left behind.
     """
-    in_the_way = find_conflicts(api, rendered)
-    is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
-    if is_there and not _has_failed(api, in_the_way[0]):
-        return Outcome.UNCHANGED
-    if is_there and not replace:
-        return Outcome.FAILED
-    if in_the_way and not replace:
-        names = ", ".join(release.plan.release for release in in_the_way)
-        stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)
-        raise AlreadyExistsError(
-            f"run {rendered.run.name}: release {names} ({stages}) is there with other content; "
-            "--replace removes it first (results stay), or choose another `name`"
-        )
-    check_name(helm, access, rendered, in_the_way)
+    decision = decide(helm, api, access, rendered, replace)
+    if not decision.installs:
+        return decision.outcome
     check_cluster(api, rendered)
-    for release in in_the_way:
+    for release in decision.removed:
         delete_release(helm, api, access, release)
     try:
         helm.install(find_chart(RUN_CHART), rendered.release, access, rendered.run.dump())
@@ -78,20 +71,30 @@ def submit(
     except HelmError as error:
         remove_remains(helm, api, access, rendered)
         raise explain_text(str(error), f"release {rendered.release}: not installed") from None
-    return Outcome.REPLACED if in_the_way else Outcome.SUBMITTED
+    return decision.outcome
 
 
-def dry_run(api: Api, rendered: Rendered) -> Iterator[Verdict]:
-    """Let the server judge every object, admission included, and keep none."""
-    for manifest in (*rendered.manifests, *_pods(rendered)):
-        try:
-            api.create(_resource_of(manifest), manifest, dry_run=True)
-        except AlreadyExistsError:
-            yield Verdict(manifest, "")  # admission was passed before the name was looked at
-        except ClusterError as error:
-            yield Verdict(manifest, str(error))
-        else:
-            yield Verdict(manifest, "")
+def decide(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool) -> Decision:
+    """Hold a submission against what is there.
+
+    Raises:
+        AlreadyExistsError: It may not be installed beside what is there, nor in its place.
+    """
+    in_the_way = find_conflicts(api, rendered)
+    is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
+    if is_there and not _has_failed(api, in_the_way[0]):
+        return Decision(Outcome.UNCHANGED, [])
+    if is_there and not replace:
+        return Decision(Outcome.FAILED, [])
+    if in_the_way and not replace:
+        names = ", ".join(release.plan.release for release in in_the_way)
+        stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)
+        raise AlreadyExistsError(
+            f"run {rendered.run.name}: release {names} ({stages}) is there with other content; "
+            "--replace removes it first (results stay), or choose another `name`"
+        )
+    check_name(helm, access, rendered, in_the_way)
+    return Decision(Outcome.REPLACED if in_the_way else Outcome.SUBMITTED, in_the_way)
 
 
 def find_conflicts(api: Api, rendered: Rendered) -> list[Release]:
@@ -158,25 +161,3 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
 
 def _has_failed(api: Api, release: Release) -> bool:
     return any(view.state.phase is Phase.FAILED for view in look(api, release.plan))
-
-
-def _pods(rendered: Rendered) -> Iterator[Manifest]:
-    """Yield a pod of each job: Pod Security and quotas judge those, not what makes them."""
-    for manifest in rendered.manifests:
-        spec = manifest.get("spec", {})
-        if manifest["kind"] == "PyTorchJob":
-            template = spec["pytorchReplicaSpecs"]["Worker"]["template"]
-        elif manifest["kind"] == "Job":
-            template = spec["template"]
-        else:
-            continue
-        name = f"{manifest['metadata']['name']}-pod"
-        metadata = {"name": name, **template["metadata"]}
-        pod = {"restartPolicy": "Never", **template["spec"]}
-        # The account does not exist yet, and the server looks for it.
-        pod.pop("serviceAccountName", None)
-        yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
-
-
-def _resource_of(manifest: Manifest) -> Resource:
-    return PODS if manifest["kind"] == "Pod" else find_resource(manifest)

@@ -154,7 +154,11 @@ def test_namespace_that_is_not_there(user: Product) -> None:
 
 
 def test_claim_that_is_not_there(user: Product) -> None:
-    said = refused(submit(user, {"platform.storage": {"claim": "other"}}), 69)
+    missing = {"platform.storage": {"claim": "other"}}
+    tried = submit(user, missing, "--dry-run=server").expect(1)
+    (release,) = (line for line in tried.stdout.splitlines() if line.startswith("Release "))
+    assert "refused: claim other: not found in namespace" in release
+    said = refused(submit(user, missing), 69)
     assert f"claim other: not found in namespace {user.namespace.name}; make it (`helm" in said
     assert what_is_there(user) == ""
 
@@ -175,6 +179,17 @@ def test_exceeded_quota(user: Product) -> None:
         lambda: user.namespace.kubectl.get("resourcequota", "small").get("status", {}),
         lambda status: bool(status.get("hard")),
     )
+    tried = submit(user, {}, "--dry-run=server").expect(1)
+    assert f"error: refused: PyTorchJob {RUN}-extract; nothing was created\n" in tried.stderr
+    rows = [line.split(maxsplit=2) for line in tried.stdout.splitlines()[1:]]
+    (fault,) = (verdict for _, name, verdict in rows if name == f"{RUN}-extract")
+    assert fault.startswith("refused: its pods together: exceeded quota: small, requested: ")
+    assert "requests.memory=4224Mi" in fault, "two pods of 2 GiB, and the supervisor beside them"
+    objects = user.succeed("render", "step1", "-f", user.write(NOWHERE), "--output=table").stdout
+    assert [row[:2] for row in rows] == [
+        ["Release", f"{RUN}-step1"],
+        *(line.split() for line in objects.splitlines()[1:]),
+    ]
     user.submit("step1", NOWHERE)
     stage = wait_for_cause(user, "exceeded quota: small")
     assert "requests.memory=2Gi" in stage["cause"]
@@ -187,7 +202,8 @@ def test_pod_security(user: Product) -> None:
     changes = {**NOWHERE, "platform.extraVolumes": [scratch]}
     tried = submit(user, changes, "--dry-run=server").expect(1)
     assert 'Pod Security refuses it: PodSecurity "restricted' in tried.stdout
-    assert "error: the cluster refuses 2 of 10 objects" in tried.stderr
+    jobs = f"PyTorchJob {RUN}-extract, Job {RUN}-cluster"
+    assert f"error: refused: {jobs}; nothing was created\n" in tried.stderr
     assert what_is_there(user) == ""
     submitted = submit(user, changes).expect(0)
     assert "note: a namespace that enforces `restricted` would refuse the pods: " in (
