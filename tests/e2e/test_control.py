@@ -18,6 +18,7 @@ from clusterfit.logline import parse_line
 from tests.cluster import programs
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import run, wait_for
+from tests.cluster.manifests import phase
 from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
@@ -115,6 +116,25 @@ def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -
         "here\n"
     )
     assert any((training.fetch().root / "train" / "checkpoints").iterdir())
+
+
+def test_cancelled_run_goes_on_when_it_is_resumed(user: Product) -> None:
+    user.submit("step1", {"platform.nodeSelector": {"nowhere": "true"}})
+    user.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    assert "not over after 1 s" in user.type("wait", RUN, "--timeout=1").expect(124).stderr
+    user.succeed("cancel", RUN)
+    user.wait_for_pods("extract", lambda pods: not pods)
+    user.wait_for_pods("", lambda pods: not pods, role="supervisor")
+    assert user.succeed("resume", RUN).stdout == "resumed: extract\n"
+    user.wait_for_pods("extract", lambda pods: len(pods) == 2)
+    (supervisor,) = user.wait_for_pods(
+        "", lambda pods: [phase(pod) for pod in pods] == ["Running"], role="supervisor"
+    )
+    wait_for(
+        "the supervisor has looked",
+        lambda: user.log(supervisor["metadata"]["name"]),
+        lambda said: "stage=cluster phase=held" in said,
+    )
 
 
 def test_delete_waits_until_its_pods_are_gone_and_whoever_waits_is_told(training: Product) -> None:

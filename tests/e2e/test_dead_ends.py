@@ -16,8 +16,10 @@ from tests.e2e.said import read_stop
 
 
 def test_worker_that_fails_for_good_frees_its_peers(product: Product) -> None:
-    product.submit("pretext", {"data.train": "nowhere/train"})
+    words = ("submit", "pretext", "-f", product.write({"data.train": "nowhere/train"}), "--follow")
+    assert "nowhere/train" in product.type(*words, timeout_seconds=BOUND_SECONDS).expect(1).stdout
     check_failed(product, "pretext", 66, "nowhere/train")
+    assert "nowhere/train" in product.type("logs", RUN, "--follow").expect(1).stdout
     # Node 1 waited for node 0 and would hold its GPUs for ever.
     product.wait_for_pods(
         "pretext",
