@@ -19,7 +19,7 @@ from clusterfit.launch.jobs import (
     suspend_stage,
 )
 from clusterfit.launch.plan import ROLE_LABEL, PlannedStage, Release
-from clusterfit.launch.sequence import StageView, look
+from clusterfit.launch.sequence import find_next, look
 
 _POLL_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 300.0
@@ -31,10 +31,7 @@ Say = Callable[[str], None]
 def suspend_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedStage]:
     """Stop the stages that run; their workers checkpoint. Return those stages."""
     return [
-        view.stage
-        for release in releases
-        for view in look(api, release.plan)
-        if _suspend(api, release, view, by, "clusterfit suspend")
+        stage for release in releases for stage in _stop(api, release, by, "clusterfit suspend")
     ]
 
 
@@ -59,11 +56,7 @@ def cancel_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedSt
     cancelled: list[PlannedStage] = []
     for release in releases:
         _switch_supervisor(api, release, suspend=True)
-        cancelled.extend(
-            view.stage
-            for view in look(api, release.plan)
-            if _suspend(api, release, view, by, CANCELLED)
-        )
+        cancelled.extend(_stop(api, release, by, CANCELLED))
     return cancelled
 
 
@@ -111,11 +104,18 @@ def needs_helm(releases: Iterable[Release]) -> bool:
     return any(release.is_helm for release in releases)
 
 
-def _suspend(api: Api, release: Release, view: StageView, by: str, why: str) -> bool:
-    if view.state.phase not in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED):
-        return False
-    suspend_stage(api, release.plan, view.stage, by, why)
-    return True
+def _stop(api: Api, release: Release, by: str, why: str) -> list[PlannedStage]:
+    """Stop what is at work, and what would be in a moment: a held stage whose turn has come."""
+    views = list(look(api, release.plan))
+    due = find_next(views)
+    stages = [
+        view.stage
+        for view in views
+        if view.state.phase in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED) or view.stage is due
+    ]
+    for stage in stages:
+        suspend_stage(api, release.plan, stage, by, why)
+    return stages
 
 
 def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from clusterfit.launch.api import JOBS, PYTORCHJOBS, Api
-from clusterfit.launch.control import cancel_run, suspend_run
+from clusterfit.launch.control import cancel_run, resume_run, suspend_run
 from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.jobs import SUPERVISOR, suspend_stage
 from clusterfit.launch.plan import Release
@@ -67,6 +68,20 @@ def test_what_was_given_up_ends_it_and_what_was_suspended_does_not(
         stop()
         assert wait_for_run(api, [RELEASE], said.append, timeout_seconds=0.01) == 1
         assert said[-1] == "extract: goes on only after `clusterfit resume run -n team`"
+
+
+@pytest.mark.parametrize(("stop", "code"), [(suspend_run, TIMED_OUT), (cancel_run, 1)])
+def test_a_run_that_is_stopped_between_two_stages_stays_so(
+    server: tuple[Api, Objects], stop: Any, code: int
+) -> None:
+    api, objects = server
+    release = replace(RELEASE, plan=replace(PLAN, sequencing="client"))
+    finish(objects, EXTRACT, "Succeeded")
+    assert stop(api, [release], "ann") == [CLUSTER]
+    assert wait_for_run(api, [release], lambda _: None, timeout_seconds=0.01) == code
+    assert objects.get(JOBS, CLUSTER.name)["spec"]["suspend"] is True
+    assert resume_run(api, [release]) == [CLUSTER]
+    assert objects.get(JOBS, CLUSTER.name)["spec"]["suspend"] is False
 
 
 def test_what_was_removed_ends_it(
