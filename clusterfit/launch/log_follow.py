@@ -18,6 +18,7 @@ from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
     is_running,
+    pick_newest,
     read_end,
     read_node_rank,
     select_pods,
@@ -103,14 +104,8 @@ def _follow_node(shared: _Follow, node: int) -> None:
 
 def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
     """Read what one pod has to say now; return why there is nothing to read, if so."""
-    pod = next(
-        (
-            item
-            for item in select_pods(shared.api, shared.release.plan.run, shared.stage)
-            if read_node_rank(item) == node
-        ),
-        None,
-    )
+    pods = pick_newest(select_pods(shared.api, shared.release.plan.run, shared.stage))
+    pod = next((item for item in pods if read_node_rank(item) == node), None)
     if pod is None:
         return f"waiting for a pod of {shared.stage.stage}"
     name = pod["metadata"]["name"]
@@ -119,7 +114,9 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
     uid = pod["metadata"]["uid"]
     if cursor.uid and cursor.uid != uid:
         _show_missing(shared, node, seen)
-        shared.tell(f"{name} was started again; its log goes on")
+        # A Job's pods have random names: nobody knows this one's.
+        again = "was started again" if shared.stage.pods else "was started in place of one before"
+        shared.tell(f"{name} {again}; its log goes on")
         cursor.stamp, cursor.count = "", 0
     is_first = not cursor.uid
     if cursor.uid != uid:

@@ -15,6 +15,7 @@ from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
     is_running,
+    pick_newest,
     read_end,
     read_node_rank,
     select_pods,
@@ -97,9 +98,8 @@ def read_stage(
 ) -> Iterator[Line]:
     """Yield what there is now: the pods' logs, or the copies where no pod is left."""
     nodes = wanted.find_nodes(stage)
-    pods = [
-        pod for pod in select_pods(api, release.plan.run, stage) if read_node_rank(pod) in nodes
-    ]
+    pods = pick_newest(select_pods(api, release.plan.run, stage))
+    pods = [pod for pod in pods if read_node_rank(pod) in nodes]
     if not pods:
         job = api.find(stage.resource, stage.name)
         state = read_state(release.plan, stage, job)

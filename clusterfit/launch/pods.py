@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,9 +38,21 @@ class Ended:
 
 
 def select_pods(api: Api, run: str, stage: PlannedStage) -> list[Manifest]:
-    """Return a stage's worker pods by node rank."""
+    """Return a stage's worker pods by node rank, the oldest of each rank first.
+
+    A Job's pods are all of rank 0: those that have failed stay beside the one that came after.
+    """
     labels = f"{RUN_LABEL}={run},{STAGE_LABEL}={stage.stage},{ROLE_LABEL}=worker"
-    return sorted(api.select(PODS, labels=labels), key=read_node_rank)
+
+    def age(pod: Manifest) -> tuple[int, str]:
+        return read_node_rank(pod), pod["metadata"]["creationTimestamp"]
+
+    return sorted(api.select(PODS, labels=labels), key=age)
+
+
+def pick_newest(pods: Iterable[Manifest]) -> list[Manifest]:
+    """Return the newest pod of each node rank, of pods in the order of `select_pods`."""
+    return list({read_node_rank(pod): pod for pod in pods}.values())
 
 
 def select_events(api: Api, thing: Manifest) -> list[Manifest]:

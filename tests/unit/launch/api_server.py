@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +50,37 @@ def status_body(message: str, reason: str = "") -> dict[str, Any]:
     return {"kind": "Status", "status": "Failure", "message": message, "reason": reason}
 
 
+def reset_connection(handler: BaseHTTPRequestHandler) -> None:
+    """Break the connection of a request instead of answering."""
+    linger = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def write_kubeconfig(path: Path, servers: Mapping[str, str], namespace: str = "") -> Path:
+    """Write a kubeconfig with a context for each server's address, the first being the current one.
+
+    Args:
+        path: Where.
+        servers: Addresses by the context's name.
+        namespace: Of every context; left out where it is empty.
+    """
+    place = {"namespace": namespace} if namespace else {}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": next(iter(servers)),
+        "contexts": [
+            {"name": name, "context": {"cluster": name, "user": "me", **place}} for name in servers
+        ],
+        "clusters": [{"name": name, "cluster": {"server": at}} for name, at in servers.items()],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 @contextmanager
 def serve(folder: Path, *answers: Answer) -> Iterator[ApiServer]:
     """Run a server on 127.0.0.1 and write a kubeconfig that leads to it."""
@@ -64,10 +95,7 @@ def serve(folder: Path, *answers: Answer) -> Iterator[ApiServer]:
             state.requests.append((self.command, self.path, json.loads(content or b"null")))
             answer = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
             if answer.status == RESET:
-                linger = struct.pack("ii", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.connection.close()
-                self.close_connection = True
+                reset_connection(self)
                 return
             body = answer.body
             text = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -85,24 +113,8 @@ def serve(folder: Path, *answers: Answer) -> Iterator[ApiServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    state.kubeconfig = folder / "kubeconfig"
-    state.kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "test",
-                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "me"}}],
-                "clusters": [
-                    {
-                        "name": "test",
-                        "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"},
-                    }
-                ],
-                "users": [{"name": "me", "user": {"token": "t"}}],
-            }
-        )
-    )
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    state.kubeconfig = write_kubeconfig(folder / "kubeconfig", {"test": address})
     try:
         yield state
     finally:

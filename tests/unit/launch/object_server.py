@@ -1,19 +1,33 @@
-"""An API server that keeps objects, and answers reads, lists, merge patches and dry runs."""
+"""An API server that keeps objects: reads, lists, merge patches, deletes and dry runs.
+
+Logs are what a test says; a pod that mounts the claim is run here, to its end, where a test has
+given a folder for the claim.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import urllib3
 
-from clusterfit.launch.api import Api, Resource
+from clusterfit.launch.api import PODS, Api, Resource, find_resource
 from clusterfit.launch.connection import Connection
 from clusterfit.launch.manifests import Manifest
+
+from .api_server import RESET, reset_connection, status_body
+
+CREATED = "2026-11-23T12:00:00Z"
 
 
 class Objects:
@@ -21,15 +35,36 @@ class Objects:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
+        self.address = ""
         self.by_path: dict[str, Manifest] = {}
-        self.kinds = {"pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps"}
+        self.kinds = {
+            "pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps", "roles",
+            "rolebindings", "serviceaccounts", "networkpolicies",
+        }  # fmt: skip
         self.may_create_roles = True
         self.judge: Callable[[Manifest], tuple[int, str] | None] = lambda _: None
         """What a dry run of an object is answered with: a status and a message; None: accepted."""
+        self.logs: dict[str, list[str]] = {}
+        """By pod: lines with the kubelet's time stamp."""
+        self.storage: Path | None = None
+        """What pods that read the claim find at /storage."""
+        self.trouble: deque[int] = deque()
+        """Statuses that are answered first, whatever is asked; RESET breaks the connection."""
+        self.requests: list[tuple[str, str]] = []
+        """Method and path of each, in their order."""
+        self.look_on: Callable[[str, str], None] = lambda _method, _path: None
+        """Is told of each request before it is answered, and may change what there is."""
 
     def put(self, resource: Resource, manifest: Manifest) -> None:
         """Create or replace an object."""
         self.by_path[self._path(resource, manifest["metadata"]["name"])] = manifest
+
+    def install(self, manifests: list[Manifest]) -> None:
+        """Create what a chart renders, as `kubectl create` does."""
+        for manifest in manifests:
+            metadata = {"uid": f"uid-{len(self.by_path)}", "creationTimestamp": CREATED}
+            made = {**manifest, "metadata": {**manifest["metadata"], **metadata}}
+            self.put(find_resource(manifest), made)
 
     def get(self, resource: Resource, name: str) -> Manifest:
         """Return an object as it is now."""
@@ -39,8 +74,85 @@ class Objects:
         """Delete an object."""
         del self.by_path[self._path(resource, name)]
 
+    def answer(
+        self, method: str, path: str, query: Mapping[str, str], body: Any
+    ) -> tuple[int, Any]:
+        """Return the status and what is answered: JSON, or the bytes of a log."""
+        if method == "POST":
+            return self._create(path, query, body)
+        *_, kind, name = path.split("/")
+        if method == "GET" and name == "log":
+            return 200, self._read_log(kind, query)
+        if method == "GET" and path not in self.by_path and name in self.kinds:
+            return 200, {"items": self._select(path, query.get("labelSelector", ""))}
+        if path not in self.by_path:
+            return 404, status_body(f"{path} not found", "NotFound")
+        if method == "DELETE":
+            return 200, self.by_path.pop(path)
+        if method == "PATCH":
+            self.by_path[path] = merge(self.by_path[path], body)
+        return 200, self.by_path[path]
+
+    def _select(self, path: str, selector: str) -> list[Manifest]:
+        return [
+            item
+            for place, item in sorted(self.by_path.items())  # by name, as etcd keeps them
+            if place.startswith(f"{path}/") and has_labels(item, selector)
+        ]
+
+    def _create(self, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        if path.startswith("/apis/authorization.k8s.io/"):
+            return 201, {"status": {"allowed": self.may_create_roles}}
+        if query:
+            assert query == {"fieldValidation": "Strict", "dryRun": "All"}
+            return self._try(path, body)
+        assert path == PODS.path(self.namespace), "nothing else is created"
+        assert self.storage is not None, "no claim is there"
+        self.put(PODS, {**body, "status": self._run(body, self.storage)})
+        return 201, body
+
+    def _try(self, path: str, body: Any) -> tuple[int, Any]:
+        """Answer a dry run of an object's creation."""
+        if path.rpartition("/")[2] not in self.kinds:
+            return 404, b"404 page not found"
+        if f"{path}/{body['metadata']['name']}" in self.by_path:
+            return 409, status_body("already exists", "AlreadyExists")
+        if verdict := self.judge(body):
+            return verdict[0], {"message": verdict[1]}
+        return 201, body
+
+    def _run(self, pod: Manifest, storage: Path) -> Any:
+        """Run a pod's command as if the claim were mounted; return the pod's status."""
+        _, *words = pod["spec"]["containers"][0]["command"]
+        words = [word.replace("/storage/", f"{storage}/", 1) for word in words]
+        done = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, check=False, cwd=storage
+        )
+        stamp = write_stamp(datetime.now(UTC))
+        said = (done.stdout + done.stderr).splitlines()
+        self.logs[pod["metadata"]["name"]] = [f"{stamp} {line}" for line in said]
+        ended = {"exitCode": done.returncode, "reason": "Completed"}
+        return {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": ended}}]}
+
+    def _read_log(self, pod: str, query: Mapping[str, str]) -> bytes:
+        since = query.get("sinceTime", "")
+        if "sinceSeconds" in query:
+            moment = datetime.now(UTC) - timedelta(seconds=int(query["sinceSeconds"]))
+            since = write_stamp(moment)
+        # The server knows whole seconds only.
+        lines = [line for line in self.logs.get(pod, ()) if line[:19] >= since[:19]]
+        lines = lines[-int(query.get("tailLines", "0")) :]
+        if query.get("timestamps") != "true":
+            lines = [line.partition(" ")[2] for line in lines]
+        return "".join(f"{line}\n" for line in lines).encode()
+
     def _path(self, resource: Resource, name: str) -> str:
         return f"{resource.path(self.namespace)}/{name}"
+
+
+def write_stamp(moment: datetime) -> str:
+    """Write a moment as the kubelet and the workers do."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def merge(target: Any, change: Any) -> Any:
@@ -70,56 +182,28 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def answer(self, status: int, body: Any) -> None:
-            text = json.dumps(body).encode()
+        def handle_any(self) -> None:
+            url = urlsplit(self.path)
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            objects.requests.append((self.command, url.path))
+            objects.look_on(self.command, url.path)
+            status, body = (
+                (objects.trouble.popleft(), status_body("in trouble"))
+                if objects.trouble
+                else objects.answer(
+                    self.command, url.path, dict(parse_qsl(url.query)), json.loads(content or "0")
+                )
+            )
+            if status == RESET:
+                reset_connection(self)
+                return
+            text = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
 
-        def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
-            if path in objects.by_path:
-                self.answer(200, objects.by_path[path])
-                return
-            if path.rpartition("/")[2] in objects.kinds:
-                parameters = urllib3.util.parse_url(f"http://x/?{query}").query or ""
-                pairs = dict(part.split("=", 1) for part in parameters.split("&") if part)
-                selector = pairs.get("labelSelector", "").replace("%2F", "/").replace("%3D", "=")
-                selector = selector.replace("%2C", ",")
-                items = [
-                    item
-                    for place, item in objects.by_path.items()
-                    if place.startswith(f"{path}/") and has_labels(item, selector)
-                ]
-                self.answer(200, {"items": items})
-                return
-            self.answer(404, {"message": f"{path} not found", "reason": "NotFound"})
-
-        def do_POST(self) -> None:
-            manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            path, _, query = self.path.partition("?")
-            if path.startswith("/apis/authorization.k8s.io/"):
-                self.answer(201, {"status": {"allowed": objects.may_create_roles}})
-                return
-            assert query == "fieldValidation=Strict&dryRun=All", "nothing is created"
-            if path.rpartition("/")[2] not in objects.kinds:
-                self.answer(404, "404 page not found")
-            elif f"{path}/{manifest['metadata']['name']}" in objects.by_path:
-                self.answer(409, {"message": "already exists", "reason": "AlreadyExists"})
-            elif verdict := objects.judge(manifest):
-                self.answer(verdict[0], {"message": verdict[1]})
-            else:
-                self.answer(201, manifest)
-
-        def do_PATCH(self) -> None:
-            path = self.path.partition("?")[0]
-            change = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if path not in objects.by_path:
-                self.answer(404, {"message": f"{path} not found", "reason": "NotFound"})
-                return
-            objects.by_path[path] = merge(objects.by_path[path], change)
-            self.answer(200, objects.by_path[path])
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
         def log_message(self, *args: object) -> None:
             pass
@@ -127,8 +211,8 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    connection = Connection(address, urllib3.PoolManager(), dict)
+    objects.address = f"http://127.0.0.1:{server.server_address[1]}"
+    connection = Connection(objects.address, urllib3.PoolManager(), dict)
     try:
         yield Api(lambda: connection, namespace), objects
     finally:
