@@ -29,6 +29,9 @@ RETRYABLE_EXIT_CODE: Final = 203
 TERMINATED_EXIT_CODE: Final = 143
 """128 + SIGTERM."""
 
+KILLED_EXIT_CODE: Final = 137
+"""128 + SIGKILL: what the kernel sends where memory has run out."""
+
 EXIT_CODE_MEANINGS: Final[dict[int, str]] = {
     0: "done",
     64: "the run file or an option is wrong",

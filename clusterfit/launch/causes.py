@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
 
-from clusterfit.errors import EXIT_CODE_MEANINGS
-from clusterfit.launch.jobs import JobState, Phase
-from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.plan import Plan, PlannedStage
-from clusterfit.launch.pods import explain_waiting, is_running, read_end, read_event_time
-
-_REFUSED: Final = ("FailedCreatePod", "FailedCreate")
-_MADE: Final = ("SuccessfulCreatePod", "SuccessfulCreate")
-_EXITED: Final = re.compile(r"exited with code (\d+)")
+from clusterfit.errors import NoProgressError
+from clusterfit.launch.evidence import Evidence, find_refusal, list_ends
+from clusterfit.launch.jobs import Phase
+from clusterfit.launch.pods import Ended, explain_waiting, is_running, pick_newest, read_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +17,6 @@ class Cause:
 
     text: str = ""
     advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that was read of one stage."""
-
-    plan: Plan
-    stage: PlannedStage
-    state: JobState
-    pods: list[Manifest]
-    job_events: list[Manifest]
-    """Oldest first."""
-    workload: Manifest | None
-    queue_position: int
-    """Counted from 1; 0: not known."""
-    waits_for: str
-    """The stage before, where this one is held."""
-    waits_in_vain: bool
-    """Whether that stage has failed for good."""
-    supervisor_queue: str = ""
-    """Where Kueue has put the supervisor in a queue as well, which queue."""
-
-    def command(self, verb: str, *arguments: str) -> str:
-        """Return a command of ours on this run, to be copied."""
-        words = ("clusterfit", verb, self.plan.run, *arguments, "-n", self.plan.namespace)
-        return " ".join(words)
 
 
 def find_cause(evidence: Evidence) -> Cause:
@@ -62,18 +30,6 @@ def find_cause(evidence: Evidence) -> Cause:
         Phase.FAILED: _explain_failed,
     }.get(evidence.state.phase)
     return explain(evidence) if explain else Cause()
-
-
-def count_restarts(evidence: Evidence) -> int:
-    """Return how often a pod of the stage has come back, as far as events reach (an hour)."""
-    if evidence.stage.kind == "Job":
-        return evidence.state.failed_pods
-    created = sum(
-        event.get("count") or 1
-        for event in evidence.job_events
-        if event.get("reason") == "SuccessfulCreatePod"
-    )
-    return max(0, created - evidence.stage.nodes)
 
 
 def _explain_missing(evidence: Evidence) -> Cause:
@@ -125,30 +81,18 @@ def _explain_suspended(evidence: Evidence) -> Cause:
 
 
 def _explain_starting(evidence: Evidence) -> Cause:
-    refusal = _find_refusal(evidence)
+    refusal = find_refusal(evidence)
     if refusal:
         return _explain_refused_pod(refusal)
     for pod in evidence.pods:
         text, advice = explain_waiting(pod)
         if text:
             return Cause(f"{pod['metadata']['name']}: {text}", advice)
-    for event in reversed(evidence.job_events):
-        exited = _EXITED.search(event.get("message", ""))
-        if exited:
-            return _explain_crash(evidence, int(exited[1]))
+    end = next(list_ends(evidence), None)
+    if end:
+        return _explain_crash(evidence, end)
     running = sum(is_running(pod) for pod in evidence.pods)
     return Cause(f"{running} of {evidence.stage.nodes} pods run")
-
-
-def _find_refusal(evidence: Evidence) -> str:
-    """Return why a pod that is wanted is not made, where making one was refused last."""
-    if len(evidence.pods) >= evidence.stage.nodes:
-        return ""
-    tried = [item for item in evidence.job_events if item.get("reason") in _REFUSED + _MADE]
-    # The second in which one pod was made may be that in which the next one was refused.
-    last = [item for item in tried if read_event_time(item) == read_event_time(tried[-1])]
-    refused = [item for item in last if item["reason"] in _REFUSED]
-    return str(refused[-1].get("message", "refused")) if refused else ""
 
 
 def _explain_refused_pod(message: str) -> Cause:
@@ -165,22 +109,38 @@ def _explain_refused_pod(message: str) -> Cause:
     return Cause(f"its pods are refused: {message}", "correct what it names")
 
 
-def _explain_crash(evidence: Evidence, exit_code: int) -> Cause:
-    meaning = EXIT_CODE_MEANINGS.get(exit_code, "a code that clusterfit does not use")
-    command = evidence.command("logs", evidence.stage.stage, "--previous")
-    return Cause(f"a pod ended with exit code {exit_code} ({meaning}) and starts again", command)
+def _explain_crash(evidence: Evidence, end: Ended) -> Cause:
+    # The newest pod is the one that ended, or one that may not have said anything yet.
+    is_newest = bool(evidence.pods) and read_end(evidence.pods[-1]) is not None
+    options = () if is_newest else ("--previous",)
+    command = evidence.command("logs", evidence.stage.stage, *options)
+    return Cause(f"a pod has ended and starts again: {end.describe()}", _advise(end, command))
 
 
 def _explain_failed(evidence: Evidence) -> Cause:
     command = evidence.command("logs", evidence.stage.stage)
-    ends = [(pod, end) for pod in evidence.pods if (end := read_end(pod)) and end.exit_code]
-    if ends:
-        pod, end = ends[0]
-        return Cause(f"{pod['metadata']['name']}: {end.describe()}", command)
-    for event in reversed(evidence.job_events):
-        exited = _EXITED.search(event.get("message", ""))
-        if exited:
-            code = int(exited[1])
-            meaning = EXIT_CODE_MEANINGS.get(code, "a code that clusterfit does not use")
-            return Cause(f"exit code {code}: {meaning}", command)
-    return Cause(evidence.state.message, command)
+    found = [
+        (f"{pod['metadata']['name']}: ", end)
+        for pod in pick_newest(evidence.pods)
+        if (end := read_end(pod)) and end.exit_code
+    ] or [("", end) for end in islice(list_ends(evidence), 1)]
+    if not found:
+        return Cause(evidence.state.message, command)
+    # What is permanent decides: the peers of a pod that failed for good are stopped.
+    who, end = min(found, key=lambda item: item[1].is_retried)
+    text = f"{who}{end.describe()}"
+    if end.exit_code == NoProgressError.exit_code:
+        # That nothing moved is no reason; why its attempts ended is.
+        lacked = next((item for item in list_ends(evidence) if item.lacked_memory), None)
+        if lacked:
+            return Cause(f"{text}; a pod before it: {lacked.describe()}", _advise(lacked, command))
+    return Cause(text, _advise(end, command))
+
+
+def _advise(end: Ended, command: str) -> str:
+    if end.lacked_memory:
+        return (
+            "where memory was short, raise platform.memoryGibPerNode and submit with --replace; "
+            f"{command}"
+        )
+    return command

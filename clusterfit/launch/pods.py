@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clusterfit.errors import EXIT_CODE_MEANINGS
+from clusterfit.errors import EXIT_CODE_MEANINGS, KILLED_EXIT_CODE
 from clusterfit.launch.api import EVENTS, PODS, Api
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.manifests import Manifest
@@ -26,6 +26,16 @@ class Ended:
     """Kubernetes' word: `Error`, `OOMKilled`, `StartError`."""
     exit_code: int
     message: str
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether the code is one after which another attempt may end better."""
+        return self.exit_code >= 128
+
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether it was killed as those are who use more memory than their limit."""
+        return self.reason == "OOMKilled" or self.exit_code == KILLED_EXIT_CODE
 
     def describe(self) -> str:
         """Return it in plain words."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterfit.launch.api import JOBS, WORKLOADS, Api
-from clusterfit.launch.causes import Cause, Evidence, count_restarts, find_cause
+from clusterfit.launch.causes import Cause, find_cause
+from clusterfit.launch.evidence import Evidence, count_restarts
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import QUEUE_LABEL, Phase, find_workload, read_state, see_workload
 from clusterfit.launch.manifests import Manifest
@@ -125,7 +126,7 @@ def _gather(
         except ClusterError:
             workload = None  # Kueue's objects may not be read; the phase still tells the truth
         state = see_workload(state, workload)
-    is_interesting = state.phase not in (Phase.MISSING, Phase.HELD, Phase.SUCCEEDED)
+    is_interesting = state.phase not in (Phase.MISSING, Phase.HELD)
     return Evidence(
         plan=plan,
         stage=stage,

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch.causes import Cause, Evidence, count_restarts, find_cause
+from clusterfit.launch.causes import Cause, find_cause
+from clusterfit.launch.evidence import Evidence, count_restarts
 from clusterfit.launch.jobs import JobState, Phase
 from clusterfit.launch.plan import Plan, PlannedStage
 
 STAGE = PlannedStage(
     "extract", "PyTorchJob", "run-extract", 2, 8, 8, "nvidia.com/gpu", ("a", "b"), 0, 0
 )
-PLAN = Plan("run", "run-step1", "team", (STAGE,), "none", "", "cluster")
+JOB = PlannedStage("cluster", "Job", "run-cluster", 1, 8, 8, "nvidia.com/gpu", (), 0, 0)
+PLAN = Plan("run", "run-step1", "team", (STAGE, JOB), "none", "", "cluster")
 
 
 def evidence(state: JobState, **changes: Any) -> Evidence:
@@ -31,9 +33,17 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
     return Evidence(**(fields | changes))
 
 
-def pod(**status: Any) -> Any:
+def of_job(state: JobState, **changes: Any) -> Evidence:
+    """Evidence of a stage whose pods have random names and stay when they have failed."""
+    return evidence(state, stage=JOB, **changes)
+
+
+def pod(node: int = 0, **status: Any) -> Any:
     return {
-        "metadata": {"name": "run-extract-worker-0", "labels": {}},
+        "metadata": {
+            "name": f"run-extract-worker-{node}",
+            "labels": {"training.kubeflow.org/replica-index": str(node)},
+        },
         "spec": {
             "containers": [
                 {
@@ -48,6 +58,16 @@ def pod(**status: Any) -> Any:
 
 def container(**state: Any) -> Any:
     return pod(containerStatuses=[{"state": state}])
+
+
+def ended(code: int, reason: str = "Error", node: int = 0) -> Any:
+    terminated = {"reason": reason, "exitCode": code}
+    return pod(node, phase="Failed", containerStatuses=[{"state": {"terminated": terminated}}])
+
+
+def exited(code: int) -> Any:
+    """The event of a pod that the training operator has removed by now."""
+    return {"reason": "ExitedWithCode", "message": f"Pod: t.p exited with code {code}"}
 
 
 def unschedulable(message: str) -> Any:
@@ -157,10 +177,51 @@ CASES = {
     "a crash that starts again": (
         evidence(
             STARTING,
-            job_events=[{"reason": "ExitedWithCode", "message": "Pod: t.p exited with code 203"}],
+            job_events=[exited(203)],
         ),
-        "exit code 203 (failed in a way that another attempt may mend) and starts again",
+        "a pod has ended and starts again: exit code 203: failed in a way that another attempt may",
         "clusterfit logs run extract --previous -n team",
+    ),
+    "a crash for want of memory": (
+        evidence(STARTING, job_events=[exited(203), exited(137)]),
+        "a pod has ended and starts again: exit code 137: killed (SIGKILL), often for want of",
+        "raise platform.memoryGibPerNode",
+    ),
+    "a Job's crash, which waits to start again": (
+        of_job(STARTING, pods=[ended(203)]),
+        "a pod has ended and starts again: exit code 203: failed in a way that another attempt may",
+        "clusterfit logs run cluster -n team",
+    ),
+    "a Job's crash that starts again": (
+        of_job(STARTING, pods=[ended(203), container(waiting={"reason": "ContainerCreating"})]),
+        "a pod has ended and starts again: exit code 203: ",
+        "clusterfit logs run cluster --previous -n team",
+    ),
+    "of a Job's crashes the newest": (
+        of_job(STARTING, pods=[ended(203), ended(137, "OOMKilled")]),
+        "a pod has ended and starts again: killed for want of memory (OOM)",
+        "raise platform.memoryGibPerNode",
+    ),
+    "a quota that a Job has met after a crash": (
+        of_job(
+            STARTING,
+            pods=[ended(203)],
+            job_events=[
+                event("SuccessfulCreate", "Created pod: run-cluster-x"),
+                event("FailedCreate", "forbidden: exceeded quota: q", second=10),
+            ],
+        ),
+        "exceeded quota: q",
+        "ask for less",
+    ),
+    "Pod Security that a Job has met after a crash": (
+        of_job(
+            STARTING,
+            pods=[ended(203)],
+            job_events=[event("FailedCreate", 'x violates PodSecurity "restricted": y')],
+        ),
+        'Pod Security refuses its pods: PodSecurity "restricted"',
+        "extraVolumes",
     ),
     "pods on their way": (
         evidence(STARTING, pods=[container(running={})]),
@@ -172,10 +233,32 @@ CASES = {
         "exit code 65: data or an artifact is invalid",
         "clusterfit logs run extract -n team",
     ),
-    "want of memory": (
-        evidence(FAILED, pods=[container(terminated={"reason": "OOMKilled", "exitCode": 137})]),
-        "killed for want of memory",
-        "clusterfit logs",
+    "a permanent failure beside peers that were stopped": (
+        evidence(FAILED, pods=[ended(143), ended(65, node=1)]),
+        "run-extract-worker-1: exit code 65: data or an artifact is invalid",
+        "clusterfit logs run extract -n team",
+    ),
+    "a Job's permanent failure after one that was tried again": (
+        of_job(FAILED, pods=[ended(66), ended(65)]),
+        ": exit code 65: data or an artifact is invalid",
+        "clusterfit logs run cluster -n team",
+    ),
+    "no progress": (
+        evidence(FAILED, pods=[ended(70)], job_events=[exited(203)] * 3),
+        "run-extract-worker-0: exit code 70: three attempts made no progress",
+        "clusterfit logs run extract -n team",
+    ),
+    "no progress for want of memory": (
+        evidence(FAILED, pods=[ended(70)], job_events=[exited(137)] * 3 + [exited(70)]),
+        "exit code 70: three attempts made no progress; a pod before it: exit code 137: killed "
+        "(SIGKILL), often for want of memory",
+        "raise platform.memoryGibPerNode and submit with --replace; clusterfit logs run extract",
+    ),
+    "a Job's lack of progress for want of memory": (
+        of_job(FAILED, pods=[*[ended(203, "OOMKilled")] * 3, ended(70)]),
+        "exit code 70: three attempts made no progress; a pod before it: killed for want of "
+        "memory (OOM)",
+        "raise platform.memoryGibPerNode and submit with --replace; clusterfit logs run cluster",
     ),
     "a program that is not there": (
         evidence(
@@ -253,3 +336,13 @@ def test_restarts_are_the_pods_that_came_back() -> None:
     created = [{"reason": "SuccessfulCreatePod", "count": 3}, {"reason": "SuccessfulCreatePod"}]
     assert count_restarts(evidence(STARTING, job_events=created)) == 2
     assert count_restarts(evidence(STARTING, job_events=created[1:])) == 0
+
+
+def test_a_pod_that_failed_for_good_has_not_come_back() -> None:
+    made = {"reason": "SuccessfulCreate"}
+    state = JobState(Phase.FAILED, failed_pods=1)
+    assert count_restarts(of_job(state, pods=[ended(65)], job_events=[made])) == 0
+    again = JobState(Phase.RUNNING, failed_pods=1)
+    for events in ([made, made], []):  # which are forgotten after an hour
+        pods = [ended(203), container(running={})]
+        assert count_restarts(of_job(again, pods=pods, job_events=events)) == 1

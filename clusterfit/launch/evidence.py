@@ -1,0 +1,78 @@
+"""What was read of a stage, and what it says of pods that came, ended, or were refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from clusterfit.launch.jobs import JobState
+from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.pods import Ended, read_end, read_event_time, read_phase
+
+_REFUSED: Final = ("FailedCreatePod", "FailedCreate")
+_MADE: Final = ("SuccessfulCreatePod", "SuccessfulCreate")
+_EXITED: Final = re.compile(r"exited with code (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that was read of one stage."""
+
+    plan: Plan
+    stage: PlannedStage
+    state: JobState
+    pods: list[Manifest]
+    """In the order of `select_pods`: the newest of a rank after those that have failed before."""
+    job_events: list[Manifest]
+    """Oldest first."""
+    workload: Manifest | None
+    queue_position: int
+    """Counted from 1; 0: not known."""
+    waits_for: str
+    """The stage before, where this one is held."""
+    waits_in_vain: bool
+    """Whether that stage has failed for good."""
+    supervisor_queue: str = ""
+    """Where Kueue has put the supervisor in a queue as well, which queue."""
+
+    def command(self, verb: str, *arguments: str) -> str:
+        """Return a command of ours on this run, to be copied."""
+        words = ("clusterfit", verb, self.plan.run, *arguments, "-n", self.plan.namespace)
+        return " ".join(words)
+
+
+def count_restarts(evidence: Evidence) -> int:
+    """Return how often a pod of the stage has come back, as far as events reach (an hour)."""
+    created = sum(
+        event.get("count") or 1 for event in evidence.job_events if event.get("reason") in _MADE
+    )
+    # Those of a Job that have failed stay longer than the events.
+    return max(0, max(created, len(evidence.pods)) - evidence.stage.nodes)
+
+
+def list_ends(evidence: Evidence) -> Iterator[Ended]:
+    """Yield how pods ended that did not end well, the newest first.
+
+    A Job's pods stay and say how; a PyTorchJob's are gone within a second, but events tell codes.
+    """
+    ends = map(read_end, reversed(evidence.pods))
+    yield from (end for end in ends if end and end.exit_code)
+    for event in reversed(evidence.job_events):
+        exited = _EXITED.search(event.get("message", ""))
+        if exited:
+            yield Ended("Error", int(exited[1]), "")
+
+
+def find_refusal(evidence: Evidence) -> str:
+    """Return why a pod that is wanted is not made, where making one was refused last."""
+    present = [pod for pod in evidence.pods if read_phase(pod) != "Failed"]
+    if len(present) >= evidence.stage.nodes:
+        return ""
+    tried = [item for item in evidence.job_events if item.get("reason") in _REFUSED + _MADE]
+    # The second in which one pod was made may be that in which the next one was refused.
+    last = [item for item in tried if read_event_time(item) == read_event_time(tried[-1])]
+    refused = [item for item in last if item["reason"] in _REFUSED]
+    return str(refused[-1].get("message", "refused")) if refused else ""
