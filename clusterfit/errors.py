@@ -9,6 +9,7 @@
     ├── NoProgressError     70  three attempts in a row moved nothing forward
     ├── WriteError          73  the run directory cannot be written
     ├── RetryableError     203  worth another attempt: a lost peer, a GPU that is not there
+    │   └── KilledError    137  a process of ours was killed, often for want of memory
     └── TerminatedError    143  SIGTERM was obeyed; the next attempt continues
 
 The codes below 128 follow BSD's sysexits and are permanent: the training operator and a Job's
@@ -89,6 +90,12 @@ class WriteError(ClusterfitError):
 
 class RetryableError(ClusterfitError):
     """Another attempt may mend it: a lost peer, a GPU that was asked for and is not there."""
+
+
+class KilledError(RetryableError):
+    """The kernel, or somebody, has killed a process of ours."""
+
+    exit_code = KILLED_EXIT_CODE
 
 
 class TerminatedError(ClusterfitError):

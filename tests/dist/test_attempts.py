@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from clusterfit.artifacts.files import read_json
 from clusterfit.logline import parse_line
 from clusterfit.worker.entry.attempts import plan_attempt, record_attempt
 
 from .conftest import write_images
-from .door import Bench
+from .door import Bench, find_descendants
 
 NO_GPU = "device: cuda is asked for, but local rank 0 sees 0 GPUs"
 
@@ -62,6 +65,19 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
     assert "3 attempts in a row made no progress" in fault
     assert "logs/pretext/attempt-4" in fault
     assert _read_record(bench)["stalled"] == 0, "who submits once more has mended something"
+
+
+@pytest.mark.parametrize("victim", ["nursery", "rank"])
+def test_what_is_killed_is_told_from_what_fails(bench: Bench, victim: str) -> None:
+    """It is what the kernel does where memory has run out, and who reads the status wants to know."""
+    bench = bench.changed({"pretext.epochs": 2000})
+    worker = bench.start_worker("pretext", 2, "first")
+    worker.wait_for_line("msg=epoch")
+    nursery, *ranks = find_descendants(worker.pid)
+    os.kill(nursery if victim == "nursery" else ranks[-1], signal.SIGKILL)
+    ending = worker.wait()
+    assert ending.code == 137, ending.text
+    assert "killed (SIGKILL), often for want of memory" in ending.text
 
 
 def _read_record(bench: Bench) -> dict[str, Any]:

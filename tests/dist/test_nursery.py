@@ -16,7 +16,7 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.config.stages import STAGES
 from clusterfit.config.tree import Algorithm
-from clusterfit.errors import RetryableError
+from clusterfit.errors import KilledError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.place import Place
@@ -100,5 +100,5 @@ def test_ranks_come_from_it_and_end_with_it(ranks: LocalRanks) -> None:
         ranks.start("cluster", "token", 1, environments)  # never read: its end is a reset
         os.kill(nursery, signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, started)), 10, "the ranks end with it")
-        with pytest.raises(RetryableError, match="forked from ended with -9"):
+        with pytest.raises(KilledError, match="forked from was killed"):
             ranks.poll()

@@ -11,6 +11,7 @@ from clusterfit.errors import (
     ClusterfitError,
     ConfigError,
     InvalidDataError,
+    KilledError,
     MissingInputError,
     NoProgressError,
     RetryableError,
@@ -67,6 +68,7 @@ def test_an_unknown_failure_is_never_reported_as_permanent() -> None:
         (NoProgressError, 70),
         (WriteError, 73),
         (RetryableError, 203),
+        (KilledError, 137),
         (TerminatedError, 143),
         (ClusterfitError, 203),
     ],
@@ -81,7 +83,7 @@ def test_no_error_is_left_out_of_the_table() -> None:
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     assert {kind for kind in kinds if issubclass(kind, ClusterfitError)} == {
         ClusterfitError, ConfigError, InvalidDataError, MissingInputError, NoProgressError,
-        WriteError, RetryableError, TerminatedError,
+        WriteError, RetryableError, KilledError, TerminatedError,
     }  # fmt: skip
 
 

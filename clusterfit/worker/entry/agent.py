@@ -20,7 +20,12 @@ from torch.distributed.elastic.agent.server.api import (
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from clusterfit.errors import RETRYABLE_EXIT_CODE, TERMINATED_EXIT_CODE, combine_exit_codes
+from clusterfit.errors import (
+    KILLED_EXIT_CODE,
+    RETRYABLE_EXIT_CODE,
+    TERMINATED_EXIT_CODE,
+    combine_exit_codes,
+)
 from clusterfit.worker.entry.local_ranks import LocalRanks
 from clusterfit.worker.entry.place import Place
 from clusterfit.worker.log import Log
@@ -39,7 +44,8 @@ def run_agent(
     """Run the stage on this node's ranks and return the gang's exit code.
 
     Permanent codes of any rank win over what their peers died of; see
-    `clusterfit.errors.combine_exit_codes`.
+    `clusterfit.errors.combine_exit_codes`. A rank that was killed before any other ended makes it
+    137, by which `clusterfit status` knows that memory may have run out.
     """
     # The agent logs a table of its own for each failure; ours is one line, told by the caller.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -57,7 +63,9 @@ def run_agent(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return combine_exit_codes([code for code in ranks.poll() if code is not None])
+    code = combine_exit_codes([code for code in ranks.poll() if code is not None])
+    is_killed = agent.has_killed_rank and code == RETRYABLE_EXIT_CODE
+    return KILLED_EXIT_CODE if is_killed else code
 
 
 class _Agent(SimpleElasticAgent):
@@ -84,6 +92,8 @@ class _Agent(SimpleElasticAgent):
         self._writer_token = writer_token
         self._attempt = attempt
         self._signal: signal.Signals | None = None
+        self.has_killed_rank = False
+        """Whether somebody else has killed a rank: the kernel, where memory has run out."""
 
     def note_signal(self, number: int, _frame: FrameType | None) -> None:
         """Keep a signal until it is safe to act on it."""
@@ -107,6 +117,8 @@ class _Agent(SimpleElasticAgent):
         self.check_signal()
         codes = self._ranks.poll()
         if any(codes):
+            # Looked at now: later there are also those whom the agent itself has killed.
+            self.has_killed_rank = -signal.SIGKILL in codes
             return RunResult(WorkerState.FAILED)
         if None in codes:
             return RunResult(WorkerState.HEALTHY)

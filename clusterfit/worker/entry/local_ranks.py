@@ -13,7 +13,12 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
-from clusterfit.errors import RetryableError
+from clusterfit.errors import (
+    EXIT_CODE_MEANINGS,
+    KILLED_EXIT_CODE,
+    KilledError,
+    RetryableError,
+)
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.entry.place import Place
@@ -149,9 +154,10 @@ class LocalRanks:
     def _raise_lost(self) -> None:
         assert self._nursery is not None
         code = self._nursery.wait()
-        raise RetryableError(
-            f"the process that this node's ranks are forked from ended with {code}"
-        )
+        nursery = "the process that this node's ranks are forked from"
+        if code == -signal.SIGKILL:
+            raise KilledError(f"{nursery} was {EXIT_CODE_MEANINGS[KILLED_EXIT_CODE]}")
+        raise RetryableError(f"{nursery} ended with {code}")
 
 
 def _build_environment(place: Place) -> dict[str, str]:
