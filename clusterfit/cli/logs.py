@@ -40,7 +40,7 @@ def logs(
         int, typer.Option("--since", min=0, help="Only the newest seconds; 0: all.")
     ] = 0,
     tail: Annotated[
-        int, typer.Option("--tail", min=0, help="Only the newest lines of each pod; 0: all.")
+        int, typer.Option("--tail", min=0, help="Only so many newest lines of each pod; 0: all.")
     ] = 0,
     previous: Annotated[
         bool, typer.Option("--previous", help="Show the attempt before the newest one.")

@@ -12,6 +12,7 @@ import heapq
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 EXIT_NONE = 66
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="<storage>/<run>/logs/<stage>")
     parser.add_argument("--back", type=int, default=0, help="attempts before the newest one")
     parser.add_argument("--rank", type=int, action="append", default=[])
+    parser.add_argument("--seconds", type=int, default=0, help="only lines of the newest seconds")
     parser.add_argument("--since", default="", help="of all attempts, lines from this time on")
     options = parser.parse_args(arguments)
     attempt = find_attempt(options.folder, options.back)
@@ -75,8 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not files:
         sys.stderr.write(f"no copies in {options.folder}\n")
         return EXIT_NONE
-    sys.stdout.writelines(merge_lines(files, options.since))
+    since = options.since or (_find_moment(options.seconds) if options.seconds else "")
+    sys.stdout.writelines(merge_lines(files, since))
     return 0
+
+
+def _find_moment(seconds: int) -> str:
+    """Return the time of so many seconds ago as lines have it, by the clock of this node."""
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _read_stamped(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -13,7 +13,15 @@ from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_seen import Seen
 from clusterfit.launch.log_stream import Cursor, read_lines
-from clusterfit.launch.logs import Line, Say, Wanted, explain_never, print_copies, read_stage
+from clusterfit.launch.logs import (
+    Line,
+    Say,
+    Wanted,
+    explain_never,
+    keep_newest,
+    print_copies,
+    read_stage,
+)
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
@@ -80,7 +88,7 @@ def follow_stage(
 
 def _follow_node(shared: _Follow, node: int) -> None:
     """Read one pod's log, and its successors', until the stage is over."""
-    cursor, seen = Cursor(), Seen()
+    cursor, seen = Cursor(shared.wanted.since_seconds, shared.wanted.tail), Seen()
     said = ""
     try:
         while not shared.stop.is_set():
@@ -117,27 +125,32 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
         # A Job's pods have random names: nobody knows this one's.
         again = "was started again" if shared.stage.pods else "was started in place of one before"
         shared.tell(f"{name} {again}; its log goes on")
-        cursor.stamp, cursor.count = "", 0
-    is_first = not cursor.uid
-    if cursor.uid != uid:
+    is_other = cursor.uid != uid
+    cursor.turn_to(uid)
+    if is_other:
         # Whoever asks for the newest lines only does not miss those before them.
-        is_part = is_first and bool(shared.wanted.tail or shared.wanted.since_seconds)
+        is_part = bool(cursor.tail or cursor.since_seconds)
         # Without its letter a whole second sorts before the moments within it.
         seen.begin("" if is_part else pod["metadata"]["creationTimestamp"].rstrip("Z"))
-    cursor.uid = uid
-    for line in read_lines(
-        shared.api,
-        name,
-        cursor,
-        follow=True,
-        tail=shared.wanted.tail if is_first else 0,
-        since_seconds=shared.wanted.since_seconds if is_first else 0,
-    ):
-        if shared.wanted.takes(line) and seen.take(line):
-            shared.lines.put(Line(node, line))
+    for line in _read_on(shared, node, name, cursor):
+        if seen.take(line.text):
+            shared.lines.put(line)
         if shared.stop.is_set():
             break
     return ""
+
+
+def _read_on(shared: _Follow, node: int, pod: str, cursor: Cursor) -> Iterator[Line]:
+    """Yield the wanted lines of a pod from the cursor on, until its log ends."""
+
+    def read(*, follow: bool) -> Iterator[Line]:
+        for text in read_lines(shared.api, pod, cursor, follow=follow):
+            if shared.wanted.takes(text):
+                yield Line(node, text)
+
+    if cursor.tail and not cursor.stamp:
+        yield from keep_newest(read(follow=False), cursor.tail)
+    yield from read(follow=True)
 
 
 def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:

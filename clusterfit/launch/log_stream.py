@@ -16,6 +16,10 @@ class Cursor:
     counted and passed over.
     """
 
+    since_seconds: int = 0
+    """Where nothing was read yet: begin so long before the present; 0: at the beginning."""
+    tail: int = 0
+    """Where nothing was read yet: pass over all but so many newest of the wanted lines; 0: none."""
     uid: str = ""
     """Of the pod: one of the same name that came after it has a log of its own."""
     stamp: str = ""
@@ -24,10 +28,18 @@ class Cursor:
     """Lines that were read with that very time."""
     _passed: int = 0
 
+    def turn_to(self, uid: str) -> None:
+        """Go on with a pod; one that came after another is read from its beginning."""
+        if self.uid and self.uid != uid:
+            self.since_seconds, self.tail, self.stamp, self.count = 0, 0, "", 0
+        self.uid = uid
+
     def attach(self) -> dict[str, str]:
         """Return what to ask the server for, to go on after the last line that was read."""
         self._passed = 0
-        return {"sinceTime": f"{self.stamp[:19]}Z"} if self.stamp else {}
+        if self.stamp:
+            return {"sinceTime": f"{self.stamp[:19]}Z"}
+        return {"sinceSeconds": str(self.since_seconds)} if self.since_seconds else {}
 
     def is_new(self, stamp: str) -> bool:
         """Say whether a line was not read before, and count it in."""
@@ -43,15 +55,7 @@ class Cursor:
         return True
 
 
-def read_lines(
-    api: Api,
-    pod: str,
-    cursor: Cursor,
-    *,
-    follow: bool,
-    tail: int = 0,
-    since_seconds: int = 0,
-) -> Iterator[str]:
+def read_lines(api: Api, pod: str, cursor: Cursor, *, follow: bool) -> Iterator[str]:
     """Yield the lines that the cursor has not seen, without their line ends.
 
     A connection that breaks within a line ends them quietly before that line; the whole of it comes
@@ -62,15 +66,8 @@ def read_lines(
         pod: Its name.
         cursor: Is moved on.
         follow: Stay until the log ends.
-        tail: Only this many newest lines; 0: all. Only for a cursor that has seen nothing.
-        since_seconds: Only lines of this many newest seconds; 0: all. Likewise.
     """
-    query = {"timestamps": "true", "follow": str(follow).lower()}
-    if cursor.stamp:
-        query |= cursor.attach()
-    else:
-        query |= {"tailLines": str(tail)} if tail else {}
-        query |= {"sinceSeconds": str(since_seconds)} if since_seconds else {}
+    query = {"timestamps": "true", "follow": str(follow).lower(), **cursor.attach()}
     for line in _split_lines(api, pod, query):
         stamp, _, text = line.decode(errors="replace").partition(" ")
         if cursor.is_new(_normalise(stamp)):

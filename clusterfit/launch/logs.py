@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ from clusterfit.launch.files_pod import run_files_pod, wait_until_ended
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_stream import Cursor, read_lines
+from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
@@ -33,7 +36,7 @@ class Wanted:
     ranks: tuple[int, ...] = (0,)
     """Empty: all of them."""
     tail: int = 0
-    """Newest lines of each pod; 0: all."""
+    """Of these ranks' lines the newest of each pod; 0: all."""
     since_seconds: int = 0
     """Lines of the newest seconds; 0: all."""
 
@@ -109,20 +112,28 @@ def read_stage(
             return
         yield from read_copies(api, release, stage, wanted, say)
         return
+    yield from keep_newest(_read_pods(api, pods, wanted, say), wanted.tail)
+
+
+def keep_newest(lines: Iterable[Line], number: int) -> Iterator[Line]:
+    """Yield each pod's newest lines in the order that they came in; all, at once, where 0."""
+    if not number:
+        yield from lines
+        return
+    newest: dict[int, deque[tuple[int, Line]]] = defaultdict(lambda: deque(maxlen=number))
+    for position, line in enumerate(lines):
+        newest[line.node].append((position, line))
+    for _, line in heapq.merge(*newest.values()):
+        yield line
+
+
+def _read_pods(api: Api, pods: Iterable[Manifest], wanted: Wanted, say: Say) -> Iterator[Line]:
     for pod in pods:
         name = pod["metadata"]["name"]
         if not is_running(pod) and read_end(pod) is None:
             say("; ".join(filter(None, (f"{name} has not started", *explain_waiting(pod)))))
             continue
-        lines = read_lines(
-            api,
-            name,
-            Cursor(),
-            follow=False,
-            tail=wanted.tail,
-            since_seconds=wanted.since_seconds,
-        )
-        for line in lines:
+        for line in read_lines(api, name, Cursor(wanted.since_seconds), follow=False):
             if wanted.takes(line):
                 yield Line(read_node_rank(pod), line)
 
@@ -137,18 +148,24 @@ def read_copies(
     """
     say("no pods are left; reading the copies on the claim" if not back else
         "reading an earlier attempt from the copies on the claim")  # fmt: skip
-    lines = print_copies(api, release, stage, wanted.ranks, [f"--back={back}"], say)
-    if lines is None:
+    options = [f"--back={back}", f"--seconds={wanted.since_seconds}"]
+    texts = print_copies(api, release, stage, wanted.ranks, options, say)
+    if texts is None:
         which = "no earlier attempt" if back else "nothing"
         raise NotFoundError(
             f"run {release.plan.run}: {which} of stage {stage.stage} is kept on the claim"
         )
-    if not lines:
+    if not texts:
         ranks = ", ".join(map(str, wanted.ranks))
-        say(f"rank {ranks} said nothing" if ranks else "no rank said anything")
-    for line in lines[-wanted.tail :] if wanted.tail else lines:
-        rank = (parse_line(line) or {}).get("rank", "0")
-        yield Line(int(rank) // stage.processes_per_node if rank.isdigit() else 0, line)
+        when = f" in the newest {wanted.since_seconds} s" if wanted.since_seconds else ""
+        say(f"rank {ranks} said nothing{when}" if ranks else f"no rank said anything{when}")
+    lines = (Line(_find_node(stage, text), text) for text in texts)
+    yield from keep_newest(lines, wanted.tail)
+
+
+def _find_node(stage: PlannedStage, line: str) -> int:
+    rank = (parse_line(line) or {}).get("rank", "0")
+    return int(rank) // stage.processes_per_node if rank.isdigit() else 0
 
 
 def print_copies(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clusterfit.cli import main
+from clusterfit.config.tree import RunFile
+from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.render import render_run
+from tests.unit.launch.api_server import write_kubeconfig
+from tests.unit.launch.object_server import Objects, serve_objects
 
 
 @dataclass(frozen=True)
@@ -39,3 +46,24 @@ def run_command(
         return Ending(code or 0, said.out, said.err)
 
     return run
+
+
+DIGITS: dict[str, Any] = {
+    "formatVersion": 1,
+    "name": "digits",
+    "stages": ["extract", "cluster"],
+    "device": "cpu",
+    "platform": {"gpus": 0, "nodesWithoutGpus": 2, "processesPerNode": 2},
+}
+
+
+@pytest.fixture
+def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
+    """A cluster that this user's kubeconfig leads to, where step 1 of the digits is submitted."""
+    rendered = render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(DIGITS)), "team")
+    with serve_objects() as (_, objects):
+        objects.install(rendered.manifests)
+        contexts = {"here": objects.address}
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", contexts, namespace="team")
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield objects

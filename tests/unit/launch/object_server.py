@@ -24,6 +24,7 @@ import urllib3
 from clusterfit.launch.api import PODS, Api, Resource, find_resource
 from clusterfit.launch.connection import Connection
 from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
 
 from .api_server import RESET, reset_connection, status_body
 
@@ -73,6 +74,11 @@ class Objects:
     def remove(self, resource: Resource, name: str) -> None:
         """Delete an object."""
         del self.by_path[self._path(resource, name)]
+
+    def find_config_map(self) -> Manifest:
+        """Return the one ConfigMap that there is: a release's."""
+        (found,) = (item for path, item in self.by_path.items() if "/configmaps/" in path)
+        return found
 
     def answer(
         self, method: str, path: str, query: Mapping[str, str], body: Any
@@ -148,6 +154,24 @@ class Objects:
 
     def _path(self, resource: Resource, name: str) -> str:
         return f"{resource.path(self.namespace)}/{name}"
+
+
+def worker_pod(
+    stage: PlannedStage, name: str, *, node: int = 0, second: int = 0, code: int | None = None
+) -> Manifest:
+    """Return a pod of a stage that was created in a second, and has ended where a code is given."""
+    run = stage.name.removesuffix(f"-{stage.stage}")
+    labels = {RUN_LABEL: run, STAGE_LABEL: stage.stage, ROLE_LABEL: "worker"}
+    if stage.kind == "PyTorchJob":
+        labels["training.kubeflow.org/replica-index"] = str(node)
+    metadata = {
+        "name": name,
+        "uid": f"uid-of-{name}",
+        "creationTimestamp": f"2026-11-23T12:00:{second:02}Z",
+        "labels": labels,
+    }
+    state: Any = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
+    return {"metadata": metadata, "status": {"containerStatuses": [{"state": state}]}}
 
 
 def write_stamp(moment: datetime) -> str:

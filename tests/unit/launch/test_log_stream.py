@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from clusterfit.launch.log_copies import EXIT_NONE, main
 from clusterfit.launch.log_stream import Cursor, read_lines
 
 from .api_server import Answer, serve
+from .object_server import write_stamp
 
 
 def stamp(nanoseconds: int) -> str:
@@ -53,10 +55,22 @@ def test_a_line_that_breaks_off_comes_whole_the_next_time(tmp_path: Path) -> Non
     whole = Answer(200, first + b"o\n2026-11-23T10:00:02Z two\n")
     with serve(tmp_path, broken, whole) as server:
         api, cursor = server.open(), Cursor()
-        assert list(read_lines(api, "pod", cursor, follow=True, tail=7)) == ["one"]
+        assert list(read_lines(api, "pod", cursor, follow=True)) == ["one"]
         assert list(read_lines(api, "pod", cursor, follow=True)) == ["two", "two"]
-        assert "tailLines=7" in server.requests[0][1]
+        assert "since" not in server.requests[0][1]
         assert "sinceTime=2026-11-23T10%3A00%3A01Z" in server.requests[1][1]
+
+
+def test_the_newest_seconds_are_asked_for_until_there_is_a_line_and_of_the_first_pod() -> None:
+    cursor = Cursor(since_seconds=60)
+    cursor.turn_to("first")
+    assert cursor.attach() == cursor.attach() == {"sinceSeconds": "60"}
+    assert cursor.is_new(normal("2026-11-23T10:00:01.5Z"))
+    assert cursor.attach() == {"sinceTime": "2026-11-23T10:00:01Z"}
+    cursor.turn_to("first")
+    assert cursor.attach() == {"sinceTime": "2026-11-23T10:00:01Z"}
+    cursor.turn_to("second")
+    assert cursor.attach() == {}
 
 
 def test_the_last_words_of_a_process_need_no_line_end(tmp_path: Path) -> None:
@@ -105,6 +119,21 @@ def test_copies_of_all_attempts_from_a_moment_on(
     assert [line.partition(" ")[2] for line in lines] == [
         "rank=0 msg=1", "rank=0 msg=9", "rank=0 msg=10", "rank=1 msg=9", "rank=1 msg=10",
     ]  # fmt: skip
+
+
+def test_copies_of_the_newest_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "attempt-1" / "rank-00000.log"
+    path.parent.mkdir()
+    now = datetime.now(UTC)
+    ages = (7200, 1000, 3)
+    stamps = [write_stamp(now - timedelta(seconds=age)) for age in ages]
+    lines = zip(stamps, ages, strict=True)
+    path.write_text("".join(f"ts={stamp} rank=0 msg={age}\nTraceback\n" for stamp, age in lines))
+    for seconds, wanted in ((0, ages), (3600, (1000, 3)), (600, (3,)), (1, ())):
+        assert main([str(tmp_path), f"--seconds={seconds}"]) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.partition("msg=")[2] for line in shown[::2]] == list(map(str, wanted))
+        assert shown[1::2] == ["Traceback"] * len(wanted), "it goes with the line before it"
 
 
 @pytest.mark.parametrize("arguments", [["--back=3"], ["--rank=7"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,19 @@ from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
-from clusterfit.launch.plan import PlannedStage, Release
+from clusterfit.launch.plan import Release
 
-from .object_server import Objects, serve_objects
+from .object_server import Objects, serve_objects, worker_pod, write_stamp
 from .test_sequence import job, make_plan, planned
 
 EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
 PLAN = make_plan(EXTRACT, CLUSTER, TRAIN)
-FILES_POD = {"metadata": {}, "spec": {"containers": [{"volumeMounts": []}], "volumes": []}}
+FILES_POD: Any = {"metadata": {}, "spec": {"containers": [{"volumeMounts": []}], "volumes": []}}
 RELEASE = Release(PLAN, "", "", FILES_POD, is_helm=True)
 
 
 def ended(condition: str) -> Any:
     return {"conditions": [{"type": condition, "status": "True"}]}
-
-
-def put_pod(
-    objects: Objects, stage: PlannedStage, name: str, second: int, code: int | None = None
-) -> None:
-    """Put a pod of a stage that was created in a second, and has ended where a code is given."""
-    role = {"clusterfit.dev/run": "run", "app.kubernetes.io/component": "worker"}
-    metadata = {
-        "name": name,
-        "uid": f"uid-of-{name}",
-        "creationTimestamp": f"2026-11-23T12:00:{second:02}Z",
-        "labels": {"clusterfit.dev/stage": stage.stage, **role},
-    }
-    state: Any = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
-    objects.put(PODS, {"metadata": metadata, "status": {"containerStatuses": [{"state": state}]}})
 
 
 def say_at(second: int, text: str, rank: int = 0) -> str:
@@ -111,8 +97,8 @@ def test_of_a_job_that_was_tried_again_the_newest_pod_is_read(first: str, second
     """A Job's pods are all of rank 0, have random names, and those that failed stay."""
     with serve_objects() as (api, objects):
         objects.put(JOBS, {**job(CLUSTER, suspend=False), "status": ended("Complete")})
-        put_pod(objects, CLUSTER, f"run-cluster-{first}", 1, code=203)
-        put_pod(objects, CLUSTER, f"run-cluster-{second}", 11, code=0)
+        objects.put(PODS, worker_pod(CLUSTER, f"run-cluster-{first}", second=1, code=203))
+        objects.put(PODS, worker_pod(CLUSTER, f"run-cluster-{second}", second=11, code=0))
         objects.logs = {
             f"run-cluster-{first}": log_of(say_at(2, "lost")),
             f"run-cluster-{second}": log_of(say_at(12, "found")),
@@ -139,16 +125,124 @@ def test_a_follow_goes_on_in_the_pod_that_a_job_makes_after_one_that_failed(
 
         def go_on(_method: str, path: str) -> None:
             if path.endswith(f"/{old}/log"):  # while its log is read, the next one is made
-                put_pod(objects, CLUSTER, old, 1, code=203)
-                put_pod(objects, CLUSTER, new, 11)
+                objects.put(PODS, worker_pod(CLUSTER, old, second=1, code=203))
+                objects.put(PODS, worker_pod(CLUSTER, new, second=11))
             elif path.endswith(f"/{new}/log"):
-                put_pod(objects, CLUSTER, new, 11, code=0)
+                objects.put(PODS, worker_pod(CLUSTER, new, second=11, code=0))
                 objects.put(JOBS, {**job(CLUSTER, suspend=False), "status": ended("Complete")})
 
         objects.put(JOBS, job(CLUSTER, suspend=False))
-        put_pod(objects, CLUSTER, old, 1)
+        objects.put(PODS, worker_pod(CLUSTER, old, second=1))
         objects.logs = {old: log_of(say_at(2, "one")), new: log_of(say_at(12, "two"))}
         objects.look_on = go_on
-        lines = follow_stage(api, RELEASE, CLUSTER, Wanted(), said.append)
-        assert [line.text for line in lines] == [say_at(2, "one"), unread, say_at(12, "two")]
+        shown = [
+            line.text for line in follow_stage(api, RELEASE, CLUSTER, Wanted(), said.append)
+        ]
+        assert shown == [say_at(2, "one"), unread, say_at(12, "two")]
     assert said == [f"{new} was started in place of one before; its log goes on"]
+
+
+def counted(rank: int, number: int) -> str:
+    return say_at(number, str(number), rank)
+
+
+TWO_PODS = planned("extract", processes_per_node=2)
+OF_TWO_PODS = Release(make_plan(TWO_PODS), "", "", FILES_POD, is_helm=True)
+NEWEST = {
+    (1,): [counted(1, number) for number in (6, 7, 8)],
+    (1, 2): [counted(rank, number) for rank in (1, 2) for number in (6, 7, 8)],
+    (): [
+        *(counted(1, 7), counted(0, 8), counted(1, 8)),
+        *(counted(3, 7), counted(2, 8), counted(3, 8)),
+    ],
+}
+"""What is shown of some ranks, of all where none is named, with `--tail 3`."""
+
+
+def put_two_pods(objects: Objects, condition: str) -> None:
+    """Put two pods of two ranks each, where each rank has said nine lines in turn."""
+    objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended(condition)})
+    for node, name in enumerate(TWO_PODS.pods):
+        code = 0 if condition == "Succeeded" else None
+        objects.put(PODS, worker_pod(TWO_PODS, name, node=node, code=code))
+        ranks = (2 * node, 2 * node + 1)
+        objects.logs[name] = log_of(*(counted(rank, each) for each in range(9) for rank in ranks))
+
+
+@pytest.mark.parametrize("ranks", NEWEST)
+def test_the_newest_lines_are_those_of_the_ranks_that_are_asked_for(ranks: tuple[int, ...]) -> None:
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Succeeded")
+        lines = read_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(ranks, tail=3), print)
+        assert [line.text for line in lines] == NEWEST[ranks]
+
+
+@pytest.mark.parametrize("ranks", NEWEST)
+def test_a_follow_begins_with_the_newest_lines(
+    ranks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
+    late = counted(1, 9)
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        reads: list[str] = []
+
+        def go_on(_method: str, path: str) -> None:
+            if path.endswith("/log"):
+                reads.append(path)
+                if reads.count(path) == 2 and "worker-0" in path:  # after those that were there
+                    objects.logs[TWO_PODS.pods[0]] += log_of(late)
+                done = {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")}
+                objects.put(PYTORCHJOBS, done)
+
+        objects.look_on = go_on
+        lines = follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(ranks, tail=3), print)
+        shown = sorted((line.node, line.text) for line in lines)
+    wanted = [(int(" rank=2 " in text or " rank=3 " in text), text) for text in NEWEST[ranks]]
+    assert shown == sorted([*wanted, (0, late)])
+
+
+def test_a_follow_of_the_newest_seconds_leaves_out_what_is_older(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        name = TWO_PODS.pods[0]
+        reads: list[str] = []
+
+        def go_on(_method: str, path: str) -> None:
+            if not path.endswith("/log"):
+                return
+            reads.append(path)
+            if len(reads) == 2:  # the first time there is nothing yet, and the connection ends
+                objects.logs[name].append(f"{write_stamp(datetime.now(UTC))} now")
+                done = {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")}
+                objects.put(PYTORCHJOBS, done)
+
+        objects.look_on = go_on
+        lines = follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted((0,), since_seconds=60), print)
+        assert [line.text for line in lines] == ["now"]
+
+
+@pytest.mark.parametrize("ranks", NEWEST)
+def test_copies_are_cut_as_logs_of_pods_are(ranks: tuple[int, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "logs" / "extract" / "attempt-1"
+    folder.mkdir(parents=True)
+    for rank in range(4):
+        lines = [counted(rank, number) for number in range(9)]
+        (folder / f"rank-{rank:05d}.log").write_text("".join(f"{line}\n" for line in lines))
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+        objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")})
+
+        def read(wanted: Wanted) -> list[str]:
+            lines = read_stage(api, OF_TWO_PODS, TWO_PODS, wanted, said.append)
+            return sorted(line.text for line in lines)
+
+        assert read(Wanted(ranks, tail=3)) == sorted(NEWEST[ranks])
+        assert read(Wanted(ranks, since_seconds=60)) == []
+        assert said[-1].endswith("said anything in the newest 60 s" if not ranks else
+                                 "said nothing in the newest 60 s")  # fmt: skip
+        assert len(read(Wanted(ranks, since_seconds=10**8))) == 9 * (len(ranks) or 4)

@@ -1,0 +1,102 @@
+"""`clusterfit logs` as it is typed: which ranks, how many lines of them, and whose they are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from clusterfit.launch.api import PODS, PYTORCHJOBS
+from clusterfit.launch.plan import read_release
+from tests.unit.cli.conftest import RunCommand
+from tests.unit.launch.object_server import Objects, worker_pod, write_stamp
+
+NOW = datetime.now(UTC)
+
+
+def say(rank: int, age_seconds: int) -> str:
+    """Return a line of a rank, as it was said so long ago."""
+    stamp = write_stamp(NOW - timedelta(seconds=age_seconds))
+    return f"ts={stamp} level=info stage=extract rank={rank} msg={age_seconds}"
+
+
+AGES = (9000, 8000, 7000, 20, 10)
+NCCL = "NCCL INFO nothing that a rank said"
+
+
+@pytest.fixture
+def digits(submitted: Objects) -> Objects:
+    """A run of two nodes of two ranks each, which has said five lines a rank, and ended."""
+    release = read_release(submitted.find_config_map())
+    extract = release.plan.stages[0]
+    done = {"status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}
+    submitted.put(PYTORCHJOBS, submitted.get(PYTORCHJOBS, extract.name) | done)
+    for node, name in enumerate(extract.pods):
+        submitted.put(PODS, worker_pod(extract, name, node=node, code=0))
+        lines = [say(rank, age) for age in AGES for rank in (2 * node, 2 * node + 1)]
+        submitted.logs[name] = [f"{line[3:27]} {line}" for line in lines]
+        submitted.logs[name].append(f"{write_stamp(NOW)} {NCCL}")
+    return submitted
+
+
+def test_a_rank_is_shown_with_what_its_pod_says_besides(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    assert digits.logs
+    for options, rank in (((), 0), (("--rank", "3"), 3)):
+        shown = run_command("logs", "digits", "extract", *options).out.splitlines()
+        assert shown == [*(say(rank, age) for age in AGES), NCCL]
+
+
+def test_the_newest_lines_are_counted_rank_by_rank(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    assert digits.logs
+    for rank in range(4):
+        options = ("--rank", str(rank), "--tail", "3")
+        shown = run_command("logs", "digits", "extract", *options).out.splitlines()
+        assert shown == [say(rank, 20), say(rank, 10), NCCL]
+
+
+def test_of_several_pods_each_shows_its_newest_lines_and_says_what_no_rank_did(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    assert digits.logs
+    shown = run_command("logs", "digits", "extract", "--all-ranks", "--tail=2").out.splitlines()
+    assert shown == [say(1, 10), f"[node 0] {NCCL}", say(3, 10), f"[node 1] {NCCL}"]
+
+
+def test_the_newest_seconds(digits: Objects, run_command: RunCommand) -> None:
+    assert digits.logs
+    shown = run_command("logs", "digits", "extract", "--since", "3600").out.splitlines()
+    assert shown == [say(0, 20), say(0, 10), NCCL]
+    shown = run_command("logs", "digits", "extract", "--since=7500", "--tail=3").out.splitlines()
+    assert shown == [say(0, 20), say(0, 10), NCCL]
+    shown = run_command("logs", "digits", "extract", "--since=3600", "--all-ranks").out.splitlines()
+    assert len(shown) == 2 * (2 * 2 + 1)
+
+
+def test_copies_are_read_by_the_same_options(
+    digits: Objects, run_command: RunCommand, tmp_path: Path
+) -> None:
+    for path in [path for path in digits.by_path if "/pods/" in path]:
+        del digits.by_path[path]
+    folder = tmp_path / "claim" / "digits" / "logs" / "extract" / "attempt-1"
+    folder.mkdir(parents=True)
+    for rank in range(4):
+        lines = "".join(f"{say(rank, age)}\n" for age in AGES)
+        (folder / f"rank-{rank:05d}.log").write_text(lines)
+    digits.storage = tmp_path / "claim"
+
+    def show(*options: str) -> list[str]:
+        answer = run_command("logs", "digits", "extract", *options)
+        assert "no pods are left; reading the copies on the claim" in answer.err
+        return answer.out.splitlines()
+
+    assert show("--rank=1", "--tail=3") == [say(1, age) for age in AGES[-3:]]
+    assert show("--rank=1", "--since=3600") == [say(1, 20), say(1, 10)]
+    assert show("--rank=1", "--since=3600", "--tail=1") == [say(1, 10)]
+    assert show("--all-ranks", "--tail=1") == [say(1, 10), say(3, 10)]
+    assert len(show("--all-ranks", "--since=3600")) == 4 * 2
+    assert show("--rank=1", "--since=5") == []
