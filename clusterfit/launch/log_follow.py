@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from clusterfit.launch.api import Api
-from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.failures import ClusterError, NotPermittedError
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_seen import Seen
 from clusterfit.launch.log_stream import Cursor, read_lines
@@ -33,6 +34,8 @@ from clusterfit.launch.pods import (
 )
 
 _POLL_SECONDS: Final = 1.0
+_REFUSED_SECONDS: Final = 30.0
+"""A server that has just come back may refuse for a moment what it will allow."""
 _TELLING: Final = threading.Lock()
 
 
@@ -45,7 +48,10 @@ class _Follow:
     stage: PlannedStage
     wanted: Wanted
     say: Say
-    lines: queue.Queue[Line | None] = field(default_factory=lambda: queue.Queue(10_000))
+    lines: queue.Queue[Line | ClusterError | None] = field(
+        default_factory=lambda: queue.Queue(10_000)
+    )
+    """What was said; why a reader has given up; None from each reader that has ended."""
     stop: threading.Event = field(default_factory=threading.Event)
     said: str = ""
 
@@ -63,6 +69,9 @@ def follow_stage(
     """Yield what is said until the stage is over, across restarts of pods and of the server.
 
     Lines of one pod keep their order; those of several come as they arrive.
+
+    Raises:
+        NotPermittedError: The server refuses to show the pods or their logs, and goes on refusing.
     """
     shared = _Follow(api, release, stage, wanted, say)
     if _is_over(shared):
@@ -80,6 +89,8 @@ def follow_stage(
             line = shared.lines.get()
             if line is None:
                 running -= 1
+            elif isinstance(line, ClusterError):
+                raise line
             else:
                 yield line
     finally:
@@ -90,12 +101,20 @@ def _follow_node(shared: _Follow, node: int) -> None:
     """Read one pod's log, and its successors', until the stage is over."""
     cursor, seen = Cursor(shared.wanted.since_seconds, shared.wanted.tail), Seen()
     said = ""
+    refused_since = 0.0
     try:
         while not shared.stop.is_set():
             try:
                 # Asked before reading: what is over now has nothing more to say after it.
                 is_over = _is_over(shared)
                 why = _read_node(shared, node, cursor, seen)
+                refused_since = 0.0
+            except NotPermittedError as error:
+                is_over, why = False, str(error)
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since > _REFUSED_SECONDS:
+                    shared.lines.put(error)
+                    return
             except ClusterError as error:
                 is_over, why = False, str(error)
             if is_over and why and seen.since:
