@@ -41,13 +41,19 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print.")]
 
 
+def find_access(namespace: str, context: str, kubeconfig: str) -> Access:
+    """Return what the options mean, without asking a cluster."""
+    from clusterfit.launch.access import Access, resolve_access
+
+    return resolve_access(Access(namespace, context, kubeconfig))
+
+
 def open_api(namespace: str, context: str, kubeconfig: str) -> tuple[Api, Access]:
     """Return the namespace that the options mean, connected."""
-    from clusterfit.launch.access import Access
     from clusterfit.launch.api import Api
-    from clusterfit.launch.connection import connect, resolve_access
+    from clusterfit.launch.connection import connect
 
-    access = resolve_access(Access(namespace, context, kubeconfig))
+    access = find_access(namespace, context, kubeconfig)
     return Api(lambda: connect(access), access.namespace), access
 
 

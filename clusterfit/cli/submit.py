@@ -15,6 +15,7 @@ from clusterfit.cli.cluster import (
     Format,
     Kubeconfig,
     Namespace,
+    find_access,
     format_table,
     open_api,
     print_data,
@@ -56,17 +57,20 @@ def render(
     file: RunFiles,
     override: Overrides,
     gpus: Gpus = -1,
-    namespace: Namespace = "",
     output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.YAML,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", help="Write one file per object.", show_default=False),
     ] = None,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
 ) -> None:
     """Print what a submission would create, without a cluster; the same bytes each time."""
     from clusterfit.launch.manifests import write_manifest, write_manifests
 
-    rendered = _render(step.value, file, override, gpus, namespace or "default")
+    access = find_access(namespace, context, kubeconfig)
+    rendered = _render(step.value, file, override, gpus, access.namespace)
     if output_dir is not None:
         for position, manifest in enumerate(rendered.manifests):
             name = f"{position:02}-{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml"
@@ -126,17 +130,14 @@ def submit(
 
     if overwrite:
         override = [*override, f'platform.overwriteToken="{secrets.token_hex(8)}"']
+    access = find_access(namespace, context, kubeconfig)
+    # What is wrong with the file is said before what is wrong with the cluster.
+    rendered = _render(step.value, file, override, gpus, access.namespace)
     if dry_run is DryRun.CLIENT:
-        rendered = _render(step.value, file, override, gpus, namespace or "default")
         print(_format_objects(rendered))
         print("ok: rendered and checked; the cluster was not asked")
         return
-    # What is wrong with the file is said before what is wrong with the cluster.
-    checked = _render(step.value, file, override, gpus, namespace or "default")
     api, access = open_api(namespace, context, kubeconfig)
-    rendered = checked
-    if access.namespace != checked.namespace:
-        rendered = _render(step.value, file, override, gpus, access.namespace, quietly=True)
     if dry_run is DryRun.SERVER:
         _print_verdicts(api, access, rendered, replace)
         return
@@ -154,7 +155,6 @@ def _render(
     overrides: list[str],
     gpus: int,
     namespace: str,
-    quietly: bool = False,
 ) -> Rendered:
     from clusterfit.launch.helm import find_helm
     from clusterfit.launch.invariants import find_restrictions
@@ -165,13 +165,10 @@ def _render(
         raise ConfigError("no run file is given: -f FILE; `clusterfit init` writes one")
     run = load_submission(step, files, overrides, gpus)
     rendered = render_run(find_helm(), run, namespace)
-    if not quietly:
-        for remark in find_remarks(run):
-            say(f"note: {remark}")
-        for restriction in find_restrictions(rendered.manifests):
-            say(
-                f"note: a namespace that enforces `restricted` would refuse the pods: {restriction}"
-            )
+    for remark in find_remarks(run):
+        say(f"note: {remark}")
+    for restriction in find_restrictions(rendered.manifests):
+        say(f"note: a namespace that enforces `restricted` would refuse the pods: {restriction}")
     return rendered
 
 

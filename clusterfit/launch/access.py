@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from clusterfit.launch.failures import ClusterError
+
+_DEFAULT_NAMESPACE: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +28,55 @@ class Access:
             ("-n", self.namespace), ("--context", self.context), ("--kubeconfig", self.kubeconfig)
         )  # fmt: skip
         return "".join(f" {option} {value}" for option, value in given if value)
+
+    def find_kubeconfig(self) -> str:
+        """Return the kubeconfig's path, or several that are merged, as kubectl finds them."""
+        return (
+            self.kubeconfig
+            or os.environ.get("KUBECONFIG", "")
+            or str(Path("~/.kube/config").expanduser())
+        )
+
+
+def resolve_access(access: Access) -> Access:
+    """Fill in the namespace that the kubeconfig's context says, else `default`.
+
+    Files are read, nobody is asked: what is rendered without a cluster is for the namespace that
+    it would be submitted to.
+
+    Raises:
+        ClusterError: The kubeconfig has not the context that was named, or is none.
+    """
+    namespaces, current = _read_contexts(access)
+    if access.context and access.context not in namespaces:
+        there = ", ".join(namespaces) or "none"
+        raise ClusterError(
+            f"no cluster: the kubeconfig has no context {access.context}; the contexts are {there}; "
+            "give one of them to --context, or another --kubeconfig"
+        )
+    found = namespaces.get(access.context or current, "")
+    namespace = access.namespace or found or _DEFAULT_NAMESPACE
+    return Access(namespace, access.context, access.kubeconfig)
+
+
+def _read_contexts(access: Access) -> tuple[dict[str, str], str]:
+    """Return the namespace of each context, and the name of the current one.
+
+    Of several files the first that says something wins; one that is not there says nothing.
+    """
+    namespaces: dict[str, str] = {}
+    current = ""
+    for path in filter(None, access.find_kubeconfig().split(os.pathsep)):
+        try:
+            said: Any = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+            current = current or (said or {}).get("current-context") or ""
+            for item in (said or {}).get("contexts") or ():
+                namespace = (item.get("context") or {}).get("namespace") or ""
+                namespaces.setdefault(str(item["name"]), str(namespace))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+            raise ClusterError(f"no cluster: {path} is no kubeconfig") from None
+    return namespaces, current

@@ -14,11 +14,10 @@ from typing import Any, Final
 
 import urllib3
 
-from clusterfit.launch.access import Access
+from clusterfit.launch.access import Access, find_context
 from clusterfit.launch.failures import ClusterError
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_DEFAULT_NAMESPACE: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ def connect(access: Access) -> Connection:
 
     try:
         client = config.new_client_from_config(
-            config_file=access.kubeconfig or None,
-            context=access.context or None,
+            config_file=access.find_kubeconfig(),
+            context=find_context(access) or None,
             persist_config=False,
         )
     except ConfigException as error:
@@ -93,19 +92,3 @@ def connect_from_pod() -> Connection:
 
     host = f"[{host}]" if ":" in host else host
     return Connection(f"https://{host}:{port}", pool, read_headers)
-
-
-def resolve_access(access: Access) -> Access:
-    """Fill in the namespace that the kubeconfig's context says, else `default`."""
-    if access.namespace:
-        return access
-    from kubernetes import config
-    from kubernetes.config import ConfigException
-
-    try:
-        contexts, current = config.list_kube_config_contexts(config_file=access.kubeconfig or None)
-    except (ConfigException, OSError):
-        return Access(_DEFAULT_NAMESPACE, access.context, access.kubeconfig)
-    chosen = next((item for item in contexts if item["name"] == access.context), current)
-    namespace = chosen["context"].get("namespace") or _DEFAULT_NAMESPACE
-    return Access(namespace, access.context, access.kubeconfig)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from clusterfit.cli import main
+from tests.unit.launch.api_server import write_kubeconfig
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "imagenet.yaml")
 
@@ -45,6 +47,34 @@ def test_a_dry_run_of_the_client_needs_no_cluster(
 
 
 @pytest.mark.parametrize(
+    ("options", "namespace"),
+    [
+        ((), "of-here"),
+        (("--context", "there"), "of-there"),
+        (("-n", "mine"), "mine"),
+        (("--context", "there", "-n", "mine"), "mine"),
+        (("--kubeconfig", "/nonexistent"), "default"),
+    ],
+)
+def test_what_is_rendered_is_for_the_namespace_that_it_would_be_submitted_to(
+    options: tuple[str, ...],
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("here", "there"):  # nobody listens at that address
+        servers = {name: "http://127.0.0.1:1"}
+        write_kubeconfig(tmp_path / name, servers, namespace=f"of-{name}")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'here'}:{tmp_path / 'there'}")
+    assert run("render", "step1", "-f", EXAMPLE, *options) == 0
+    rendered = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert {item["metadata"]["namespace"] for item in rendered} == {namespace}
+    assert run("render", "step1", "-f", EXAMPLE, *options, "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["items"] == rendered
+
+
+@pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
         (("render", "step1"), 64, "no run file is given"),
@@ -52,6 +82,7 @@ def test_a_dry_run_of_the_client_needs_no_cluster(
         (("submit", "step1", "-f", EXAMPLE, "--gpus", "0"), 64, "or set device: cpu"),
         (("submit", "step1", "-f", EXAMPLE), 69, "there is no kubeconfig"),
         (("status", "x"), 69, "there is no kubeconfig"),
+        (("render", "step1", "-f", EXAMPLE, "--context", "x"), 69, "no context x; the contexts"),
         (("logs", "x", "--rank", "1", "--all-ranks"), 64, "exclude each other"),
         (("logs", "x", "-f", "--previous"), 64, "has no effect"),
         (("put", "/nonexistent", "data:x", "-f", EXAMPLE), 64, "no such file"),

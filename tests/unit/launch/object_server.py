@@ -109,22 +109,17 @@ class Objects:
     def _create(self, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
         if path.startswith("/apis/authorization.k8s.io/"):
             return 201, {"status": {"allowed": self.may_create_roles}}
-        if query:
-            assert query == {"fieldValidation": "Strict", "dryRun": "All"}
-            return self._try(path, body)
-        assert path == PODS.path(self.namespace), "nothing else is created"
-        assert self.storage is not None, "no claim is there"
-        self.put(PODS, {**body, "status": self._run(body, self.storage)})
-        return 201, body
-
-    def _try(self, path: str, body: Any) -> tuple[int, Any]:
-        """Answer a dry run of an object's creation."""
+        assert query["fieldValidation"] == "Strict"
         if path.rpartition("/")[2] not in self.kinds:
             return 404, b"404 page not found"
         if f"{path}/{body['metadata']['name']}" in self.by_path:
             return 409, status_body("already exists", "AlreadyExists")
-        if verdict := self.judge(body):
-            return verdict[0], {"message": verdict[1]}
+        if query.get("dryRun") == "All":
+            verdict = self.judge(body)
+            return (verdict[0], status_body(verdict[1])) if verdict else (201, body)
+        assert path == PODS.path(self.namespace), "nothing else is created"
+        assert self.storage is not None, "no claim is there"
+        self.put(PODS, {**body, "status": self._run(body, self.storage)})
         return 201, body
 
     def _run(self, pod: Manifest, storage: Path) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from clusterfit.launch import api as api_module
-from clusterfit.launch.access import Access
+from clusterfit.launch.access import Access, resolve_access
 from clusterfit.launch.api import CONFIG_MAPS, PODS, PYTORCHJOBS, Api
-from clusterfit.launch.connection import connect, resolve_access
+from clusterfit.launch.connection import connect
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -19,7 +19,7 @@ from clusterfit.launch.failures import (
     RefusedError,
 )
 
-from .api_server import RESET, Answer, serve, status_body
+from .api_server import RESET, Answer, serve, status_body, write_kubeconfig
 
 FORBIDDEN = (
     'pods is forbidden: User "ann" cannot list resource "pods" in API group "" in the namespace '
@@ -130,11 +130,40 @@ def test_an_unknown_context_is_said(tmp_path: Path) -> None:
 
 
 def test_the_namespace_is_the_contexts_or_default(tmp_path: Path) -> None:
-    with serve(tmp_path, Answer(200)) as server:
-        assert resolve_access(Access("", "", str(server.kubeconfig))).namespace == "default"
-        text = server.kubeconfig.read_text().replace(
-            "user: me\n", "user: me\n    namespace: mine\n", 1
-        )
-        server.kubeconfig.write_text(text)
-        assert resolve_access(Access("", "", str(server.kubeconfig))).namespace == "mine"
-        assert resolve_access(Access("x", "", str(server.kubeconfig))).namespace == "x"
+    path = str(write_kubeconfig(tmp_path / "one", {"test": "http://127.0.0.1"}))
+    assert resolve_access(Access("", "", path)) == Access("default", "", path)
+    path = str(write_kubeconfig(tmp_path / "two", {"test": "http://127.0.0.1"}, namespace="mine"))
+    assert resolve_access(Access("", "", path)).namespace == "mine"
+    assert resolve_access(Access("x", "", path)).namespace == "x"
+
+
+def test_of_several_kubeconfigs_the_first_that_says_something_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [
+        tmp_path / "none",
+        write_kubeconfig(tmp_path / "one", {"a": "http://127.0.0.1"}, namespace="first"),
+        write_kubeconfig(tmp_path / "two", dict.fromkeys("ba", "http://127.0.0.2"), "second"),
+    ]
+    monkeypatch.setenv("KUBECONFIG", ":".join(map(str, paths)))
+    assert resolve_access(Access()).namespace == "first"
+    assert resolve_access(Access("", "b", "")).namespace == "second"
+    assert connect(Access()).server == "http://127.0.0.1"
+    assert connect(Access("", "b", "")).server == "http://127.0.0.2"
+
+
+def test_a_context_that_is_not_there_is_said_beside_those_that_are(tmp_path: Path) -> None:
+    path = str(write_kubeconfig(tmp_path / "one", dict.fromkeys("ab", "http://127.0.0.1")))
+    for namespace in ("", "x"):
+        with pytest.raises(ClusterError, match="no context c; the contexts are a, b; .* --context"):
+            resolve_access(Access(namespace, "c", path))
+
+
+@pytest.mark.parametrize("text", ["- a list", "contexts: [{}]", "{", "contexts: [1]", "\0"])
+def test_what_is_no_kubeconfig_is_said(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ClusterError, match=r"no cluster: .*config is no kubeconfig"):
+        resolve_access(Access("", "", str(path)))
+    with pytest.raises(ClusterError, match="the kubeconfig cannot be read"):
+        resolve_access(Access("", "", str(tmp_path)))

@@ -1,0 +1,192 @@
+"""The commands on runs as they are typed: what they print, and which cluster they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS
+from clusterfit.launch.plan import read_release
+from tests.unit.cli.conftest import DIGITS, RunCommand
+from tests.unit.launch.api_server import write_kubeconfig
+from tests.unit.launch.object_server import CREATED, Objects, serve_objects, worker_pod
+
+PROGRESS = (
+    "ts=2026-11-23T12:00:01.000Z level=info stage=extract rank=0 msg=progress done=512 total=1797 "
+    "unit=images rate=256 eta_seconds=65"
+)
+
+
+@pytest.fixture
+def digits(submitted: Objects) -> Objects:
+    """A run whose first stage works, with two pods."""
+    extract = read_release(submitted.find_config_map()).plan.stages[0]
+    for node, name in enumerate(extract.pods):
+        submitted.put(PODS, worker_pod(extract, name, node=node))
+    submitted.logs[extract.pods[0]] = [f"2026-11-23T12:00:01.000Z {PROGRESS}"]
+    working = {"status": {"replicaStatuses": {"Worker": {"active": 2}}}}
+    submitted.put(PYTORCHJOBS, submitted.get(PYTORCHJOBS, extract.name) | working)
+    return submitted
+
+
+LISTED = [
+    {
+        "run": "digits",
+        "release": "digits-step1",
+        "stages": ["extract", "cluster"],
+        "phase": "running",
+        "created": CREATED,
+    }
+]
+SAID = {
+    "run": "digits",
+    "namespace": "team",
+    "phase": "running",
+    "stages": [
+        {
+            "stage": "extract",
+            "release": "digits-step1",
+            "phase": "running",
+            "pods": {"running": 2, "wanted": 2},
+            "restarts": 0,
+            "progress": {
+                "done": 512, "total": 1797, "unit": "images", "rate": 256.0, "etaSeconds": 65.0
+            },
+        },
+        {
+            "stage": "cluster",
+            "release": "digits-step1",
+            "phase": "held",
+            "pods": {"running": 0, "wanted": 1},
+            "restarts": 0,
+            "cause": "waits for extract",
+        },
+    ],
+}  # fmt: skip
+
+READ: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load}
+
+
+@pytest.mark.parametrize("output", READ)
+@pytest.mark.parametrize(("command", "wanted"), [("list", LISTED), ("status digits", SAID)])
+def test_a_program_reads_the_same_in_json_and_yaml(
+    command: str, wanted: Any, output: str, digits: Objects, run_command: RunCommand
+) -> None:
+    assert digits.by_path
+    answer = run_command(*command.split(), "-o", output)
+    assert (answer.code, answer.err) == (0, "")
+    assert READ[output](answer.out) == wanted
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "table")])
+def test_a_person_reads_tables(
+    options: tuple[str, ...], digits: Objects, run_command: RunCommand
+) -> None:
+    assert digits.by_path
+    listed = run_command("list", *options).out.splitlines()
+    assert [line.split() for line in listed] == [
+        ["RUN", "RELEASE", "STAGES", "PHASE", "CREATED"],
+        ["digits", "digits-step1", "extract,cluster", "running", CREATED],
+    ]
+    assert run_command("status", "digits", *options).out.splitlines() == [
+        "run digits in namespace team: running",
+        "",
+        "STAGE    PHASE    PODS  RESTARTS  PROGRESS",
+        "extract  running  2/2   0         28 % (512/1797 images, 256/s, 1:05 to go)",
+        "cluster  held     0/1   0         -",
+        "",
+        "cluster: waits for extract",
+    ]
+
+
+def test_the_status_of_a_run_that_failed_is_1_and_of_none_3(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    failed = {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "so"}]}}
+    digits.put(PYTORCHJOBS, digits.get(PYTORCHJOBS, "digits-extract") | failed)
+    for output in ("table", "json", "yaml"):
+        assert run_command("status", "digits", "-o", output).code == 1
+        answer = run_command("status", "nothing", "-o", output)
+        assert (answer.code, answer.out) == (3, "")
+        assert answer.err == (
+            "error: run nothing: not found in namespace team; the runs here are digits\n"
+        )
+
+
+def test_an_empty_namespace_is_an_empty_list(digits: Objects, run_command: RunCommand) -> None:
+    assert digits.by_path
+    answer = run_command("list", "-n", "other")
+    assert (answer.code, answer.out, answer.err) == (0, "", "no runs in namespace other\n")
+    assert json.loads(run_command("list", "-n", "other", "-o", "json").out) == []
+
+
+@pytest.fixture
+def two_clusters(
+    digits: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Objects, Objects]]:
+    """The current context leads to an empty cluster, `there` to the one with the run."""
+    with serve_objects() as (_, empty):
+        servers = {"here": empty.address, "there": digits.address}
+        path = write_kubeconfig(tmp_path / "two", servers, namespace="team")
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        yield empty, digits
+
+
+COMMANDS = [
+    ("list",),
+    ("status", "digits"),
+    ("logs", "digits", "extract"),
+    ("wait", "digits", "--timeout=0.001"),
+    ("suspend", "digits"),
+    ("resume", "digits"),
+    ("cancel", "digits"),
+    ("delete", "digits"),
+    ("submit", "step1", "-f", "run.yaml"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+def test_a_context_or_a_kubeconfig_leads_to_another_cluster(
+    command: tuple[str, ...],
+    two_clusters: tuple[Objects, Objects],
+    run_command: RunCommand,
+    tmp_path: Path,
+) -> None:
+    empty, digits = two_clusters
+    (tmp_path / "run.yaml").write_text(json.dumps({**DIGITS, "name": "other"}))
+    if command[0] == "delete":  # nobody lets its pods go here
+        for path in [path for path in digits.by_path if "/pods/" in path]:
+            del digits.by_path[path]
+    answer = run_command(*command, "--context", "there")
+    # No submission gets further than to the namespace, which is not there.
+    assert answer.code == {"wait": 124, "submit": 3}.get(command[0], 0), answer
+    assert empty.requests == []
+    assert digits.requests
+
+    there = write_kubeconfig(tmp_path / "there", {"only": digits.address}, namespace="team")
+    digits.requests.clear()
+    run_command(*command, "--kubeconfig", str(there))
+    assert empty.requests == []
+    assert digits.requests
+
+    digits.requests.clear()
+    run_command(*command)
+    assert empty.requests
+    assert digits.requests == []
+
+
+def test_what_is_suggested_leads_to_the_same_cluster(
+    two_clusters: tuple[Objects, Objects], run_command: RunCommand
+) -> None:
+    _, digits = two_clusters
+    said = run_command("suspend", "digits", "--context", "there").out
+    assert said.splitlines()[-1] == "go on:  clusterfit resume digits -n team --context there"
+    assert digits.get(PYTORCHJOBS, "digits-extract")["spec"]["runPolicy"]["suspend"] is True
+    assert run_command("resume", "digits", "-n", "team", "--context", "there").code == 0
+    assert digits.get(PYTORCHJOBS, "digits-extract")["spec"]["runPolicy"]["suspend"] is False
+    assert digits.get(JOBS, "digits-cluster")["spec"]["suspend"] is True, "its turn has not come"
