@@ -47,16 +47,25 @@ def resolve_access(access: Access) -> Access:
     Raises:
         ClusterError: The kubeconfig has not the context that was named, or is none.
     """
-    namespaces, current = _read_contexts(access)
+    namespaces, _ = _read_contexts(access)
     if access.context and access.context not in namespaces:
         there = ", ".join(namespaces) or "none"
         raise ClusterError(
-            f"no cluster: the kubeconfig has no context {access.context}; the contexts are {there}; "
-            "give one of them to --context, or another --kubeconfig"
+            f"no cluster: the kubeconfig has no context {access.context}; the contexts are "
+            f"{there}; give one of them to --context, or another --kubeconfig"
         )
-    found = namespaces.get(access.context or current, "")
+    found = namespaces.get(find_context(access), "")
     namespace = access.namespace or found or _DEFAULT_NAMESPACE
     return Access(namespace, access.context, access.kubeconfig)
+
+
+def find_context(access: Access) -> str:
+    """Return the name of the context that is meant; empty where no kubeconfig says one.
+
+    Of several kubeconfigs the first that names a current one decides, as kubectl has it; the
+    kubernetes package takes the last.
+    """
+    return access.context or _read_contexts(access)[1]
 
 
 def _read_contexts(access: Access) -> tuple[dict[str, str], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,11 +18,9 @@ from clusterfit.launch.failures import (
     explain_answer,
 )
 from clusterfit.launch.manifests import Manifest
+from clusterfit.launch.patience import Patience
 
-_PATIENCE_SECONDS: Final = 20.0
-"""How long a single request is tried again. Those who wait for minutes try whole rounds again."""
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=30)
-_BUSY: Final = frozenset({429, 500, 502, 503, 504})
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
@@ -88,6 +85,10 @@ class Api:
         self.namespace = namespace
         self._connect = connect
         self.connection = connect()
+
+    def log_in_again(self) -> None:
+        """Read anew how to speak to the server."""
+        self.connection = self._connect()
 
     def get(self, resource: Resource, name: str) -> Manifest:
         """Return one object.
@@ -192,15 +193,13 @@ class Api:
 
         A POST whose answer was lost is not sent again: it may have been carried out.
         """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        pause = 0.2
-        logged_in_again = False
+        patience = Patience(self.log_in_again)
         while True:
             try:
                 response = self._send_once(method, path, query, body, stream)
             except urllib3.exceptions.HTTPError as lost:
                 was_sent = not isinstance(lost, urllib3.exceptions.NewConnectionError)
-                if time.monotonic() > deadline or (method == "POST" and was_sent):
+                if patience.is_over or (method == "POST" and was_sent):
                     raise ClusterError(
                         f"{what}: no answer from {self.connection.server} ({_describe(lost)}); "
                         "is the cluster up, and is --context the right one?"
@@ -209,18 +208,14 @@ class Api:
                 if response.status < 400:
                     return response
                 error = explain_answer(response.status, response.data, what)
-                if response.status == 401 and not logged_in_again:
-                    # Certificates and tokens of a kubeconfig are renewed behind our back.
-                    self.connection = self._connect()
-                    logged_in_again = True
-                    continue
-                may_repeat = method != "POST" or response.status in (429, 503)
-                is_busy = response.status in _BUSY and may_repeat
-                if not is_busy or time.monotonic() > deadline:
+                # After 500 and the like a POST may have been carried out.
+                may_repeat = method != "POST" or response.status in (401, 429, 503)
+                if not may_repeat or not patience.covers(response.status):
                     raise error
-                pause = max(pause, float(response.headers.get("Retry-After") or 0))
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 2, 5.0)
+                patience.pause = max(
+                    patience.pause, float(response.headers.get("Retry-After") or 0)
+                )
+            patience.wait()
 
     def _send_once(
         self,

@@ -15,7 +15,9 @@ from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 from clusterfit.launch.api import PODS, Api
+from clusterfit.launch.connection import Connection
 from clusterfit.launch.failures import ClusterError, explain_answer
+from clusterfit.launch.patience import Patience
 
 _PROTOCOL: Final = "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _END = range(4)
@@ -38,22 +40,20 @@ class RemoteCommand(io.RawIOBase):
         self._lost = websocket.WebSocketException
         query = [("command", part) for part in command]
         query += [("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
-        connection = api.connection
-        server = connection.server.replace("http", "ws", 1)
-        headers = [f"{name}: {value}" for name, value in connection.read_headers().items()]
-        try:
-            self._socket = websocket.create_connection(
-                f"{server}{PODS.path(api.namespace)}/{pod}/exec?{urlencode(query)}",
-                header=headers,
-                subprotocols=[_PROTOCOL],
-                sslopt=_read_tls(connection.websocket),
-                timeout=_TIMEOUT_SECONDS,
-            )
-        except websocket.WebSocketBadStatusException as error:
-            body = error.resp_body or b""
-            raise explain_answer(error.status_code, body, self._what) from None
-        except (websocket.WebSocketException, OSError) as error:
-            raise ClusterError(f"{self._what}: {error}") from None
+        path = f"{PODS.path(api.namespace)}/{pod}/exec?{urlencode(query)}"
+        patience = Patience(api.log_in_again)
+        while True:
+            try:
+                self._socket = _connect(api.connection, path)
+                break
+            except websocket.WebSocketBadStatusException as error:
+                # The command was not started, so it may be asked for again.
+                if not patience.covers(error.status_code):
+                    body = error.resp_body or b""
+                    raise explain_answer(error.status_code, body, self._what) from None
+            except (websocket.WebSocketException, OSError) as error:
+                raise ClusterError(f"{self._what}: {error}") from None
+            patience.wait()
         self._waiting = b""
         self._errors = b""
         self._ended = False
@@ -120,6 +120,19 @@ class RemoteCommand(io.RawIOBase):
             if status.get("status") != "Success":
                 said = self._errors.decode(errors="replace").strip() or status.get("message", "")
                 raise ClusterError(f"in the pod: {said}")
+
+
+def _connect(connection: Connection, path: str) -> Any:
+    """Return a websocket that speaks the protocol to a path of the server."""
+    import websocket
+
+    return websocket.create_connection(
+        f"{connection.server.replace('http', 'ws', 1)}{path}",
+        header=[f"{name}: {value}" for name, value in connection.read_headers().items()],
+        subprotocols=[_PROTOCOL],
+        sslopt=_read_tls(connection.websocket),
+        timeout=_TIMEOUT_SECONDS,
+    )
 
 
 def _read_tls(client: Any) -> dict[str, Any]:

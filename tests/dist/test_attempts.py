@@ -69,7 +69,7 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
 
 @pytest.mark.parametrize("victim", ["nursery", "rank"])
 def test_what_is_killed_is_told_from_what_fails(bench: Bench, victim: str) -> None:
-    """It is what the kernel does where memory has run out, and who reads the status wants to know."""
+    """It is what the kernel does where memory has run out, and status must be able to say so."""
     bench = bench.changed({"pretext.epochs": 2000})
     worker = bench.start_worker("pretext", 2, "first")
     worker.wait_for_line("msg=epoch")

@@ -1,4 +1,4 @@
-"""Every command on a run, while the API server is in trouble: it comes through, or says one line."""
+"""Commands on a run while the API server is in trouble: they come through, or say one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MANY = 10_000
 @pytest.fixture
 def digits(submitted: Objects, monkeypatch: pytest.MonkeyPatch) -> Objects:
     """A run whose first stage runs."""
-    monkeypatch.setattr("clusterfit.launch.api._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0.5)
     extract = read_release(submitted.find_config_map()).plan.stages[0]
     for node, name in enumerate(extract.pods):
         submitted.put(PODS, worker_pod(extract, name, node=node))

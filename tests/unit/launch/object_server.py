@@ -166,7 +166,9 @@ def worker_pod(
         "labels": labels,
     }
     state: Any = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
-    return {"metadata": metadata, "status": {"containerStatuses": [{"state": state}]}}
+    spec = {"containers": [{"image": "registry.example/clusterfit:1"}]}
+    status = {"containerStatuses": [{"state": state}]}
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def write_stamp(moment: datetime) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch import api as api_module
 from clusterfit.launch.access import Access, resolve_access
 from clusterfit.launch.api import CONFIG_MAPS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.connection import connect
@@ -34,7 +33,7 @@ QUOTA = (
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_of_several_kubeconfigs_the_first_that_says_something_wins(
 def test_a_context_that_is_not_there_is_said_beside_those_that_are(tmp_path: Path) -> None:
     path = str(write_kubeconfig(tmp_path / "one", dict.fromkeys("ab", "http://127.0.0.1")))
     for namespace in ("", "x"):
-        with pytest.raises(ClusterError, match="no context c; the contexts are a, b; .* --context"):
+        with pytest.raises(ClusterError, match=r"no context c; the contexts are a, b; .* --context"):
             resolve_access(Access(namespace, "c", path))
 
 

@@ -10,7 +10,7 @@ import pytest
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import delete_release
-from clusterfit.launch.failures import ClusterError, NotPermittedError
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import RELEASED_ANNOTATION
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted
@@ -31,7 +31,7 @@ MANY = 1000
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterfit.launch.api._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.control._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
@@ -151,7 +151,8 @@ def test_a_follow_outlasts_what_is_brief(
     objects.look_on = look_on
     lines = follow_stage(api, release(), CLUSTER, Wanted(), print)
     assert [line.text for line in lines] == ["one", "two"]
-    assert len(reads) > times
+    assert not objects.trouble
+    assert len(reads) > 2
 
 
 @pytest.mark.parametrize("status", REFUSED)
@@ -204,6 +205,16 @@ def test_a_command_in_a_pod_that_is_not_started_is_explained(
     assert type(failure.value) is kind
     assert words in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
+def test_a_command_in_a_pod_outlasts_what_is_brief(status: int, tmp_path: Path) -> None:
+    """What is not a websocket's answer ends it; that it came so far is what counts."""
+    trouble = [Answer(status, status_body("no"))] * (1 if status == 401 else 2)
+    gone = Answer(404, status_body("pods x not found", "NotFound"))
+    with serve(tmp_path, *trouble, gone) as server, pytest.raises(NotFoundError):
+        RemoteCommand(server.open(), "x", ["tar"])
+    assert len(server.requests) == len(trouble) + 1
 
 
 def check_line(error: ClusterError, status: int) -> None:

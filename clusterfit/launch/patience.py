@@ -1,0 +1,42 @@
+"""When a request to the API server is sent again, and until when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+_PATIENCE_SECONDS: Final = 20.0
+"""How long a single request is tried again. Those who wait for minutes try whole rounds again."""
+_BUSY: Final = frozenset({429, 500, 502, 503, 504})
+
+
+class Patience:
+    """How long one request is tried again, and after which answers."""
+
+    def __init__(self, log_in_again: Callable[[], None]) -> None:
+        """Begin to wait; logging in again is tried once."""
+        self.pause = 0.2
+        """Seconds until the next attempt."""
+        self._log_in_again = log_in_again
+        self._deadline = time.monotonic() + _PATIENCE_SECONDS
+        self._has_logged_in = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has lasted long enough."""
+        return time.monotonic() > self._deadline
+
+    def covers(self, status: int) -> bool:
+        """Whether the request may be sent again after this answer, which did not carry it out."""
+        if status == 401 and not self._has_logged_in:
+            # Certificates and tokens of a kubeconfig are renewed behind our back.
+            self._log_in_again()
+            self._has_logged_in, self.pause = True, 0.0
+            return True
+        return status in _BUSY and not self.is_over
+
+    def wait(self) -> None:
+        """Let some time pass, each time more."""
+        time.sleep(min(self.pause, max(0.0, self._deadline - time.monotonic())))
+        self.pause = min(max(0.2, self.pause * 2), 5.0)
