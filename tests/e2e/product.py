@@ -218,7 +218,7 @@ class Product:
 
     def kill_rank(self, stage: str, rank: int) -> None:
         """Kill one process of a stage, in its pod."""
-        pod = f"{RUN}-{stage}-worker-{rank // PROCESSES_PER_NODE}"
+        pod = self.pods(stage)[rank // PROCESSES_PER_NODE]["metadata"]["name"]
         script = ("python", "-c", KILL_RANK, f"/rank-{rank:05d}.log", "9")
         self.namespace.kubectl("exec", pod, "--", *script)
 

@@ -23,16 +23,13 @@ def read_shown(text: str) -> Said:
     return said
 
 
-def read_copies(run: RunDirectory, stage: str) -> Said:
-    """Return what each rank has said in all attempts, each line in its own rank's file."""
+def read_copies(run: RunDirectory, stage: str, world_size: int = WORLD_SIZE) -> Said:
+    """Return what each rank has said in all attempts, which must be several."""
     copies: Said = defaultdict(list)
     attempts = len(list((run.root / "logs" / stage).iterdir()))
     for attempt in range(1, attempts + 1):
-        for rank in range(WORLD_SIZE):
-            lines = run.rank_log(stage, attempt, rank).read_text().splitlines()
-            assert all(f" rank={rank} " in line for line in lines)
-            if lines:
-                copies[rank] += lines
+        for rank, lines in read_attempt(run, stage, attempt, world_size).items():
+            copies[rank] += lines
     assert attempts > 1
     return copies
 
@@ -52,3 +49,14 @@ def _read_number(run: RunDirectory, stage: str, attempt: int, pattern: str) -> i
     found = re.search(pattern, said)
     assert found, f"attempt {attempt} of {stage} does not say {pattern}:\n{said}"
     return int(found[1])
+
+
+def read_attempt(run: RunDirectory, stage: str, attempt: int, world_size: int = WORLD_SIZE) -> Said:
+    """Return what each rank has said in one attempt, each line in its own rank's file."""
+    copies = {
+        rank: run.rank_log(stage, attempt, rank).read_text().splitlines()
+        for rank in range(world_size)
+    }
+    for rank, lines in copies.items():
+        assert all(f" rank={rank} " in line for line in lines)
+    return {rank: lines for rank, lines in copies.items() if lines}

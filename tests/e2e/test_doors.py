@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.logline import parse_line
 from tests.cluster import programs
 from tests.cluster.commands import Kubectl, run, wait_for
 from tests.cluster.manifests import Object
@@ -26,6 +27,10 @@ pytestmark = pytest.mark.core
 
 # Step 1 with the reference's network: everything after it is comparable.
 SAME_WEIGHTS = {"extract.weights": {"from": "path", "path": "weights/pretext.safetensors"}}
+
+
+RELEASE = "of-an-administrator"
+"""A name that says nothing of the run."""
 
 
 def put_weights(product: Product, reference: RunDirectory) -> None:
@@ -111,24 +116,55 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
 
     put_weights(product, reference)
     run_file = product.write({**SAME_WEIGHTS, "stages": ["extract", "cluster"]})
-    said = helm("install", "of-an-administrator", CHECKOUT / "charts/clusterfit", "-f", run_file)
-    assert f"clusterfit status {RUN}" in said
-    product.wait_for_success("extract", "cluster")
+    install = ("install", RELEASE, CHECKOUT / "charts/clusterfit", "-f", run_file)
+    assert f"clusterfit status {RUN}" in helm(*install)
+    with product.begin("logs", RUN, "--follow") as follow:
+        product.wait_for_success("extract", "cluster")
+        followed = follow.wait(60).expect(0)
+    lines = [fields for fields in map(parse_line, followed.stdout.splitlines()) if fields]
+    finished = [fields["stage"] for fields in lines if fields.get("msg") == "finished"]
+    assert finished == ["extract", "cluster"]
     _, stages = product.status()
-    assert {stage: item["phase"] for stage, item in stages.items()} == {
-        "extract": "succeeded", "cluster": "succeeded",
+    assert {stage: (item["release"], item["phase"]) for stage, item in stages.items()} == {
+        "extract": (RELEASE, "succeeded"), "cluster": (RELEASE, "succeeded"),
     }  # fmt: skip
+    (listed,) = json.loads(product.succeed("list", "--output=json").stdout)
+    assert (listed["run"], listed["release"], listed["phase"]) == (RUN, RELEASE, "succeeded")
 
-    tested = helm("test", "of-an-administrator", "--logs")
+    tested = helm("test", RELEASE, "--logs")
     assert "ok: storage claim: written, synced, renamed and read back" in tested
     assert "ok: data claim: 1 entries, read-only" in tested
     assert re.search("ok: libraries: torch [0-9.]+.*, faiss [0-9.]+", tested)
-    selftest = product.namespace.kubectl.get("pod", "of-an-administrator-test")
+    selftest = product.namespace.kubectl.get("pod", f"{RELEASE}-test")
     (worker, _) = product.pods("extract")
     assert selftest["spec"]["securityContext"] == worker["spec"]["securityContext"]
 
-    helm("uninstall", "of-an-administrator")
-    product.namespace.kubectl("delete", "pod", "of-an-administrator-test")  # which Helm leaves
+    helm("uninstall", RELEASE)
+    product.namespace.kubectl("delete", "pod", f"{RELEASE}-test")  # which Helm leaves
+    wait_until_nothing_is_left(product)
+    claim = product.namespace.kubectl.get("pvc", STORAGE_CLAIM)
+    assert claim["status"]["phase"] == "Bound"
+    assert "deletionTimestamp" not in claim["metadata"]
+    ours = product.fetch()
+    check_whole(ours)
+    check_same_step1(ours, reference)
+
+    helm(*install)
+    assert helm_records(product)
+    assert f"deleted {RELEASE}; its results stay" in product.succeed("delete", RUN).stdout
+    wait_until_nothing_is_left(product)
+    assert helm_records(product) == ""
+    assert RELEASE not in helm("list", "--all")
+
+
+def helm_records(product: Product) -> str:
+    """Return the names of the secrets in which Helm keeps what it has installed."""
+    selector = f"--selector=owner=helm,name={RELEASE}"
+    return product.namespace.kubectl("get", "secrets", selector, "--output=name")
+
+
+def wait_until_nothing_is_left(product: Product) -> None:
+    """Wait until no object of the run is left."""
     wait_for(
         "nothing of the release is left",
         lambda: product.namespace.kubectl(
@@ -137,9 +173,3 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
         ),
         lambda names: not names,
     )  # fmt: skip
-    claim = product.namespace.kubectl.get("pvc", STORAGE_CLAIM)
-    assert claim["status"]["phase"] == "Bound"
-    assert "deletionTimestamp" not in claim["metadata"]
-    ours = product.fetch()
-    check_whole(ours)
-    check_same_step1(ours, reference)

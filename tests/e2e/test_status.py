@@ -6,18 +6,23 @@ it: what was true at both moments must be what it says.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.logline import parse_line
 from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
 from tests.e2e.artifacts import check_same_weights
 from tests.e2e.digits import RUN
-from tests.e2e.product import Product, how_it_ended
+from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
+from tests.e2e.typed import Typed
 
 STAGES = {"extract": 2, "cluster": 1, "train": 2}
 
@@ -34,8 +39,12 @@ class Reading:
     """Whether somebody has left word of why it was stopped."""
     running: int
     """Pods whose container runs."""
+    main: str
+    """The uid of node 0's newest pod."""
     done: int
     """Pods whose container has ended well; the operator sees a stage end a little later."""
+    told: tuple[tuple[int, int], ...] = field(compare=False)
+    """What the progress lines of that pod say is done, and of how much; it goes on all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +68,17 @@ def read_cluster(product: Product) -> dict[str, Reading]:
         job: Object = jobs[0] if jobs else {"metadata": {}, "spec": {}}
         policy = job["spec"].get("runPolicy", job["spec"])
         pods = [item for item in own if item["kind"] == "Pod"]
+        firsts = [pod for pod in pods if read_node(pod) == 0]
+        main = max(firsts, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
         readings[stage] = Reading(
             exists=bool(jobs),
             ended=how_it_ended(job),
             suspended=policy.get("suspend", False),
             stopped="clusterfit.dev/stopped" in job["metadata"].get("annotations", {}),
             running=sum(runs(pod) for pod in pods),
+            main=main["metadata"]["uid"] if main else "",
             done=sum(is_done(pod) for pod in pods),
+            told=read_told(product.log(main["metadata"]["name"])) if main else (),
         )
     return readings
 
@@ -78,6 +91,20 @@ def runs(pod: Object) -> bool:
 def is_done(pod: Object) -> bool:
     """Whether the pod's container has ended with exit code 0."""
     return any(state.get("terminated", {}).get("exitCode") == 0 for state in read_states(pod))
+
+
+def read_node(pod: Object) -> int:
+    return int(pod["metadata"]["labels"].get("training.kubeflow.org/replica-index", 0))
+
+
+def read_told(log: str) -> tuple[tuple[int, int], ...]:
+    """Return what the progress lines of a log say is done, and of how much."""
+    lines = (fields for fields in map(parse_line, log.splitlines()) if fields)
+    return tuple(
+        (int(fields["done"]), int(fields["total"]))
+        for fields in lines
+        if fields.get("msg") == "progress"
+    )
 
 
 def read_states(pod: Object) -> list[dict[str, Any]]:
@@ -107,9 +134,42 @@ def find_contradictions(sample: Sample) -> Iterator[str]:
                 yield f"{where}: counts other pods"
         if said["pods"]["wanted"] != wanted:
             yield f"{where}: wants other pods"
-    failed = any(reading.ended == "failed" for reading in sample.before.values())
-    if failed and sample.code != 1:
+        # The log of a pod that came after would not begin with what was read before.
+        if before.main == after.main and after.told[: len(before.told)] == before.told:
+            newest = after.told[max(0, len(before.told) - 1) :]
+            progress = said.get("progress")
+            if progress and (progress["done"], progress["total"]) not in newest:
+                yield f"{where}: that is not how far it is"
+            if before == after and phase == "running" and before.told and not progress:
+                yield f"{where}: does not say how far it is"
+        yield from (f"{where}: {fault}" for fault in find_false_causes(said, before, after))
+    held = [stage for stage in STAGES if sample.said[stage]["phase"] == "held"]
+    not_done = [stage for stage in STAGES if sample.said[stage]["phase"] != "succeeded"]
+    for stage in held:
+        wanted_cause = "its turn has come" if stage == not_done[0] else not_done[0]
+        if wanted_cause not in sample.said[stage]["cause"]:
+            yield f"{stage}: said {sample.said[stage]}, want {wanted_cause!r} as its cause"
+    ends, later_ends = (
+        {reading.ended for reading in readings.values()}
+        for readings in (sample.before, sample.after)
+    )
+    if "failed" in ends and sample.code != 1:
         yield f"exit code {sample.code} of a failed run"
+    if "failed" not in later_ends and sample.code != 0:
+        yield f"exit code {sample.code} of a run that has not failed"
+
+
+def find_false_causes(said: dict[str, Any], before: Reading, after: Reading) -> Iterator[str]:
+    """Yield what the cause of one stage says against its phase and its pods."""
+    phase, cause = said["phase"], said.get("cause", "")
+    if bool(cause) is (phase in ("running", "succeeded")):
+        yield "a cause is given where something is the matter, and only there"
+    if phase == "suspended" and not cause.startswith("suspended by "):
+        yield "want who suspended it"
+    if phase == "starting" and before == after:
+        count = re.fullmatch(r"(\d+) of \d+ pods run", cause)
+        if count and int(count[1]) != before.running:
+            yield "the cause counts other pods"
 
 
 @contextmanager
@@ -141,17 +201,19 @@ def sampling(product: Product) -> Iterator[list[Sample]]:
 
 def test_status_never_contradicts_the_cluster(product: Product, reference: RunDirectory) -> None:
     product.put_results(reference, "pretext")
-    product.submit("pipeline", {"stages": list(STAGES)})
-    with sampling(product) as samples:
-        product.wait_for_line("train", "msg=epoch epoch=3 ")
-        product.delete_pod(f"{RUN}-train-worker-1", by_force=True)
-        product.wait_for_line("train", "msg=resumed")
-        product.succeed("suspend", RUN)
-        product.wait_for_pods("train", lambda pods: not pods)
-        wait_for_sample(samples, "train", "suspended")
-        product.succeed("resume", RUN)
-        product.wait_for_success("train")
-        wait_for_sample(samples, "train", "succeeded")
+    with watching_pods(product) as watch:
+        product.submit("pipeline", {"stages": list(STAGES)})
+        with sampling(product) as samples:
+            product.wait_for_line("train", "msg=epoch epoch=3 ")
+            product.delete_pod(f"{RUN}-train-worker-1", by_force=True)
+            product.wait_for_line("train", "msg=resumed")
+            product.succeed("suspend", RUN)
+            product.wait_for_pods("train", lambda pods: not pods)
+            wait_for_sample(samples, "train", "suspended")
+            product.succeed("resume", RUN)
+            product.wait_for_success("train")
+            wait_for_sample(samples, "train", "succeeded")
+        made = read_made(watch)
     assert [fault for sample in samples for fault in find_contradictions(sample)] == []
     phases = {stage: distinct(samples, stage) for stage in STAGES}
     # Not every moment is met by a sample, but these last for seconds.
@@ -159,9 +221,32 @@ def test_status_never_contradicts_the_cluster(product: Product, reference: RunDi
     assert phases["cluster"][0] == phases["train"][0] == "held"
     assert phases["train"][-1] == "succeeded"
     assert {"running", "suspended"} <= set(phases["train"])
-    assert max(sample.said["train"]["restarts"] for sample in samples) >= 1
+    for stage, wanted in STAGES.items():
+        restarts = [sample.said[stage]["restarts"] for sample in samples]
+        assert restarts == sorted(restarts), stage
+        assert restarts[-1] == len(made[stage]) - wanted, (stage, made[stage])
+    assert len(made["train"]) > STAGES["train"] + 1
     assert any("progress" in sample.said["train"] for sample in samples)
     check_same_weights(product.fetch(), reference, "train")
+
+
+@contextmanager
+def watching_pods(product: Product) -> Iterator[Typed]:
+    """Let kubectl print each pod of the run as it comes, also those that go between two samples."""
+    what = '--output=jsonpath={.metadata.name} {.metadata.uid}{"\\n"}'
+    selector = f"--selector=clusterfit.dev/run={RUN},app.kubernetes.io/component=worker"
+    command = product.namespace.kubectl.command("get", "pods", "--watch", selector, what)
+    with Typed(command, product.folder, {}) as typed:
+        yield typed
+
+
+def read_made(watch: Typed) -> dict[str, set[str]]:
+    """Return the uids of all pods that were made of each stage."""
+    made: dict[str, set[str]] = {stage: set() for stage in STAGES}
+    for line in watch.lines:
+        name, uid = line.split()
+        made[name.removeprefix(f"{RUN}-").partition("-")[0]].add(uid)
+    return made
 
 
 def test_status_of_a_run_that_fails(product: Product, reference: RunDirectory) -> None:
@@ -176,6 +261,30 @@ def test_status_of_a_run_that_fails(product: Product, reference: RunDirectory) -
     assert "exit code 65" in last.said["extract"]["cause"]
     for stage in ("cluster", "train"):
         assert last.said[stage]["cause"] == "will not start: extract failed"
+
+
+@pytest.mark.parametrize("stage", ["extract", "cluster"])
+def test_status_names_memory_where_it_runs_out(
+    product: Product, reference: RunDirectory, stage: str
+) -> None:
+    """What the last pod says is only that three attempts have led nowhere."""
+    product.put_results(reference, "pretext", *(["extract"] if stage == "cluster" else []))
+    one_small_node = {
+        "platform.nodesWithoutGpus": 1,
+        "platform.memoryGibPerNode": 0.2,  # less than it takes to import torch
+        "platform.shmGibPerNode": 0.05,
+    }
+    product.submit(stage, one_small_node)
+    said = product.wait_for_cause(stage, "want of memory", timeout_seconds=STAGE_SECONDS)
+    # A Job lets some time pass before it tries again.
+    assert stage == "extract" or said["phase"] == "starting"
+    product.wait_for_failure(stage)
+    code, stages = product.status()
+    assert code == 1
+    progress, _, before = stages[stage]["cause"].partition("; a pod before it: ")
+    assert progress.endswith("exit code 70: three attempts made no progress")
+    assert "want of memory" in before
+    assert "raise platform.memoryGibPerNode" in stages[stage]["advice"]
 
 
 def wait_for_sample(samples: list[Sample], stage: str, phase: str) -> None:
