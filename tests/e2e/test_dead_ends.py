@@ -10,7 +10,7 @@ from tests.cluster.manifests import claim, phase
 from tests.cluster.storage import SMALL_CLASS
 from tests.e2e.artifacts import check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN
-from tests.e2e.endings import check_failed, check_suspended
+from tests.e2e.endings import BOUND_SECONDS, check_failed, check_suspended
 from tests.e2e.product import Product
 from tests.e2e.said import read_stop
 

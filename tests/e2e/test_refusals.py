@@ -300,7 +300,10 @@ def test_cluster_whose_operator_is_too_old(user: Product, cluster: Cluster) -> N
     try:
         wait_for("it is too old", knows_suspend, lambda known: not known)
         said = refused(submit(user), 69)
-        assert "the cluster's PyTorchJob has no spec.runPolicy.suspend: its operator is too old" in said
+        assert (
+            "the cluster's PyTorchJob has no spec.runPolicy.suspend: its operator is too old"
+            in said
+        )
     finally:
         change("add")
         wait_for("it is as before", knows_suspend, bool)

@@ -154,7 +154,9 @@ def test_of_several_kubeconfigs_the_first_that_says_something_wins(
 def test_a_context_that_is_not_there_is_said_beside_those_that_are(tmp_path: Path) -> None:
     path = str(write_kubeconfig(tmp_path / "one", dict.fromkeys("ab", "http://127.0.0.1")))
     for namespace in ("", "x"):
-        with pytest.raises(ClusterError, match=r"no context c; the contexts are a, b; .* --context"):
+        with pytest.raises(
+            ClusterError, match=r"no context c; the contexts are a, b; .* --context"
+        ):
             resolve_access(Access(namespace, "c", path))
 
 

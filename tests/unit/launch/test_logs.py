@@ -135,9 +135,7 @@ def test_a_follow_goes_on_in_the_pod_that_a_job_makes_after_one_that_failed(
         objects.put(PODS, worker_pod(CLUSTER, old, second=1))
         objects.logs = {old: log_of(say_at(2, "one")), new: log_of(say_at(12, "two"))}
         objects.look_on = go_on
-        shown = [
-            line.text for line in follow_stage(api, RELEASE, CLUSTER, Wanted(), said.append)
-        ]
+        shown = [line.text for line in follow_stage(api, RELEASE, CLUSTER, Wanted(), said.append)]
         assert shown == [say_at(2, "one"), unread, say_at(12, "two")]
     assert said == [f"{new} was started in place of one before; its log goes on"]
 

@@ -15,7 +15,6 @@ from clusterfit.launch.helm import HelmError, find_helm
 
 from .api_server import Answer, serve, status_body
 
-
 VERSION = {"major": "1", "minor": "31", "gitVersion": "v1.31.0"}
 
 
