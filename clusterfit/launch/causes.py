@@ -43,19 +43,21 @@ def _explain_missing(evidence: Evidence) -> Cause:
 def _explain_held(evidence: Evidence) -> Cause:
     if evidence.waits_in_vain:
         return Cause(f"will not start: {evidence.waits_for} failed")
+    # The stage before may have succeeded since the supervisor has looked last.
+    what = f"waits for {evidence.waits_for}" if evidence.waits_for else "its turn has come"
     if evidence.plan.sequencing == "client":
         return Cause(
-            f"waits for {evidence.waits_for}; nothing in the cluster starts it",
+            f"{what}; nothing in the cluster starts it",
             f"keep `{evidence.command('wait')}` running",
         )
     if evidence.supervisor_queue:
         return Cause(
-            f"waits for {evidence.waits_for}; the supervisor, which would start it, waits in queue "
+            f"{what}; the supervisor, which would start it, waits in queue "
             f"{evidence.supervisor_queue} itself",
             f"`{evidence.command('wait')}` starts no stage in this mode; with "
             "platform.sequencing.mode: client it would, and no supervisor is needed",
         )
-    return Cause(f"waits for {evidence.waits_for}")
+    return Cause(what)
 
 
 def _explain_queued(evidence: Evidence) -> Cause:

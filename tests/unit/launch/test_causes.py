@@ -281,6 +281,11 @@ CASES = {
         "waits for pretext; the supervisor, which would start it, waits in queue default itself",
         "sequencing.mode: client",
     ),
+    "held until the supervisor looks again": (
+        evidence(JobState(Phase.HELD), waits_for=""),
+        "its turn has come",
+        "",
+    ),
     "held for ever": (
         evidence(JobState(Phase.HELD), waits_in_vain=True),
         "will not start: pretext failed",
