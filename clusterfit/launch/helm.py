@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -130,13 +131,15 @@ class HelmLibrary:
                 found = config.status(release)
             except helm_python.HelmNotFoundError:
                 return ""
-        return str(found["info"]["status"])
+        return str(found["status"])
 
     def _connect(self, access: Access) -> Any:
         import helm_python
 
+        # The library knows of the environment only what was set before it was loaded.
+        kubeconfig = access.kubeconfig or os.environ.get("KUBECONFIG", "")
         return helm_python.Config(
-            kubeconfig_path=access.kubeconfig or None,
+            kubeconfig_path=None if os.pathsep in kubeconfig else kubeconfig or None,
             kube_context=access.context or None,
             namespace=access.namespace,
         )

@@ -168,11 +168,7 @@ CHANGES: dict[str, Change] = {
         },
     ),
     "networkPolicy": Change(True),
-    "ttlSecondsAfterFinished": Change(
-        3600,
-        gang={"job spec runPolicy ttlSecondsAfterFinished": 3600},
-        single={"job spec ttlSecondsAfterFinished": 3600},
-    ),
+    "ttlSecondsAfterFinished": Change(3600),
     "overwriteToken": Change("abc", both={"container command -1": "abc"}),
 }
 
@@ -182,6 +178,7 @@ READ_BY_OTHERS = {
     "sequencing.mode": "whoever looks for a supervisor",
     "sequencing.serviceAccount": "the supervisor's pod",
     "networkPolicy": "an object of its own",
+    "ttlSecondsAfterFinished": "whoever sees that the release is over",
 }
 PLANNED_ALONE = ("startDeadlineSeconds",)
 

@@ -40,7 +40,7 @@ class Objects:
         self.by_path: dict[str, Manifest] = {}
         self.kinds = {
             "pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps", "roles",
-            "rolebindings", "serviceaccounts", "networkpolicies",
+            "rolebindings", "serviceaccounts", "networkpolicies", "secrets",
         }  # fmt: skip
         self.may_create_roles = True
         self.judge: Callable[[Manifest], tuple[int, str] | None] = lambda _: None
@@ -84,6 +84,8 @@ class Objects:
         self, method: str, path: str, query: Mapping[str, str], body: Any
     ) -> tuple[int, Any]:
         """Return the status and what is answered: JSON, or the bytes of a log."""
+        if path == "/version":
+            return 200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
         if method == "POST":
             return self._create(path, query, body)
         *_, kind, name = path.split("/")
@@ -221,6 +223,8 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
             text = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
+            kind = "text/plain" if isinstance(body, bytes) else "application/json"
+            self.send_header("Content-Type", kind)
             self.end_headers()
             self.wfile.write(text)
 
