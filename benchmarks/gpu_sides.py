@@ -22,6 +22,7 @@ from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.lloyd import Lloyd
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rank_rows import RankRows, find_frame, prepare_rows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import ArrayRows
@@ -70,8 +71,8 @@ class GpuInputs:
         """The rows as clusterfit keeps them, and the centroids in their frame."""
         source, ranks = ArrayRows(self.host_rows.numpy()), Ranks()
         arithmetic = choose_arithmetic(self.device, source.dim)
-        frame = find_frame(source, 0, source.num_rows, ranks)
-        rows = prepare_rows(source, frame, arithmetic, 0, source.num_rows, is_resident=True)
+        frame = find_frame(source, 0, source.num_rows, ranks, Pulse())
+        rows = prepare_rows(source, frame, arithmetic, 0, source.num_rows, True, Pulse())
         return rows, (self.host_centroids - frame.mean).to(self.device)
 
 
@@ -177,7 +178,7 @@ def _iterate_ours(inputs: GpuInputs) -> torch.Tensor:
     """Do a first iteration, which adds up all rows; later ones add those that move."""
     rows, centroids = inputs.our_rows
     arithmetic = choose_arithmetic(inputs.device, rows.dim)
-    return Lloyd(rows, arithmetic, Ranks(), seed=0).iterate(centroids, 0).centroids
+    return Lloyd(rows, arithmetic, Ranks(), Pulse(), seed=0).iterate(centroids, 0).centroids
 
 
 def _fit_ours(inputs: GpuInputs, num_iterations: int) -> torch.Tensor:

@@ -14,7 +14,8 @@ from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.kmeans.engine import Fit
-from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
+from clusterfit.worker.kmeans.exact import SAMPLED_ROWS
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows, read_evenly
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 
 _ITERATIONS: Final = (12, 24)
@@ -49,10 +50,11 @@ def _fit(case: Case, num_iterations: int, options: dict[str, Any]) -> float:
     if config.init == "random":
         start = Fit(draw_initial_centroids(folder, case.num_clusters, 0))
     centroids = TorchEngine().fit(rows, config, 0, start, lambda _fit: None).centroids
-    engine = TorchEngine()
+    sample = read_evenly(rows, 0, rows.num_rows, SAMPLED_ROWS)
+    assigner = TorchEngine().build_assigner(centroids, sample)
     return (
         sum(
-            float(engine.assign(chunk, centroids).distances_sq.sum(dtype=np.float64))
+            float(assigner.assign(chunk).distances_sq.sum(dtype=np.float64))
             for chunk in (
                 rows.read(first, min(first + CHUNK_ROWS, rows.num_rows))
                 for first in range(0, rows.num_rows, CHUNK_ROWS)

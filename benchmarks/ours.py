@@ -21,7 +21,8 @@ from clusterfit.worker.kmeans import arithmetic
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.engine import Fit
-from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
+from clusterfit.worker.kmeans.exact import SAMPLED_ROWS
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows, read_evenly
 from clusterfit.worker.kmeans.sums import ClusterSums
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 
@@ -45,11 +46,13 @@ def clusterfit_assign(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:
     """Assign exactly, as the stage's last pass does."""
     torch.set_num_threads(inputs.num_threads)
     table = FeatureTable(inputs.folder)
-    engine = TorchEngine()
+    rows = Rows(table, Cluster(normalize=False), None)
     assignments = np.empty(table.num_rows, np.int64)
     with _arithmetic(options):
+        sample = read_evenly(rows, 0, table.num_rows, SAMPLED_ROWS)
+        assigner = TorchEngine().build_assigner(inputs.centroids, sample)
         for first, chunk in table.chunks(0, table.num_rows, ROWS_PER_PART):
-            found = engine.assign(chunk, inputs.centroids)
+            found = assigner.assign(chunk)
             assignments[first : first + len(chunk)] = found.assignments
     return Outcome(assignments)
 
@@ -78,7 +81,8 @@ def clusterfit_update(inputs: Inputs, options: Mapping[str, Any]) -> Outcome:  #
         rows = torch.from_numpy(inputs.rows).to(chosen.dtype)
         inputs.kept["rows"] = rows
         inputs.kept["norms_sq"] = rows.float().square().sum(1)
-        found = TorchEngine().assign(inputs.rows, inputs.centroids)
+        assigner = TorchEngine().build_assigner(inputs.centroids, inputs.rows[:SAMPLED_ROWS])
+        found = assigner.assign(inputs.rows)
         inputs.kept["assignments"] = torch.from_numpy(found.assignments)
     totals = ClusterSums.empty(torch.from_numpy(inputs.centroids), chosen.device)
     for first in range(0, len(inputs.rows), CHUNK_ROWS):

@@ -63,11 +63,15 @@ def describe(error: Exception) -> str:
 class ProgressReporter:
     """Tells from time to time how far a stage is, how fast, and when it will be done."""
 
-    def __init__(self, log: Log, total: int, unit: str, done: int = 0) -> None:
-        """Start at `done` of `total`; the rate counts only what this process sees being done."""
+    def __init__(self, log: Log, total: int, unit: str, done: int = 0, **fields: object) -> None:
+        """Start at `done` of `total`; the rate counts only what this process sees being done.
+
+        Each line has these fields as well.
+        """
         self._log = log
         self._total = total
         self._unit = unit
+        self._fields = fields
         self._start_done = done
         self._start = self._last = time.monotonic()
         self._told = self._stepped = done
@@ -103,5 +107,6 @@ class ProgressReporter:
             unit=self._unit,
             rate=float(f"{rate:.4g}"),
             eta_seconds=round(eta_seconds),
+            **self._fields,
             **fields,
         )

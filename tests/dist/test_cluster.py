@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,8 +80,31 @@ def test_a_clustering_that_was_stopped_and_killed_ends_in_the_same_bits(
     process.wait()
     finished = bench.succeed("cluster", 2)
     assert "msg=resumed" in finished.text
-    for path in by_two.run.stage("cluster").rglob("*.npy"):
-        name = path.relative_to(by_two.run.stage("cluster"))
+    assert_equal_bits(bench, by_two)
+
+
+def test_a_clustering_that_was_killed_goes_on_from_its_last_checkpoint(
+    features: Bench, by_two: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "from clusterfit.worker.kmeans import checkpoint\ncheckpoint.CHECKPOINT_SECONDS = 0\n",
+        encoding="utf-8",
+    )
+    bench = features.changed({"name": "killed"})
+    process = bench.start("cluster", 2, PYTHONPATH=str(tmp_path))
+    path = bench.run.stage("cluster") / "checkpoint.bin"
+    assert process.wait_until(path.exists), process.text
+    process.kill()
+    process.wait()
+    finished = bench.succeed("cluster", 2)
+    assert "msg=resumed" in finished.text
+    assert_equal_bits(bench, by_two)
+
+
+def assert_equal_bits(bench: Bench, other: Bench) -> None:
+    """Compare all arrays of two runs; nothing else is left."""
+    for path in other.run.stage("cluster").rglob("*.npy"):
+        name = path.relative_to(other.run.stage("cluster"))
         assert compute_sha256(bench.run.stage("cluster") / name) == compute_sha256(path), name
     assert list(bench.run.root.rglob(".*")) == []
-    assert not (bench.run.stage("cluster") / "checkpoint.safetensors").exists()
+    assert not (bench.run.stage("cluster") / "checkpoint.bin").exists()

@@ -86,4 +86,4 @@ def test_a_fit_that_sigterm_has_stopped_goes_on_while_peers_wait(features: Bench
     for name in ("initial_centroids.npy", "centroids.npy"):
         ours, theirs = (np.load(each.run.stage("cluster") / name) for each in (bench, calm))
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    assert not (bench.run.stage("cluster") / "checkpoint.safetensors").exists()
+    assert not (bench.run.stage("cluster") / "checkpoint.bin").exists()

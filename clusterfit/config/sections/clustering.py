@@ -25,7 +25,7 @@ class Cluster(Section):
     is fast at them, the last assignment exact. `faiss`: faiss.Kmeans in one process, on the CPU or
     on the GPUs of one node where its GPU wheel is in. `auto`: torch, unless one process on a CPU
     that is fast at float32 only is asked for plain Lloyd iterations (init: random or given,
-    numCandidates: 0, relaxation: 1); the log says what was chosen and why."""
+    numCandidates: 0, relaxation: 1, stopImprovement: 0); the log says what was chosen and why."""
     num_clusters: PositiveInt = 16000
     """K. Must not exceed the number of images."""
     init: Literal["two_level", "random", "given"] = "two_level"
@@ -47,10 +47,10 @@ class Cluster(Section):
     last one goes to the means. 1: always, as Lloyd's."""
     stop_improvement: NonNegativeFloat = 1e-4
     """Stop after an iteration that began less than this fraction below the objective of the one
-    before; 0: never. Has no effect on faiss, which does all iterations."""
+    before; 0: never. With the torch engine; faiss does all iterations."""
     stop_churn: Fraction = 0.0
     """Stop after an iteration in which at most this fraction of the rows changed its cluster; at 0
-    where none did. Has no effect on faiss."""
+    where none did. With the torch engine."""
     spherical: bool = False
     """Whether centroids are divided by their L2 norm after each update, for normalised rows; with
     the torch engine."""
@@ -96,6 +96,15 @@ class Cluster(Section):
                 f"engine: faiss does not know {', '.join(refused)}; set engine: torch, or leave "
                 "these and set init: random or given"
             )
+        # Defaults are nobody's wish, and these are what faiss does.
+        lloyds = {"num_candidates": 0, "relaxation": 1, "stop_improvement": 0, "stop_churn": 0}
+        for name, lloyd in lloyds.items():
+            field, value = type(self).model_fields[name], getattr(self, name)
+            if value not in {field.default, lloyd}:
+                raise ValueError(
+                    f"{field.alias}: got {value:g}, has no effect with engine: faiss; leave it "
+                    f"out or set {lloyd}, or set engine: torch"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.outage import check_storage
 from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.log import Log
 
 CHECKPOINT_SECONDS: Final = 30.0
 
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+
 
 class FitCheckpoint:
-    """A fit as it stands, and the centroids that it began with."""
+    """A fit as it stands, and the centroids that it began with: tensors, and their sha256."""
 
     def __init__(self, path: Path, fingerprint: str, guard: Guard) -> None:
         """Keep the checkpoint of the clustering with this fingerprint at `path`."""
@@ -27,49 +30,66 @@ class FitCheckpoint:
         self._guard = guard
         self._last = time.monotonic()
 
-    def read(self) -> tuple[Fit, np.ndarray] | None:
+    def read(self, log: Log) -> tuple[Fit, np.ndarray] | None:
         """Return the last fit of this very clustering and its initial centroids.
 
+        None where there is none, or none that can be used, which is told.
+
         Raises:
-            RetryableError: when the storage failed.
+            RetryableError: when the storage fails: beginning anew would overwrite what it holds.
         """
         try:
-            tensors = load(self._path.read_bytes())
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             check_storage(self._path, error)
+            log.warning("the checkpoint cannot be read, beginning anew", path=self._path, why=error)
             return None
-        except SafetensorError:
+        packed, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+        if hashlib.sha256(packed).digest() != digest:
+            log.warning("the checkpoint is damaged, beginning anew", path=self._path)
             return None
-        if tensors["fingerprint"].tobytes().decode() != self._fingerprint or "flags" not in tensors:
+        tensors = load(packed)
+        if tensors["fingerprint"].tobytes().decode() != self._fingerprint:
             return None
-        objectives = tuple(tensors["objectives"].tolist())
         is_resting, is_settled = tensors["flags"].tolist()
         fit = Fit(
             tensors["centroids"],
-            objectives,
+            tuple(tensors["objectives"].tolist()),
             tensors.get("previous"),
             tensors.get("anchor"),
             is_resting,
             is_settled,
+            float(tensors["rounding_excess"]),
         )
         return fit, tensors["initial"]
 
-    def write_when_due(self, fit: Fit, initial: np.ndarray, is_stopping: bool) -> None:
-        """Write where the last one is old, or where there will be no later one."""
-        if not is_stopping and time.monotonic() - self._last < CHECKPOINT_SECONDS:
-            return
+    def write_when_due(self, fit: Fit, initial: np.ndarray) -> None:
+        """Write where the last one is old."""
+        if time.monotonic() - self._last >= CHECKPOINT_SECONDS:
+            self.write(fit, initial)
+
+    def write(self, fit: Fit, initial: np.ndarray) -> None:
+        """Replace what is there.
+
+        Raises:
+            WriteError: when it cannot be written; what was there stays.
+        """
         tensors = {
             "centroids": fit.centroids,
             "initial": initial,
             "objectives": np.array(fit.objectives, np.float64),
             "flags": np.array([fit.is_resting, fit.is_settled]),
+            "rounding_excess": np.array(fit.rounding_excess, np.float64),
             "fingerprint": np.frombuffer(self._fingerprint.encode(), np.uint8),
         }
         if fit.previous is not None:
             tensors["previous"] = fit.previous
         if fit.anchor is not None:
             tensors["anchor"] = fit.anchor
-        write_file(self._path, save(tensors), self._guard)
+        packed = save(tensors)
+        write_file(self._path, packed + hashlib.sha256(packed).digest(), self._guard)
         self._last = time.monotonic()
 
     def remove(self) -> None:

@@ -22,6 +22,8 @@ def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
         return torch_engine, "auto: init: two_level saves most iterations"
     if config.num_candidates or config.relaxation != 1:
         return torch_engine, "auto: numCandidates and relaxation are only there"
+    if config.stop_improvement or config.stop_churn:
+        return torch_engine, "auto: stopImprovement and stopChurn are only there"
     if config.spherical:
         return torch_engine, "auto: spherical is only there"
     if env.world_size > 1:

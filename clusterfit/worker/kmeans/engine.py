@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rows import RowSource
 
 
@@ -32,6 +33,9 @@ class Fit:
     """Whether these are the means, and the next iteration compares rows with all of them."""
     is_settled: bool = False
     """Whether the engine would go no further, by the stopping rules."""
+    rounding_excess: float = 0.0
+    """Which part of the objective may have been rounding's, where that was too much: from here on
+    rows are float32."""
 
     @property
     def num_iterations(self) -> int:
@@ -53,6 +57,13 @@ class Assigned:
     """What was counted on the way, for the manifest; counts of all chunks are added up."""
 
 
+class Assigner(Protocol):
+    """Finds the nearest of some centroids."""
+
+    def assign(self, rows: np.ndarray, num_nearest: int = 1) -> Assigned:
+        """Return the nearest centroid, or so many of them, of each of the (n, d) float32 rows."""
+
+
 class Engine(Protocol):
     """One way to do k-means."""
 
@@ -67,15 +78,21 @@ class Engine(Protocol):
         seed: int,
         start: Fit | None,
         report: Callable[[Fit], None],
+        pulse: Pulse | None = None,
     ) -> Fit:
         """Return the fit after `config.num_iterations`, going on from `start`.
 
         Without a start the engine finds initial centroids. `report` is called with them (where
-        they are new) and after each iteration; what it raises (TerminatedError) ends the fit.
+        they are new) and after each iteration; what it raises (TerminatedError) ends the fit, and
+        so does the pulse, which loops over rows keep.
         """
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
-        """Return the nearest centroid, or so many of them, of each of the (n, d) float32 rows."""
+    def build_assigner(self, centroids: np.ndarray, sample: np.ndarray) -> Assigner:
+        """Return what assigns rows to these (K, d) float32 centroids.
+
+        The sample, (m, d) float32, are some of the rows that will come, from all over them: an
+        engine that rounds measures on them how far it can be off.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return what decided how it worked, for the log and the manifest."""

@@ -11,9 +11,32 @@ import numpy as np
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.kmeans.engine import Assigned, Fit
-from clusterfit.worker.kmeans.rows import RowSource, SampledRows, read_all
+from clusterfit.worker.kmeans.pulse import Pulse
+from clusterfit.worker.kmeans.rows import RowSource, draw_row_numbers, read_all
 
 _ALL_POINTS = 2**31 - 1
+
+
+class FaissAssigner:
+    """Searches a flat index of the centroids."""
+
+    def __init__(self, centroids: np.ndarray, num_gpus: int, num_threads: int) -> None:
+        """Take (K, d) float32 centroids."""
+        self._num_threads = num_threads
+        self._index: Any = faiss.IndexFlatL2(centroids.shape[1])
+        if num_gpus:
+            self._index = faiss.index_cpu_to_all_gpus(self._index)
+        self._index.add(centroids)
+
+    def assign(self, rows: np.ndarray, num_nearest: int = 1) -> Assigned:
+        """Search; see `Assigner.assign`."""
+        faiss.omp_set_num_threads(self._num_threads)
+        distances_sq, nearest = self._index.search(rows, num_nearest)
+        return Assigned(
+            nearest[:, 0].astype(np.int64),
+            distances_sq[:, 0].astype(np.float32),
+            nearest.astype(np.int64) if num_nearest > 1 else None,
+        )
 
 
 class FaissEngine:
@@ -30,8 +53,6 @@ class FaissEngine:
         """Fit on all cores; assign on so many threads, or all cores."""
         self._num_gpus: int = faiss.get_num_gpus()
         self._num_threads = num_threads or count_cores()
-        self._index: Any = None
-        self._indexed: np.ndarray | None = None
 
     def fit(
         self,
@@ -40,13 +61,16 @@ class FaissEngine:
         seed: int,
         start: Fit | None,
         report: Callable[[Fit], None],
+        pulse: Pulse | None = None,
     ) -> Fit:
         """Run Lloyd's iterations with faiss' splitting of empty clusters; see `Engine.fit`."""
-        faiss.omp_set_num_threads(count_cores())
-        points = read_all(rows)
         fit = start
+        if fit is not None and fit.num_iterations >= config.num_iterations:
+            return fit
+        faiss.omp_set_num_threads(count_cores())
+        points = read_all(rows, pulse)
         if fit is None:
-            fit = Fit(draw_centroids(rows, config.num_clusters, seed))
+            fit = Fit(points[draw_row_numbers(rows.num_rows, config.num_clusters, seed)])
             report(fit)
         while fit.num_iterations < config.num_iterations:
             kmeans = faiss.Kmeans(
@@ -67,29 +91,14 @@ class FaissEngine:
             report(fit)
         return fit
 
-    def assign(self, rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
-        """Search exactly; see `Engine.assign`."""
-        faiss.omp_set_num_threads(self._num_threads)
-        if self._indexed is not centroids:
-            index: Any = faiss.IndexFlatL2(centroids.shape[1])
-            if self._num_gpus:
-                index = faiss.index_cpu_to_all_gpus(index)
-            index.add(centroids)
-            self._index, self._indexed = index, centroids
-        distances_sq, nearest = self._index.search(rows, num_nearest)
-        return Assigned(
-            nearest[:, 0].astype(np.int64),
-            distances_sq[:, 0].astype(np.float32),
-            nearest.astype(np.int64) if num_nearest > 1 else None,
-        )
+    def build_assigner(
+        self,
+        centroids: np.ndarray,
+        sample: np.ndarray,  # noqa: ARG002 - nothing is rounded
+    ) -> FaissAssigner:
+        """Return what searches exactly; see `Engine.build_assigner`."""
+        return FaissAssigner(centroids, self._num_gpus, self._num_threads)
 
     def describe(self) -> dict[str, Any]:
         """Return its name and the GPUs that it uses."""
         return {"engine": self.name, "faiss_gpus": self._num_gpus}
-
-
-def draw_centroids(rows: RowSource, num_clusters: int, seed: int) -> np.ndarray:
-    """Return (K, d) float32 distinct rows, drawn by the seed."""
-    drawn = np.random.default_rng([seed, 1]).choice(rows.num_rows, num_clusters, replace=False)
-    sampled = SampledRows(rows, np.sort(drawn))
-    return sampled.read(0, num_clusters)

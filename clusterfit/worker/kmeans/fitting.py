@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
 from clusterfit.worker.kmeans.checkpoint import FitCheckpoint
 from clusterfit.worker.kmeans.engine import Engine, Fit
+from clusterfit.worker.kmeans.pulse import StagePulse
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import Projection, Rows, RowSource, fit_projection, sample
 from clusterfit.worker.log import ProgressReporter
@@ -40,7 +42,8 @@ def fit_model(
     config, env = context.config.cluster, context.env
     projection = None
     if config.pca_dim:
-        projection = fit_projection(table, config.pca_dim, config.pca_whiten, ranks)
+        pulse = StagePulse(env, context.log)
+        projection = fit_projection(table, config.pca_dim, config.pca_whiten, ranks, pulse)
     rows: RowSource = Rows(table, config, projection)
     if config.max_points_per_centroid:
         wanted = config.max_points_per_centroid * config.num_clusters
@@ -59,7 +62,7 @@ def _iterate(
     """Return initial centroids and the fit, going on from a checkpoint where there is one."""
     config, env, log = context.config.cluster, context.env, context.log
     checkpoint = open_checkpoint(context, identity)
-    resumed = checkpoint.read() if env.is_main_rank else None
+    resumed = checkpoint.read(log) if env.is_main_rank else None
     if engine.uses_all_ranks:
         resumed = env.broadcast_object(resumed)
     initial: np.ndarray | None = None
@@ -80,32 +83,40 @@ def _iterate(
         if resumed is not None:
             log.info("resumed", iteration=resumed[0].num_iterations)
     progress = _build_progress(context, start.num_iterations if start else 0)
-    is_told = False
+    told: dict[str, Any] = {}
+    latest = start
 
     def report(fit: Fit) -> None:
-        nonlocal initial, is_told
+        nonlocal initial, told, latest
+        latest = fit
         if initial is None:
             initial = fit.centroids
-        if env.is_main_rank and not is_told:
-            is_told = True
-            log.info("arithmetic", **engine.describe())
+        if env.is_main_rank and engine.describe() != told:
+            told = engine.describe()
+            log.info("arithmetic", **told)
         progress(fit)
-        stops = env.agree_to_stop() if engine.uses_all_ranks else env.stop.is_set
+        pulse.check()
         if env.is_main_rank:
-            checkpoint.write_when_due(fit, initial, is_stopping=stops)
-        if stops:
-            raise TerminatedError(
-                f"stopped by SIGTERM after iteration {fit.num_iterations}; the next attempt goes on"
-            )
+            checkpoint.write_when_due(fit, initial)
 
-    fit = engine.fit(rows, config, context.config.seed, start, report)
+    pulse = StagePulse(env, log, is_shared=engine.uses_all_ranks)
+    try:
+        fit = engine.fit(rows, config, context.config.seed, start, report, pulse)
+    except TerminatedError as error:
+        if latest is None:
+            raise
+        if env.is_main_rank and initial is not None and latest is not start:
+            checkpoint.write(latest, initial)
+        raise TerminatedError(
+            f"stopped by SIGTERM after iteration {latest.num_iterations}; the next attempt goes on"
+        ) from error
     assert initial is not None, "given, resumed or reported"
     return initial, fit
 
 
 def open_checkpoint(context: Context, identity: Identity) -> FitCheckpoint:
     """Return the checkpoint of a fit; whoever has written the results removes it."""
-    path = context.run.stage("cluster") / "checkpoint.safetensors"
+    path = context.run.stage("cluster") / "checkpoint.bin"
     return FitCheckpoint(path, identity.fingerprint, context.guard)
 
 

@@ -14,6 +14,7 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.candidates import Candidates
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.sums import ClusterSums
@@ -44,6 +45,7 @@ class Lloyd:
         rows: RankRows,
         arithmetic: Arithmetic,
         ranks: Ranks,
+        pulse: Pulse,
         seed: int,
         num_candidates: int = 0,
     ) -> None:
@@ -54,6 +56,7 @@ class Lloyd:
         self._rows = rows
         self._arithmetic = arithmetic
         self._ranks = ranks
+        self._pulse = pulse
         self._seed = seed
         self._candidates = Candidates(rows.num_rows, num_candidates, arithmetic)
         self._totals: ClusterSums | None = None
@@ -92,14 +95,16 @@ class Lloyd:
             self._totals = ClusterSums.empty(centroids, self._arithmetic.device)
         self._candidates.take(centroids)
         num_changed = 0
-        for offset, chunk in self._rows.chunks():
-            mine = slice(offset, offset + len(chunk))
-            before = self.assignments[mine]
-            found = self._candidates.assign(chunk, mine, before, scorer)
-            num_changed += self._totals.move(
-                chunk.rows, self._rows.norms_sq[mine], before, found, self._arithmetic
-            )
-            self.assignments[mine] = found
+        with self._pulse.loop() as beat:
+            for offset, chunk in self._rows.chunks():
+                beat(offset)
+                mine = slice(offset, offset + len(chunk))
+                before = self.assignments[mine]
+                found = self._candidates.assign(chunk, mine, before, scorer)
+                num_changed += self._totals.move(
+                    chunk.rows, self._rows.norms_sq[mine], before, found, self._arithmetic
+                )
+                self.assignments[mine] = found
         return num_changed
 
 

@@ -16,8 +16,9 @@ from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.products import Factor
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.ranks import Ranks
-from clusterfit.worker.kmeans.rows import CHUNK_ROWS, RowSource
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, NOT_FINITE, RowSource
 
 _BLOCK_ROWS: Final = 1024
 
@@ -54,7 +55,7 @@ class Frame:
         return centroids + self.mean.to(centroids.device)
 
 
-def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks) -> Frame:
+def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks, pulse: Pulse) -> Frame:
     """Return the frame of all ranks' rows, of which this one reads start..stop-1.
 
     Raises:
@@ -62,16 +63,18 @@ def find_frame(source: RowSource, start: int, stop: int, ranks: Ranks) -> Frame:
     """
     total = torch.zeros(source.dim, dtype=torch.float64)
     largest = 0.0
-    for first in range(start, stop, _BLOCK_ROWS):
-        chunk = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
-        total += chunk.sum(0, dtype=torch.float32).double()
-        low, high = torch.aminmax(chunk)
-        largest = max(largest, -float(low), float(high)) if bool(low <= high) else math.nan
-        if not math.isfinite(largest):
-            break
+    with pulse.loop("range of the rows", stop - start) as beat:
+        for first in range(start, stop, _BLOCK_ROWS):
+            beat(first - start)
+            chunk = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
+            total += chunk.sum(0, dtype=torch.float32).double()
+            low, high = torch.aminmax(chunk)
+            largest = max(largest, -float(low), float(high)) if bool(low <= high) else math.nan
+            if not math.isfinite(largest):
+                break
     largest = ranks.find_maximum(largest if math.isfinite(largest) else math.inf)
     if not math.isfinite(largest):
-        raise InvalidDataError("features: got numbers that are not finite; run extract again")
+        raise InvalidDataError(NOT_FINITE)
     ranks.add(total)
     exponent = math.frexp(2 * largest)[1] if largest else 0  # |row - mean| < 2^exponent
     # Only rounded to 8 bits: it need not be exact, and so it does not depend on who added what.
@@ -169,13 +172,17 @@ class RankRows:
         assert self._kept is not None
         return self._kept
 
-    def thin(self, step: int) -> RankRows:
+    def thin(self, step: int, pulse: Pulse) -> RankRows:
         """Return every step-th row (by its number among all ranks' rows), kept in memory."""
         if step == 1 and self._kept is not None:
             return self
         first = -self.start % step
-        # Copies: a view would keep the whole chunk that it is of.
-        kept = [chunk[(first - offset) % step :: step].copy() for offset, chunk in self.chunks()]
+        kept = []
+        with pulse.loop("sample for a start", self.num_rows) as beat:
+            for offset, chunk in self.chunks():
+                beat(offset)
+                # Copies: a view would keep the whole chunk that it is of.
+                kept.append(chunk[(first - offset) % step :: step].copy())
         start = -(-self.start // step)
         rows = Chunk.join(kept) if kept else self._prepare(self.start, self.start)
         norms_sq = self.norms_sq[first::step]
@@ -203,6 +210,7 @@ def prepare_rows(
     start: int,
     stop: int,
     is_resident: bool,
+    pulse: Pulse,
 ) -> RankRows:
     """Return this rank's rows start..stop-1; where resident, they are read now and kept."""
 
@@ -218,12 +226,14 @@ def prepare_rows(
     kept = _allocate(stop - start, source.dim, arithmetic) if is_resident else None
     norms_sq = torch.empty(stop - start, device=arithmetic.device)
     scratch = torch.empty(_BLOCK_ROWS, source.dim, dtype=arithmetic.dtype, device=arithmetic.device)
-    for first in range(start, stop, _BLOCK_ROWS):
-        raw = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
-        mine = slice(first - start, first - start + len(raw))
-        block = Chunk(scratch[: len(raw)], arithmetic) if kept is None else kept[mine]
-        norms_sq[mine] = frame.enter(raw, block.rows, arithmetic.kernel)
-        block.renew()
+    with pulse.loop("rows", stop - start) as beat:
+        for first in range(start, stop, _BLOCK_ROWS):
+            beat(first - start)
+            raw = torch.from_numpy(source.read(first, min(first + _BLOCK_ROWS, stop)))
+            mine = slice(first - start, first - start + len(raw))
+            block = Chunk(scratch[: len(raw)], arithmetic) if kept is None else kept[mine]
+            norms_sq[mine] = frame.enter(raw, block.rows, arithmetic.kernel)
+            block.renew()
     return RankRows(start, stop, source.dim, prepare, kept, norms_sq)
 
 

@@ -7,6 +7,7 @@ and no rank ever holds more than its own. N: images of a partition, n: rows of a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +23,14 @@ from clusterfit.artifacts.files import (
     write_array,
 )
 from clusterfit.artifacts.parts import FeatureTable
+from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.engine import Assigned
 from clusterfit.worker.kmeans.ranks import Ranks
+from clusterfit.worker.kmeans.rows import NOT_FINITE
+from clusterfit.worker.log import Log
+
+MAX_WRONG_FRACTION: Final = 1e-5
+"""Of the rows that are looked up in float64: near ties come out otherwise in so few."""
 
 _FILLS: Final = {"assignments": -1, "distances_sq": np.nan, "nearest": -1}
 """Of images that could not be read."""
@@ -53,7 +60,13 @@ class Share:
         return cls(arrays, np.zeros(num_clusters, np.int64), 0.0, 0, Counter())
 
     def include(self, places: np.ndarray, found: Assigned) -> None:
-        """Note the clusters of the images at these (n,) places of the share."""
+        """Note the clusters of the images at these (n,) places of the share.
+
+        Raises:
+            InvalidDataError: when a row has none, because its numbers are not finite.
+        """
+        if not np.isfinite(found.distances_sq).all() or (found.assignments < 0).any():
+            raise InvalidDataError(NOT_FINITE)
         self.arrays["assignments"][places] = found.assignments
         self.arrays["distances_sq"][places] = found.distances_sq
         if found.nearest is not None:
@@ -83,6 +96,20 @@ def describe(share: Share, table: FeatureTable, ranks: Ranks) -> dict[str, Any]:
         **dict(zip(names, findings.tolist(), strict=True)),
         "sizes": sizes.tolist(),
     }
+
+
+def warn_where_wrong(log: Log, partitions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say of which partitions too many of the assignments looked up are not float64's."""
+    for partition, told in partitions.items():
+        wrong, audited = told["num_audited_wrong"], told["num_audited"]
+        if wrong > MAX_WRONG_FRACTION * audited:
+            log.warning(
+                "assignments differ from float64's",
+                partition=partition,
+                num_audited_wrong=wrong,
+                num_audited=audited,
+                why="rounding moved some rows further than those that it was measured on",
+            )
 
 
 def write_share(folder: Path, share: Share, rank: int, guard: Guard) -> None:

@@ -14,9 +14,12 @@ import torch
 from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.ranks import Ranks
 
 CHUNK_ROWS: Final = 16384
+
+NOT_FINITE: Final = "features: got numbers that are not finite; run extract again"
 
 _MIN_NORM: Final = 1e-12
 
@@ -37,7 +40,11 @@ class Projection:
 
 
 def fit_projection(
-    table: FeatureTable, pca_dim: int, whiten: bool, ranks: Ranks | None = None
+    table: FeatureTable,
+    pca_dim: int,
+    whiten: bool,
+    ranks: Ranks | None = None,
+    pulse: Pulse | None = None,
 ) -> Projection:
     """Return the leading principal components of a table, computed in float64.
 
@@ -57,10 +64,13 @@ def fit_projection(
         )
     total = np.zeros(table.feature_dim)
     products = np.zeros((table.feature_dim, table.feature_dim))
-    for _, chunk in table.chunks(*ranks.share(table.num_rows), CHUNK_ROWS):
-        rows = chunk.astype(np.float64)
-        total += rows.sum(0)
-        products += rows.T @ rows
+    start, stop = ranks.share(table.num_rows)
+    with (pulse or Pulse()).loop("principal components", stop - start) as beat:
+        for first, chunk in table.chunks(start, stop, CHUNK_ROWS):
+            beat(first - start)
+            rows = chunk.astype(np.float64)
+            total += rows.sum(0)
+            products += rows.T @ rows
     ranks.add(torch.from_numpy(total), torch.from_numpy(products))
     projection = _decompose(total / table.num_rows, products / table.num_rows, pca_dim, whiten)
     # Machines of different kinds round differently, and all ranks must project alike.
@@ -157,13 +167,38 @@ class SampledRows:
         return taken
 
 
-def read_all(source: RowSource) -> np.ndarray:
-    """Return all (N, d) float32 rows in memory."""
+def read_all(source: RowSource, pulse: Pulse | None = None) -> np.ndarray:
+    """Return all (N, d) float32 rows in memory.
+
+    Raises:
+        InvalidDataError: when a number is not finite.
+    """
     rows = np.empty((source.num_rows, source.dim), np.float32)
-    for first in range(0, source.num_rows, CHUNK_ROWS):
-        end = min(first + CHUNK_ROWS, source.num_rows)
-        rows[first:end] = source.read(first, end)
+    with (pulse or Pulse()).loop("rows", source.num_rows) as beat:
+        for first in range(0, source.num_rows, CHUNK_ROWS):
+            beat(first)
+            end = min(first + CHUNK_ROWS, source.num_rows)
+            rows[first:end] = source.read(first, end)
+            if not np.isfinite(rows[first:end]).all():
+                raise InvalidDataError(NOT_FINITE)
     return rows
+
+
+def read_numbers(source: RowSource, row_numbers: range) -> np.ndarray:
+    """Return (m, d) float32 rows, few and far between: each is read alone."""
+    rows = [source.read(number, number + 1) for number in row_numbers]
+    return np.concatenate([np.empty((0, source.dim), np.float32), *rows])
+
+
+def read_evenly(source: RowSource, start: int, stop: int, num_wanted: int) -> np.ndarray:
+    """Return at most so many (m, d) float32 rows from all over start..stop-1."""
+    return read_numbers(source, range(start, stop, max(1, -(-(stop - start) // num_wanted))))
+
+
+def draw_row_numbers(num_rows: int, num_clusters: int, seed: int) -> np.ndarray:
+    """Return (K,) rising numbers of the rows that `init: random` begins at, drawn by the seed."""
+    drawn = np.random.default_rng([seed, 1]).choice(num_rows, num_clusters, replace=False)
+    return np.sort(drawn)
 
 
 def sample(source: RowSource, num_wanted: int, seed: int) -> RowSource:

@@ -16,6 +16,7 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.lloyd import Lloyd, split_empty_clusters
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.sums import ClusterSums
@@ -36,6 +37,7 @@ def find_two_level_centroids(
     num_clusters: int,
     arithmetic: Arithmetic,
     ranks: Ranks,
+    pulse: Pulse,
     seed: int,
     most_rows: int,
 ) -> torch.Tensor:
@@ -47,16 +49,18 @@ def find_two_level_centroids(
     if not all_rows.is_resident:
         step = max(step, -(-num_rows // (most_rows * ranks.world_size)))
     step = min(step, max(1, num_rows // num_clusters))
-    rows = all_rows.thin(step)
+    rows = all_rows.thin(step, pulse)
     num_rows = -(-num_rows // step)
     num_cells = max(1, round(math.sqrt(num_clusters)))
     generator = np.random.default_rng([seed, 3])
     num_drawn = min(num_rows, _DRAWN_PER_CLUSTER * num_clusters)
     drawn = torch.from_numpy(generator.choice(num_rows, num_drawn, replace=False))
     coarse = rows.take(drawn[:num_cells], ranks)
-    lloyd = Lloyd(rows, arithmetic, ranks, seed)
+    tell = pulse.follow("start", COARSE_ITERATIONS + INNER_ITERATIONS, "iterations")
+    lloyd = Lloyd(rows, arithmetic, ranks, pulse, seed)
     for iteration in range(COARSE_ITERATIONS):
         coarse = lloyd.iterate(coarse, iteration).centroids
+        tell(iteration + 1)
     cells = lloyd.assignments  # (n,): of the last pass; the inner iterations keep to them
     sizes = torch.bincount(cells, minlength=num_cells)
     ranks.add(sizes)
@@ -71,13 +75,14 @@ def find_two_level_centroids(
     )
     centroids = rows.take(torch.from_numpy(chosen), ranks)
     bounds = np.concatenate([[0], np.cumsum(shares)])
-    inner = _InnerLevel(rows, cells, bounds, arithmetic)
+    inner = _InnerLevel(rows, cells, bounds, arithmetic, pulse)
     for iteration in range(INNER_ITERATIONS):
         totals = inner.assign(centroids).reduce(ranks)
         means = totals.compute_means(centroids)
         if bool((totals.counts == 0).any()):
             split_empty_clusters(means, totals, np.random.default_rng([seed, 4, iteration]))
         centroids = means
+        tell(COARSE_ITERATIONS + iteration + 1)
     return centroids
 
 
@@ -112,12 +117,18 @@ class _InnerLevel:
     """The rows of all cells, each compared with its own cell's centroids only."""
 
     def __init__(
-        self, rows: RankRows, cells: torch.Tensor, bounds: np.ndarray, arithmetic: Arithmetic
+        self,
+        rows: RankRows,
+        cells: torch.Tensor,
+        bounds: np.ndarray,
+        arithmetic: Arithmetic,
+        pulse: Pulse,
     ) -> None:
         """Take rows in memory, their (n,) cells, and where each cell's centroids begin and end."""
         self._rows = rows.kept.rows
         self._norms_sq = rows.norms_sq
         self._arithmetic = arithmetic
+        self._pulse = pulse
         self._order = torch.argsort(cells, stable=True)
         self._factor = rows.kept.factor[self._order]
         ends = torch.bincount(cells, minlength=len(bounds) - 1).cumsum(0).tolist()
@@ -134,9 +145,11 @@ class _InnerLevel:
         if self._totals is None:
             self._totals = ClusterSums.empty(centroids, self._arithmetic.device)
         found = torch.full_like(self._found, -1)
-        for mine, theirs in self._shares:
-            scorer = Scorer(centroids[theirs], self._arithmetic)
-            found[self._order[mine]] = scorer.assign(self._factor[mine]) + theirs.start
+        with self._pulse.loop() as beat:
+            for mine, theirs in self._shares:
+                beat(mine.start)
+                scorer = Scorer(centroids[theirs], self._arithmetic)
+                found[self._order[mine]] = scorer.assign(self._factor[mine]) + theirs.start
         self._totals.move(self._rows, self._norms_sq, self._found, found, self._arithmetic)
         self._found = found
         return self._totals

@@ -18,10 +18,18 @@ from clusterfit.worker.context import Context
 from clusterfit.worker.identity import find_features, list_partitions, list_targets
 from clusterfit.worker.kmeans.choice import choose_engine
 from clusterfit.worker.kmeans.engine import Engine
+from clusterfit.worker.kmeans.exact import SAMPLED_ROWS
 from clusterfit.worker.kmeans.fitting import Model, fit_model, open_checkpoint
+from clusterfit.worker.kmeans.pulse import StagePulse
 from clusterfit.worker.kmeans.ranks import Ranks
-from clusterfit.worker.kmeans.results import Share, describe, join_shares, write_share
-from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows
+from clusterfit.worker.kmeans.results import (
+    Share,
+    describe,
+    join_shares,
+    warn_where_wrong,
+    write_share,
+)
+from clusterfit.worker.kmeans.rows import CHUNK_ROWS, Rows, read_evenly
 from clusterfit.worker.limits import check_num_clusters
 from clusterfit.worker.versions import read_versions
 
@@ -47,6 +55,7 @@ def run(context: Context) -> None:
         partitions[partition] = describe(share, table, ranks)
     env.barrier()
     if env.is_main_rank:
+        warn_where_wrong(context.log, partitions)
         _write(context, folder, identity, engine, model, partitions, list(share.arrays))
     env.barrier()
 
@@ -60,12 +69,14 @@ def _assign(
     first_image, last_image = ranks.share(table.num_samples)
     start, stop = np.searchsorted(table.sample_indices, [first_image, last_image])
     share = Share.empty(last_image - first_image, config.num_clusters, config.num_nearest)
-    for first in range(int(start), int(stop), CHUNK_ROWS):
-        context.env.stop.check()
-        chunk = rows.read(first, min(first + CHUNK_ROWS, int(stop)))
-        places = table.sample_indices[first : first + len(chunk)] - first_image
-        found = engine.assign(chunk, model.fit.centroids, config.num_nearest)
-        share.include(places, found)
+    sample = read_evenly(rows, int(start), int(stop), SAMPLED_ROWS)
+    assigner = engine.build_assigner(model.fit.centroids, sample)
+    with StagePulse(context.env, context.log).loop("assignment", int(stop - start)) as beat:
+        for first in range(int(start), int(stop), CHUNK_ROWS):
+            beat(first - int(start))
+            chunk = rows.read(first, min(first + CHUNK_ROWS, int(stop)))
+            places = table.sample_indices[first : first + len(chunk)] - first_image
+            share.include(places, assigner.assign(chunk, config.num_nearest))
     return share
 
 

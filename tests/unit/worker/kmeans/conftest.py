@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.worker.kmeans.engine import Assigned
+from clusterfit.worker.kmeans.exact import SAMPLED_ROWS
 from clusterfit.worker.kmeans.native import NativeKernel, load_native_kernel
+from clusterfit.worker.kmeans.torch_engine import TorchEngine
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,12 @@ def settings(num_clusters: int = 10, num_iterations: int = 15, **others: object)
     return Cluster.model_validate(
         {"engine": "torch", "normalize": False, "stop_improvement": 0.0} | base | others
     )
+
+
+def assign(rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
+    """Return what the torch engine assigns, measured on rows from all over."""
+    assigner = TorchEngine().build_assigner(centroids, rows[:: 1 + len(rows) // SAMPLED_ROWS])
+    return assigner.assign(rows, num_nearest)
 
 
 def compute_distances(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:

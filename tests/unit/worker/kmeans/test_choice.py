@@ -7,13 +7,16 @@ from typing import Any, cast
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.kmeans import arithmetic
 from clusterfit.worker.kmeans.choice import choose_engine
 
-PLAIN: dict[str, Any] = {"init": "random", "num_candidates": 0, "relaxation": 1.0}
+PLAIN: dict[str, Any] = {
+    "init": "random", "num_candidates": 0, "relaxation": 1.0, "stop_improvement": 0.0,
+}  # fmt: skip
 
 
 def choose(**settings: Any) -> str:
@@ -29,6 +32,8 @@ def choose(**settings: Any) -> str:
         (PLAIN, "faiss"),
         (PLAIN | {"num_candidates": 16}, "torch"),
         (PLAIN | {"relaxation": 1.8}, "torch"),
+        (PLAIN | {"stop_improvement": 1e-4}, "torch"),
+        (PLAIN | {"stop_churn": 0.01}, "torch"),
         (PLAIN | {"spherical": True}, "torch"),
         (PLAIN | {"init": "two_level"}, "torch"),
         (PLAIN | {"engine": "torch"}, "torch"),
@@ -63,3 +68,15 @@ def test_a_cpus_flags_decide_what_products_are_of(
     assert (chosen.product_dtype, chosen.dtype) == (products, rows)
     narrow = arithmetic.choose_arithmetic(torch.device("cpu"), 63)
     assert (narrow.product_dtype, narrow.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"numCandidates": 8}, {"relaxation": 1.5}, {"stopImprovement": 1e-3}, {"stopChurn": 0.01}],
+)
+def test_settings_that_faiss_does_not_look_at_are_refused(settings: dict[str, float]) -> None:
+    [name] = settings
+    with pytest.raises(ValidationError, match=f"{name}: got .*, has no effect with engine: faiss"):
+        Cluster.model_validate({"engine": "faiss", "init": "random", **settings})
+    Cluster.model_validate({"engine": "faiss", "init": "random"})
+    Cluster.model_validate({"engine": "faiss", **PLAIN})

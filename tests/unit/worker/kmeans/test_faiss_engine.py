@@ -17,7 +17,7 @@ from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import rows as rows_module
-from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.engine import Assigned, Fit
 from clusterfit.worker.kmeans.faiss_engine import FaissEngine
 from clusterfit.worker.kmeans.rows import (
     Rows,
@@ -57,6 +57,10 @@ def fit(rows: RowSource, config: Cluster, initial: np.ndarray) -> Fit:
     return FaissEngine(2).fit(rows, config, 0, Fit(initial, ()), lambda _fit: None)
 
 
+def assign(rows: np.ndarray, centroids: np.ndarray, num_nearest: int = 1) -> Assigned:
+    return FaissEngine(2).build_assigner(centroids, rows[:0]).assign(rows, num_nearest)
+
+
 def settings(num_clusters: int = 10, num_iterations: int = 15, **others: object) -> Cluster:
     """Return the settings of faiss, over rows as they are."""
     faisss = {"engine": "faiss", "init": "random", "stop_improvement": 1e-4}
@@ -70,7 +74,7 @@ def test_the_objective_is_scikit_learns_and_never_rises(open_table: OpenTable) -
     found = fit(Rows(open_table(features), config, None), config, initial)
     reference = KMeans(10, init=initial, n_init=1, algorithm="lloyd", max_iter=30, tol=0)
     reference.fit(features)
-    distances_sq = FaissEngine(2).assign(features, found.centroids).distances_sq
+    distances_sq = assign(features, found.centroids).distances_sq
     objective = float(distances_sq.sum(dtype=np.float64))
     assert objective == pytest.approx(float(reference.inertia_), rel=1e-3)
     assert found.num_iterations == len(found.objectives) == 30
@@ -132,13 +136,13 @@ def test_permuting_the_rows_permutes_the_assignments(open_table: OpenTable) -> N
     assigned = []
     for part in (features, features[order]):
         found = fit(Rows(open_table(part), config, None), config, initial)
-        assigned.append(FaissEngine(2).assign(part, found.centroids).assignments)
+        assigned.append(assign(part, found.centroids).assignments)
     assert (assigned[0][order] == assigned[1]).mean() > 0.995
 
 
 def test_each_row_gets_its_nearest_centroid(open_table: OpenTable) -> None:
     features, centroids = draw(300), draw(20, seed=1)
-    found = FaissEngine(2).assign(features, centroids, num_nearest=3)
+    found = assign(features, centroids, num_nearest=3)
     distances = ((features[:, None].astype(np.float64) - centroids[None]) ** 2).sum(-1)
     np.testing.assert_array_equal(found.assignments, distances.argmin(1))
     np.testing.assert_allclose(found.distances_sq, distances.min(1), rtol=1e-4)
@@ -148,12 +152,13 @@ def test_each_row_gets_its_nearest_centroid(open_table: OpenTable) -> None:
     np.testing.assert_array_equal(found.nearest, distances.argsort(1)[:, :3])
 
 
-def test_an_engine_notices_other_centroids() -> None:
-    engine, features = FaissEngine(2), draw(50)
-    engine.assign(features, draw(20, seed=1))
-    other = draw(20, seed=2)
-    expected = FaissEngine(2).assign(features, other).assignments
-    np.testing.assert_array_equal(engine.assign(features, other).assignments, expected)
+def test_numbers_that_are_not_finite_are_refused(open_table: OpenTable) -> None:
+    for bad in (np.nan, np.inf):
+        features = draw(60)
+        features[41, 3] = bad
+        rows = Rows(open_table(features), settings(), None)
+        with pytest.raises(InvalidDataError, match="not finite"):
+            fit(rows, settings(), features[:10].copy())
 
 
 def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
@@ -162,7 +167,7 @@ def test_fewer_distinct_rows_than_clusters_give_numbers_all_the_same(
     features = np.repeat(draw(3), 20, axis=0)
     config = settings(num_clusters=8)
     found = fit(Rows(open_table(features), config, None), config, features[:8].copy())
-    assigned = FaissEngine(2).assign(features, found.centroids)
+    assigned = assign(features, found.centroids)
     assignments, distances_sq = assigned.assignments, assigned.distances_sq
     assert np.isfinite(found.centroids).all()
     assert np.isfinite(found.objectives).all()

@@ -14,13 +14,17 @@ from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic, has_fast_products
 from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rank_rows import RankRows
 from clusterfit.worker.kmeans.rows import ArrayRows
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 from clusterfit.worker.kmeans.two_level import allot
 
-from .conftest import compute_distances, draw, iterate_lloyd, settings
+from .conftest import assign, compute_distances, draw, iterate_lloyd, settings
 
+needs_fast_products = pytest.mark.skipif(
+    not has_fast_products(), reason="this CPU is no faster at rounded numbers"
+)
 WIDE = 96  # dimensions from which rows are bfloat16 where the machine is fast at it
 
 
@@ -46,16 +50,20 @@ def test_lloyd_from_the_same_start_is_an_independent_programs(dim: int) -> None:
     assert ours == pytest.approx(theirs, rel=tolerance)
 
 
-def test_lloyd_from_the_same_start_is_faisss() -> None:
-    rows = draw(4000, WIDE, num_groups=60)
+@pytest.mark.parametrize(("dim", "num_groups"), [(12, 60), (WIDE, 1)])
+def test_lloyd_from_the_same_start_is_faisss(dim: int, num_groups: int) -> None:
+    rows = draw(4000, dim, num_groups)
     initial = rows[:40].copy()
-    reference = faiss.Kmeans(WIDE, 40, niter=10, max_points_per_centroid=10**6)
+    reference = faiss.Kmeans(dim, 40, niter=10, max_points_per_centroid=10**6)
     reference.train(rows, init_centroids=initial)
     assert reference.obj is not None
-    found = fit(rows, settings(40, 10, relaxation=1), initial)
+    engine = TorchEngine()
+    config = settings(40, 10, num_candidates=0, relaxation=1)
+    found = engine.fit(ArrayRows(rows), config, 0, Fit(initial), lambda _fit: None)
     done = found.num_iterations
     assert done >= 5
-    np.testing.assert_allclose(found.objectives, reference.obj[:done], rtol=2e-3)
+    tolerance = 1e-5 if engine.describe()["dtype"] == "float32" else 1e-3
+    np.testing.assert_allclose(found.objectives, reference.obj[:done], rtol=tolerance)
 
 
 @pytest.mark.parametrize("init", ["two_level", "random"])
@@ -103,8 +111,8 @@ def test_permuting_the_rows_permutes_the_assignments() -> None:
     initial = rows[:10].copy()
     ours, theirs = (fit(each, settings(), initial) for each in (rows, rows[order]))
     np.testing.assert_array_equal(ours.centroids, theirs.centroids)
-    assigned = TorchEngine().assign(rows, ours.centroids).assignments
-    permuted = TorchEngine().assign(rows[order], theirs.centroids).assignments
+    assigned = assign(rows, ours.centroids).assignments
+    permuted = assign(rows[order], theirs.centroids).assignments
     np.testing.assert_array_equal(assigned[order], permuted)
 
 
@@ -119,7 +127,7 @@ def test_every_shape_ends_in_as_many_clusters_as_asked(
     found = fit(rows, settings(num_clusters, 10))
     assert found.centroids.shape == (num_clusters, dim)
     assert np.isfinite(found.centroids).all()
-    assigned = TorchEngine().assign(rows, found.centroids)
+    assigned = assign(rows, found.centroids)
     distances = compute_distances(rows, found.centroids)
     np.testing.assert_array_equal(assigned.assignments, distances.argmin(1))
     np.testing.assert_allclose(assigned.distances_sq, distances.min(1), rtol=1e-3, atol=1e-4)
@@ -146,7 +154,7 @@ def test_rows_of_zeros_constant_columns_and_duplicates_give_numbers() -> None:
     found = fit(rows, settings(20, 6))
     assert np.isfinite(found.centroids).all()
     assert np.isfinite(found.objectives).all()
-    assigned = TorchEngine().assign(rows, found.centroids)
+    assigned = assign(rows, found.centroids)
     assert len(np.unique(assigned.assignments)) == 5, "as many as there are different rows"
     assert assigned.distances_sq.max() < 1e-3
     same = np.repeat(draw(1, WIDE), 30, axis=0)
@@ -161,7 +169,7 @@ def test_an_empty_cluster_splits_the_widest_one() -> None:
     far = np.full((1, 5), 1e4)
     initial = np.concatenate([tight[:1], wide[:1], far]).astype(np.float32)
     found = fit(rows, settings(3, 8), initial)
-    sizes = np.bincount(TorchEngine().assign(rows, found.centroids).assignments, minlength=3)
+    sizes = np.bincount(assign(rows, found.centroids).assignments, minlength=3)
     assert sizes[0] == 200
     assert sizes.min() > 20
 
@@ -242,9 +250,9 @@ def test_a_start_is_found_among_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPa
     kept: list[int] = []
     thin = RankRows.thin
 
-    def note(self: RankRows, step: int) -> RankRows:
-        kept.append(thin(self, step).num_rows)
-        return thin(self, step)
+    def note(self: RankRows, step: int, pulse: Pulse) -> RankRows:
+        kept.append(thin(self, step, pulse).num_rows)
+        return thin(self, step, pulse)
 
     monkeypatch.setattr(RankRows, "thin", note)
     found = fit(rows, settings(20, 3))
@@ -261,20 +269,80 @@ def test_spherical_centroids_have_norm_1() -> None:
     assert np.linalg.norm(plain.centroids, axis=1).max() < 1
 
 
-@pytest.mark.skipif(not has_fast_products(), reason="this CPU is no faster at rounded numbers")
-def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves() -> None:
-    """A million times tighter than they lie apart: 8 bits see no difference inside a group."""
+@pytest.fixture
+def tight() -> np.ndarray:
+    """Four groups a million times tighter than they lie apart: 8 bits see no difference inside."""
     random = np.random.default_rng(0)
     centers = random.normal(size=(4, WIDE)) * 100
-    rows = (centers[np.arange(800) % 4] + random.normal(size=(800, WIDE)) * 1e-2).astype(np.float32)
+    noise = random.normal(size=(800, WIDE)) * 1e-2
+    rows: np.ndarray = (centers[np.arange(800) % 4] + noise).astype(np.float32)
+    return rows
+
+
+def compute_scatter(rows: np.ndarray) -> float:
+    """Return the objective of the four groups' means."""
+    groups = [rows[group::4].astype(np.float64) for group in range(4)]
+    return float(sum(((group - group.mean(0)) ** 2).sum() for group in groups))
+
+
+@needs_fast_products
+def test_bfloat16_is_given_up_where_it_would_cost_more_than_it_saves(tight: np.ndarray) -> None:
     engine = TorchEngine()
-    found = engine.fit(ArrayRows(rows), settings(40, 10), 0, None, lambda _fit: None)
+    found = engine.fit(ArrayRows(tight), settings(40, 10), 0, None, lambda _fit: None)
     assert engine.describe()["dtype"] == "float32"
     assert "bfloat16 would add" in engine.describe()["reason"]
-    scatter = ((rows - centers[np.arange(800) % 4]) ** 2).sum()
-    assert compute_objective(rows, found.centroids) < scatter
+    assert compute_objective(tight, found.centroids) < compute_scatter(tight)
     engine.fit(ArrayRows(draw(800, WIDE)), settings(10, 1), 0, None, lambda _fit: None)
     assert engine.describe()["dtype"] == "bfloat16"
+
+
+@needs_fast_products
+@pytest.mark.parametrize("num_candidates", [0, 2])
+def test_bfloat16_is_given_up_as_soon_as_centroids_show_what_it_costs(
+    tight: np.ndarray, num_candidates: int
+) -> None:
+    """The first ones miss a group, beside which rounding is nothing; then none does."""
+    initial = np.concatenate([tight[:3], np.full((1, WIDE), 1e4, np.float32)])
+    config = settings(4, 30, num_candidates=num_candidates)
+    engine = TorchEngine()
+    dtypes: list[str] = []
+
+    def report(_fit: Fit) -> None:
+        dtypes.append(engine.describe()["dtype"])
+
+    found = engine.fit(ArrayRows(tight), config, 0, Fit(initial), report)
+    assert dtypes[0] == "bfloat16"
+    assert dtypes[-1] == "float32"
+    assert compute_objective(tight, found.centroids) == pytest.approx(
+        compute_scatter(tight), rel=1e-3
+    )
+
+
+@needs_fast_products
+def test_a_resumed_fit_rounds_where_the_undisturbed_one_does(tight: np.ndarray) -> None:
+    initial = np.concatenate([tight[:3], np.full((1, WIDE), 1e4, np.float32)])
+    config = settings(4, 30)
+    reached: list[Fit] = []
+    whole = TorchEngine().fit(ArrayRows(tight), config, 0, Fit(initial), reached.append)
+    excesses = [each.rounding_excess for each in reached]
+    assert excesses[0] == 0 < excesses[-1], "given up on the way"
+    for each in reached:
+        resumed = TorchEngine().fit(ArrayRows(tight), config, 0, each, lambda _fit: None)
+        np.testing.assert_array_equal(resumed.centroids, whole.centroids)
+        assert resumed.objectives == whole.objectives
+
+
+def test_a_fit_that_is_done_reads_nothing_when_it_is_resumed() -> None:
+    class Unreadable(ArrayRows):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            raise AssertionError(f"read {start}..{stop}")
+
+    rows = draw(300)
+    for config in (settings(4, 3), settings(4, 300)):
+        found = fit(rows, config)
+        engine = TorchEngine()
+        again = engine.fit(Unreadable(rows), config, 0, found, lambda _fit: None)
+        assert again is found
 
 
 @pytest.mark.parametrize(("dim", "num_clusters"), [(2, 300), (WIDE, 300), (700, 65)])
@@ -283,7 +351,7 @@ def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(3000, dim)).astype(np.float32) + 5
     centroids = random.normal(size=(num_clusters, dim)).astype(np.float32) * 0.3 + 5
-    found = TorchEngine().assign(rows, centroids, num_nearest=4)
+    found = assign(rows, centroids, num_nearest=4)
     scores = rows.astype(np.float64) @ centroids.T.astype(np.float64)
     scores -= 0.5 * (centroids.astype(np.float64) ** 2).sum(1)
     nearest = np.argsort(-scores, axis=1, kind="stable")[:, :4]
@@ -296,7 +364,7 @@ def test_the_assignment_is_float64s(dim: int, num_clusters: int) -> None:
     assert found.findings["num_audited_wrong"] == 0
 
 
-@pytest.mark.skipif(not has_fast_products(), reason="this CPU is no faster at rounded numbers")
+@needs_fast_products
 def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(3000, WIDE)).astype(np.float32)
@@ -304,13 +372,56 @@ def test_the_recheck_is_what_makes_it_exact(monkeypatch: pytest.MonkeyPatch) -> 
     scores = torch.from_numpy(rows).double() @ torch.from_numpy(centroids).double().t()
     scores -= 0.5 * torch.from_numpy(centroids).double().square().sum(1)
     nearest = scores.argmax(1).numpy()
-    found = TorchEngine().assign(rows, centroids)
+    found = assign(rows, centroids)
     assert 100 < found.findings["num_rechecked"] < 2500
     np.testing.assert_array_equal(found.assignments, nearest)
     monkeypatch.setattr("clusterfit.worker.kmeans.exact._SAFETY", 0.0)
-    hasty = TorchEngine().assign(rows, centroids)
+    hasty = assign(rows, centroids)
     assert hasty.findings["num_rechecked"] < 100
     assert (hasty.assignments != nearest).sum() > 5
+
+
+def assign_in_float64(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return nearest centroids, and by how much their scores are ahead, as fractions of |x|^2."""
+    wide, far = rows.astype(np.float64), centroids.astype(np.float64)
+    scores = wide @ far.T - 0.5 * (far**2).sum(1)
+    best = np.sort(scores, axis=1)[:, -2:]
+    return scores.argmax(1), (best[:, 1] - best[:, 0]) / (wide**2).sum(1)
+
+
+@pytest.mark.parametrize("sampled", [slice(0, 2048, 8), slice(0, None, 16)])
+def test_rows_of_another_kind_than_the_first_ones_are_assigned_exactly(sampled: slice) -> None:
+    """Flat rows, then such as are rounded ten times as coarsely for their length."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(4096, 512)).astype(np.float32)
+    rows[np.arange(2048, 4096), random.integers(512, size=2048)] = 60
+    centroids = (random.normal(size=(300, 512)) * 0.3).astype(np.float32)
+    found = TorchEngine().build_assigner(centroids, rows[sampled]).assign(rows)
+    nearest, ahead = assign_in_float64(rows, centroids)
+    assert (ahead[found.assignments != nearest] < 1e-6).all()
+    assert found.findings["num_rechecked"] < 0.8 * len(rows), "not all of them"
+
+
+def test_a_sampled_row_at_the_mean_of_the_centroids_is_one_like_others() -> None:
+    random = np.random.default_rng(0)
+    centroids = (random.normal(size=(300, WIDE)) * 0.3).astype(np.float32)
+    rows = random.normal(size=(3000, WIDE)).astype(np.float32)
+    usual = assign(rows, centroids).findings["num_rechecked"]
+    rows[0] = centroids.mean(0, dtype=np.float64)
+    found = assign(rows, centroids)
+    assert found.findings["num_rechecked"] < 1.5 * usual + 100
+    nearest, ahead = assign_in_float64(rows, centroids)
+    assert (ahead[found.assignments != nearest] < 1e-6).all()
+
+
+def test_the_assigned_centroid_is_listed_first_however_many_are_equal_to_it() -> None:
+    rows = draw(40, WIDE)
+    centroids = np.concatenate([draw(3, WIDE, seed=1), np.repeat(rows[:1], 50, axis=0)])
+    found = assign(rows, centroids, num_nearest=2)
+    assert found.nearest is not None
+    np.testing.assert_array_equal(found.nearest[:, 0], found.assignments)
+    assert found.assignments[0] == 3
+    assert (found.nearest[:, 0] != found.nearest[:, 1]).all()
 
 
 def test_shares_of_clusters_follow_sizes_and_never_exceed_what_there_is() -> None:
