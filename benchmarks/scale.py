@@ -17,6 +17,10 @@ _BF16_BYTES = 2
 _FP32_BYTES = 4
 _FP64_BYTES = 8
 _INT64_BYTES = 8
+_LISTED_BYTES = 300
+"""Of a row in an auction: 32 clusters with their distances, its seat and its bid."""
+_NUM_DIGITS, _DIGIT_VALUES = 5, 16
+"""Of a bid: a round counts how often each value of each digit occurs in each cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,35 @@ def model_two_level_seconds(problem: Problem, cluster: Cluster, iterations: int 
     reduce_all = model_pass(problem, cluster).reduce_seconds
     coarse = one.assignment_seconds + one.update_seconds + one.reduce_seconds
     return iterations * coarse + iterations * (coarse + reduce_all)
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """What a limit of the clusters' sizes adds to a fit; seconds, and bytes on each GPU."""
+
+    pass_seconds: float
+    """Passes over all rows: one for each iteration, two for the last assignment."""
+    exchange_seconds: float
+    """Sizes and digits of bids, in each round of each auction."""
+    lists_bytes: float
+    round_bytes: float
+    """Sent by each node in a round."""
+
+
+def model_balancing(
+    problem: Problem, cluster: Cluster, iterations: int = 10, rounds: int = 300
+) -> Balancing:
+    """Return what balancing costs where auctions take so many rounds, all clusters in each."""
+    one = model_pass(problem, cluster)
+    nodes = math.ceil(cluster.gpus / cluster.gpus_per_node)
+    numbers = (2 + _NUM_DIGITS * _DIGIT_VALUES) * problem.num_clusters
+    sent = 2 * (nodes - 1) / nodes * numbers * _INT64_BYTES
+    return Balancing(
+        pass_seconds=(iterations + 2) * one.seconds,
+        exchange_seconds=(iterations + 1) * rounds * sent / cluster.node_link_bytes,
+        lists_bytes=problem.num_rows / cluster.gpus * _LISTED_BYTES,
+        round_bytes=sent,
+    )
 
 
 def find_largest_num_clusters(problem: Problem, cluster: Cluster) -> int:

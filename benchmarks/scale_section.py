@@ -7,6 +7,7 @@ from benchmarks.scale import Cluster as Machines
 from benchmarks.scale import (
     Problem,
     find_largest_num_clusters,
+    model_balancing,
     model_pass,
     model_two_level_seconds,
 )
@@ -48,7 +49,7 @@ def describe_scale() -> str:
             "GB sent by a node", "s of a two-level start"]  # fmt: skip
     problem = Problem(*shapes["a billion"])
     most = find_largest_num_clusters(problem, Machines())
-    one = model_pass(problem, Machines())
+    one, balancing = model_pass(problem, Machines()), model_balancing(problem, Machines())
     words = f"""\
 Where it breaks, at a billion rows and a million clusters:
 
@@ -60,5 +61,9 @@ Where it breaks, at a billion rows and a million clusters:
   they no longer fit 80 GB, and centroids would have to be sharded over GPUs, which clusterfit does not do.
 - **Time.** A pass is {one.seconds:.0f} s, 50 of them {50 * one.seconds / 3600:.1f} h: products, not bytes, are the limit (the
   reduction is {100 * one.reduce_seconds / one.seconds:.1f} % of a pass). A two-level start and 3 passes are
-  {(model_two_level_seconds(problem, Machines()) + 3 * one.seconds) / 60:.0f} min."""
+  {(model_two_level_seconds(problem, Machines()) + 3 * one.seconds) / 60:.0f} min.
+- **Limited sizes** (`cluster.maxSizeRatio`) add ten iterations and a last auction: {balancing.pass_seconds / 60:.0f} min of passes over the
+  rows, and in each auction rounds of bids, in which a node sends up to {balancing.round_bytes / 1e9:.2f} GB: {balancing.exchange_seconds / 60:.1f} min
+  where each auction takes 300 rounds and all clusters are full in all of them. Lists are {balancing.lists_bytes / 1e9:.1f} GB on each
+  GPU, beside rows that come from host memory anyway."""
     return "\n\n".join([pages.SCALE.strip(), table(head, lines), words])

@@ -108,6 +108,9 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     "data in the run's folder": (
         {"platform": {"data": {"subPath": "digits/in1k"}}}, "where the data is", "where the data",
     ),
+    "a limit below the mean": (
+        {"cluster": {"maxSizeRatio": 0.5}}, "maxSizeRatio", "/cluster/maxSizeRatio",
+    ),
     "root": ({"platform": {"podUser": {"user": 0}}}, "podUser.user", "/platform/podUser/user"),
 }  # fmt: skip
 

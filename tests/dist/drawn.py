@@ -27,13 +27,20 @@ def write_drawn_features(storage_root: Path, name: str) -> None:
     """Write a run's features: rows without any groups, and some images that could not be read."""
     random = np.random.default_rng(0)
     drawn = random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2
-    rows = drawn.astype(np.float32)
     readable = np.setdiff1d(np.arange(NUM_IMAGES), UNREADABLE)
-    folder = RunDirectory(storage_root, name).features("res5avg", "train")
+    write_features(storage_root, name, "train", drawn.astype(np.float32), readable)
+
+
+def write_features(
+    storage_root: Path, name: str, partition: str, rows: np.ndarray, readable: np.ndarray
+) -> None:
+    """Write (N, D) float32 rows of N images, as far as these could be read."""
+    folder = RunDirectory(storage_root, name).features("res5avg", partition)
     records = []
     for number, start in enumerate(range(0, len(readable), 1000)):
         indices = readable[start : start + 1000]
         path = folder / part_name(number)
         records.append(write_part(path, rows[indices], indices, "f", {}))
-    results = {"num_samples": NUM_IMAGES, "feature_dim": DIM}
-    write_manifest(folder, Identity("extract", {}, {"data.train": "d"}), records, results, {})
+    results = {"num_samples": len(rows), "feature_dim": rows.shape[1]}
+    identity = Identity("extract", {}, {f"data.{partition}": "d"})
+    write_manifest(folder, identity, records, results, {})

@@ -16,6 +16,9 @@ from clusterfit.config.tree import RunFile
 _GIB: Final = 2**30
 _INDEX_BYTES: Final = 8
 _DISTANCE_BYTES: Final = 4
+_PRICE_BYTES: Final = 4
+_LISTED_BYTES: Final = 300
+"""Of a row in an auction: 32 clusters with their distances, its seat and its bid."""
 _FAISS_SCRATCH_BYTES: Final = 1536 * 2**20
 """What faiss sets aside on a GPU of 8 GB or more. Source: faiss, StandardGpuResources."""
 
@@ -59,11 +62,14 @@ def forecast_cluster(prospect: Prospect) -> StageForecast:
     )
     memory = _forecast_memory(prospect, dim)
     centroids_bytes = _count_centroid_bytes(prospect, dim)
+    is_limited = config.max_size_ratio > 0
+    prices_bytes = config.num_clusters * _PRICE_BYTES if is_limited else 0
+    kept = f"first and last centroids{', prices' if is_limited else ''}"
     storage = [
         Figure(
             "cluster/*.npy",
-            None if centroids_bytes is None else 2 * centroids_bytes,
-            dim.because if centroids_bytes is None else "first and last centroids",
+            None if centroids_bytes is None else 2 * centroids_bytes + prices_bytes,
+            dim.because if centroids_bytes is None else kept,
         )
     ]
     for partition, count in prospect.counts.items():
@@ -92,11 +98,17 @@ def _forecast_memory(prospect: Prospect, dim: Figure) -> tuple[Figure, ...]:
         return _forecast_faiss_memory(prospect, num_rows, dim.value)
     share = -(-num_rows // pods.world_size)
     number_bytes = DEVICE_BYTES if pods.gpus else DEVICE_BYTES + HOST_BYTES
+    listed, lists = 0, ""
+    if config.max_size_ratio:
+        listed = -(-prospect.counts["train"] // pods.world_size) * _LISTED_BYTES
+        lists = f", {_LISTED_BYTES} bytes a row for the auction that limits sizes"
     return (
         Figure(
             "memory per GPU" if pods.gpus else "memory per process",
-            share * dim.value * FLOAT_BYTES + config.num_clusters * dim.value * number_bytes,
-            f"{share} rows x {dim.value} x {FLOAT_BYTES} bytes, half of it in bfloat16, and "
+            share * dim.value * FLOAT_BYTES
+            + listed
+            + config.num_clusters * dim.value * number_bytes,
+            f"{share} rows x {dim.value} x {FLOAT_BYTES} bytes, half of it in bfloat16{lists}, and "
             f"{number_bytes} bytes a number of the centroids; rows that do not fit are read anew "
             "in each iteration",
         ),

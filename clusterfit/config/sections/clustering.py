@@ -14,6 +14,7 @@ from clusterfit.config.sections.values import (
     PositiveInt,
     RelativePath,
     Relaxation,
+    SizeRatio,
 )
 
 
@@ -54,6 +55,11 @@ class Cluster(Section):
     spherical: bool = False
     """Whether centroids are divided by their L2 norm after each update, for normalised rows; with
     the torch engine."""
+    max_size_ratio: SizeRatio = 0.0
+    """No cluster gets more of the train partition's images than so many times their mean number,
+    N / K, rounded up; 0: no limit. At 1 all sizes are equal up to one image. With the torch engine:
+    up to ten iterations with prices on the clusters follow those without. Other partitions are
+    assigned by the same prices, and not limited."""
     normalize: bool = True
     """Whether rows are divided by their L2 norm, as VISSL does; after pcaDim, where that is set."""
     pca_dim: NonNegativeInt = 0
@@ -90,6 +96,7 @@ class Cluster(Section):
         asked = {
             "init: two_level": self.init == "two_level",
             "spherical": self.spherical,
+            "maxSizeRatio": self.max_size_ratio > 0,
         }
         if refused := [setting for setting, is_asked in asked.items() if is_asked]:
             raise ValueError(
@@ -105,6 +112,15 @@ class Cluster(Section):
                     f"{field.alias}: got {value:g}, has no effect with engine: faiss; leave it "
                     f"out or set {lloyd}, or set engine: torch"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _limit_can_be_reached(self) -> Self:
+        if self.max_size_ratio >= self.num_clusters:
+            raise ValueError(
+                f"maxSizeRatio: got {self.max_size_ratio:g}, want less than numClusters "
+                f"({self.num_clusters}); no cluster can be as many times larger than the mean"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from clusterfit.config.networks import SMALL_RESNET, check_name, read_networks
 from clusterfit.config.section import Wanted
@@ -16,6 +17,23 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Relaxation = Annotated[float, Ge(1), Le(1.9)]
+
+
+def _check_size_ratio(ratio: float) -> float:
+    if ratio and ratio < 1:  # the schema's words say what is wanted
+        raise PydanticCustomError("size_ratio", "neither 0 nor at least 1")
+    return ratio
+
+
+SizeRatio = Annotated[
+    float,
+    AfterValidator(_check_size_ratio),
+    WithJsonSchema(
+        {"type": "number", "minimum": 0, "not": {"exclusiveMinimum": 0, "exclusiveMaximum": 1}}
+    ),
+    Wanted("0 or a number >= 1"),
+]
+"""A multiple of the mean size of a cluster; 0 for none."""
 Rgb = Annotated[tuple[float, ...], Len(3, 3)]
 
 RunName = Annotated[

@@ -27,11 +27,18 @@ _PRODUCTS_OF: Final = {torch.int8: torch.int32}
 class Scorer:
     """Rounded centroids, ready to be multiplied with rows."""
 
-    def __init__(self, centroids: torch.Tensor, arithmetic: Arithmetic) -> None:
-        """Take (K, d) float32 centroids; they are rounded to the products' dtype."""
+    def __init__(
+        self, centroids: torch.Tensor, arithmetic: Arithmetic, prices: torch.Tensor | None = None
+    ) -> None:
+        """Take (K, d) float32 centroids; they are rounded to the products' dtype.
+
+        With (K,) float32 prices that is nearest of which squared distance plus price is least.
+        """
         self._kernel = arithmetic.kernel
         self.factor = arithmetic.prepare(centroids)  # (K, d)
         self.bias = self._compute_bias(centroids)  # (K,)
+        if prices is not None:
+            self.bias -= prices / 2
         self._short = self._transpose() if self._takes_short_rows() else None
         dtype = _PRODUCTS_OF.get(arithmetic.product_dtype, arithmetic.product_dtype)
         num_clusters = len(centroids)

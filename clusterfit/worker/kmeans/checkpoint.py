@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.outage import check_storage
-from clusterfit.worker.kmeans.engine import Fit
+from clusterfit.worker.kmeans.engine import Balance, Fit
 from clusterfit.worker.log import Log
 
 CHECKPOINT_SECONDS: Final = 30.0
@@ -53,7 +53,11 @@ class FitCheckpoint:
         tensors = load(packed)
         if tensors["fingerprint"].tobytes().decode() != self._fingerprint:
             return None
-        is_resting, is_settled = tensors["flags"].tolist()
+        is_resting, is_settled, is_balanced = tensors["flags"].tolist()
+        balance = None
+        if "prices" in tensors:
+            objectives = tuple(tensors["balanced_objectives"].tolist())
+            balance = Balance(tensors["prices"], objectives, is_balanced)
         fit = Fit(
             tensors["centroids"],
             tuple(tensors["objectives"].tolist()),
@@ -62,6 +66,7 @@ class FitCheckpoint:
             is_resting,
             is_settled,
             float(tensors["rounding_excess"]),
+            balance,
         )
         return fit, tensors["initial"]
 
@@ -76,11 +81,13 @@ class FitCheckpoint:
         Raises:
             WriteError: when it cannot be written; what was there stays.
         """
+        balance = fit.balance
+        is_balanced = balance is not None and balance.is_settled
         tensors = {
             "centroids": fit.centroids,
             "initial": initial,
             "objectives": np.array(fit.objectives, np.float64),
-            "flags": np.array([fit.is_resting, fit.is_settled]),
+            "flags": np.array([fit.is_resting, fit.is_settled, is_balanced]),
             "rounding_excess": np.array(fit.rounding_excess, np.float64),
             "fingerprint": np.frombuffer(self._fingerprint.encode(), np.uint8),
         }
@@ -88,6 +95,9 @@ class FitCheckpoint:
             tensors["previous"] = fit.previous
         if fit.anchor is not None:
             tensors["anchor"] = fit.anchor
+        if balance is not None:
+            tensors["prices"] = balance.prices
+            tensors["balanced_objectives"] = np.array(balance.objectives, np.float64)
         packed = save(tensors)
         write_file(self._path, packed + hashlib.sha256(packed).digest(), self._guard)
         self._last = time.monotonic()

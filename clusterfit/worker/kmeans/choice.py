@@ -26,6 +26,8 @@ def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
         return torch_engine, "auto: stopImprovement and stopChurn are only there"
     if config.spherical:
         return torch_engine, "auto: spherical is only there"
+    if config.max_size_ratio:
+        return torch_engine, "auto: maxSizeRatio is only there"
     if env.world_size > 1:
         return torch_engine, f"auto: shares the rows out over {env.world_size} ranks"
     if env.device.type == "cuda":

@@ -17,6 +17,18 @@ from clusterfit.worker.kmeans.rows import RowSource
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """Prices that keep clusters within a limit, after some iterations with them."""
+
+    prices: np.ndarray
+    """(K,) float32, 0 or more: a row is in the cluster with the least squared distance + price."""
+    objectives: tuple[float, ...] = ()
+    """Sum of squared L2 distances within the limit, before each iteration's update."""
+    is_settled: bool = False
+    """Whether iterations would go no further."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """k-means after some iterations: all that is needed to go on."""
 
@@ -36,6 +48,8 @@ class Fit:
     rounding_excess: float = 0.0
     """Which part of the objective may have been rounding's, where that was too much: from here on
     rows are float32."""
+    balance: Balance | None = None
+    """Where sizes are limited and the iterations without a limit have ended."""
 
     @property
     def num_iterations(self) -> int:

@@ -30,18 +30,30 @@ class ExactAssigner:
     """Nearest centroids as float64 would have them, but for ties within float32's rounding."""
 
     def __init__(
-        self, centroids: torch.Tensor, arithmetic: Arithmetic, sample: torch.Tensor
+        self,
+        centroids: torch.Tensor,
+        arithmetic: Arithmetic,
+        sample: torch.Tensor,
+        prices: torch.Tensor | None = None,
     ) -> None:
         """Take (K, d) float32 centroids and (m, d) of the rows that will come, in the same frame.
 
+        With (K,) float32 prices that is nearest of which squared distance plus price is least.
         `findings` counts rows compared in float32 (num_rechecked), rows held against float64
         (num_audited) and those of them that differed (num_audited_wrong).
         """
         self._centroids = centroids
         self._double = centroids.double()
         self._half_norms = 0.5 * self._double.square().sum(1)
+        self._compared = centroids
+        self._highest = 0.0
+        self._is_priced = prices is not None
+        if prices is not None:
+            self._half_norms += 0.5 * prices
+            self._compared = torch.cat([centroids, prices.sqrt()[:, None]], 1)
+            self._highest = float(prices.max())
         self._arithmetic = arithmetic
-        self._scorer = Scorer(centroids, arithmetic)
+        self._scorer = Scorer(centroids, arithmetic, prices)
         self._longest = float(torch.linalg.vector_norm(centroids, dim=1).max())
         self._reached = self._measure_reached(sample)
         self.findings: Counter[str] = Counter()
@@ -54,14 +66,14 @@ class ExactAssigner:
         for mine, scores, (columns, best, second) in self._scorer.search(rounded):
             unsure = (best - second <= margins[mine]).nonzero()[:, 0]
             if len(unsure):
-                compared, places = rows[mine], unsure
+                compared, places = self._lift(rows[mine]), unsure
                 if scores is None:
                     products = rounded.numbers[mine][unsure] @ self._scorer.factor.numbers.t()
                     scores = Scores(products, self._scorer.bias)
                     compared, places = compared[unsure], torch.arange(len(unsure))
                 least = best[unsure] - margins[mine][unsure]
                 columns[unsure] = self._arithmetic.kernel.compare(
-                    scores, least, compared, places, self._centroids
+                    scores, least, compared, places, self._compared
                 )
             assignments[mine] = columns
             self.findings["num_rechecked"] += len(unsure)
@@ -83,7 +95,7 @@ class ExactAssigner:
             columns = scores.compute().topk(wanted, 1).indices
             is_named = (columns == assignments[block, None]).any(1)
             columns[:, -1] = torch.where(is_named, columns[:, -1], assignments[block])
-            distances = measure_listed(rows[block], self._centroids, columns)
+            distances = measure_listed(self._lift(rows[block]), self._compared, columns)
             distances[columns == assignments[block, None]] = -1.0
             order = distances.argsort(dim=1, stable=True)[:, :num_nearest]
             nearest[block] = columns.gather(1, order)
@@ -94,6 +106,13 @@ class ExactAssigner:
         scores = rows.double() @ self._double.t() - self._half_norms
         self.findings["num_audited"] += len(rows)
         self.findings["num_audited_wrong"] += int((scores.argmax(1) != assignments).sum())
+
+    def _lift(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows as they are compared.
+
+        A price is the squared distance in one dimension more, in which all rows are at 0.
+        """
+        return torch.nn.functional.pad(rows, (0, 1)) if self._is_priced else rows
 
     def _bound_errors(self, rows: torch.Tensor, rounded: Factor) -> torch.Tensor:
         """Return (n,) float32: how far any score of (n, d) rows can be off, but for a factor.
@@ -108,6 +127,7 @@ class ExactAssigner:
         is_stepped = rounded.steps is not None  # products are of whole numbers, and exact
         dtype = torch.float32 if is_stepped else rounded.numbers.dtype
         bounds: torch.Tensor = torch.finfo(dtype).eps * self._longest * extent
+        bounds += torch.finfo(torch.float32).eps * self._highest  # of biases that hold prices
         if rounded.steps is not None and of_centroids is not None:  # |e| <= sqrt(d) * step / 2
             half = 0.5 * rows.shape[1] ** 0.5
             bounds += half * (rounded.steps * self._longest + of_centroids.max() * extent)

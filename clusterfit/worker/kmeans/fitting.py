@@ -128,6 +128,10 @@ def _build_progress(context: Context, done: int) -> Callable[[Fit], None]:
     reporter = ProgressReporter(context.log, total, "iterations", done)
 
     def tell(fit: Fit) -> None:
+        if fit.balance is not None:
+            objectives = fit.balance.objectives
+            context.log.info("balanced", iteration=len(objectives), objective=objectives[-1])
+            return
         if fit.objectives:
             reporter.update(fit.num_iterations, objective=fit.objectives[-1])
         if fit.is_settled and fit.num_iterations < total:

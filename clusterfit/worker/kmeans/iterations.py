@@ -20,6 +20,8 @@ def iterate(problem: Problem, fit: Fit, report: Callable[[Fit], None]) -> Fit:
     before it returned, which says so.
     """
     config, num_candidates = problem.config, problem.num_candidates
+    if is_done(fit, config):
+        return fit
     lloyd = Lloyd(
         problem.rows,
         problem.arithmetic,

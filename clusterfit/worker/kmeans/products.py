@@ -1,7 +1,7 @@
 """Matrix products of rounded rows and centroids, and the scores that they stand for.
 
 The nearest centroid c of x maximises the score x.c - |c|^2/2, so the rows' own norms never matter.
-n: rows, K: num_clusters, d: dimensions.
+n: rows, K: num_clusters, d: dimensions, T: columns listed for a row.
 """
 
 from __future__ import annotations
@@ -67,6 +67,14 @@ class Scores:
         if self.row_steps is not None and self.column_steps is not None:
             wide = wide.mul_(self.column_steps).mul_(self.row_steps[:, None])
         return wide + self.bias
+
+    def pick(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return (n, T) float32: of each row the scores of these (n, T) columns."""
+        columns = columns.long()
+        picked = self.products.gather(1, columns).float()
+        if self.row_steps is not None and self.column_steps is not None:
+            picked = picked.mul_(self.column_steps[columns]).mul_(self.row_steps[:, None])
+        return picked + self.bias[columns]
 
     def take(self, places: torch.Tensor) -> Scores:
         """Return the scores of the rows at these places."""

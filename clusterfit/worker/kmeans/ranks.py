@@ -25,6 +25,19 @@ class Ranks:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def take_minimum(self, tensor: torch.Tensor) -> None:
+        """Replace each number of a tensor by the least of any rank."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+
+    def count(self, number: int) -> int:
+        """Return the sum over ranks of a number."""
+        if self.world_size == 1:
+            return number
+        total = torch.tensor([number])
+        dist.all_reduce(total)
+        return int(total.item())
+
     def take_rank_0s(self, *tensors: torch.Tensor) -> None:
         """Replace each tensor by rank 0's."""
         if self.world_size > 1:

@@ -14,6 +14,7 @@ import torch
 
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
+from clusterfit.worker.kmeans.balance import balance, is_balanced
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.iterations import is_done, iterate
 from clusterfit.worker.kmeans.memory import find_available_bytes
@@ -53,7 +54,7 @@ class TorchEngine:
         pulse: Pulse | None = None,
     ) -> Fit:
         """Iterate until `config.num_iterations` or a stopping rule; see `Engine.fit`."""
-        if start is not None and is_done(start, config):
+        if start is not None and is_done(start, config) and is_balanced(start, config):
             return start
         pulse = pulse or Pulse()
         frame = find_frame(rows, *self._ranks.share(rows.num_rows), self._ranks, pulse)
@@ -68,7 +69,7 @@ class TorchEngine:
             del problem  # before others take its place in memory
             problem = pose(fit.rounding_excess)
             fit = iterate(problem, fit, report)
-        return fit
+        return fit if is_balanced(fit, config) else balance(problem, fit, report)
 
     def _begin(self, pose: Callable[[float], Problem]) -> tuple[Problem, Fit]:
         """Return the problem, its rows rounded where they may be, and initial centroids."""

@@ -17,8 +17,9 @@ from clusterfit.artifacts.parts import FeatureTable
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import find_features, list_partitions, list_targets
 from clusterfit.worker.kmeans.choice import choose_engine
-from clusterfit.worker.kmeans.engine import Engine
+from clusterfit.worker.kmeans.engine import Assigner, Engine
 from clusterfit.worker.kmeans.exact import SAMPLED_ROWS
+from clusterfit.worker.kmeans.final import SeatAssigner, Seating, seat_rows
 from clusterfit.worker.kmeans.fitting import Model, fit_model, open_checkpoint
 from clusterfit.worker.kmeans.pulse import StagePulse
 from clusterfit.worker.kmeans.ranks import Ranks
@@ -48,33 +49,66 @@ def run(context: Context) -> None:
     if env.is_main_rank:
         context.log.info("engine", engine=engine.name, reason=reason)
     model = fit_model(context, engine, tables[TRAIN], identity, ranks)
+    seating = None
+    if model.fit.balance is not None:
+        seating = _seat(context, tables[TRAIN], model, ranks)
     partitions = {}
     for partition, table in tables.items():
-        share = _assign(context, engine, table, model, ranks)
+        rows, mine = Rows(table, config.cluster, model.projection), _find_rows(table, ranks)
+        sample = read_evenly(rows, mine.start, mine.stop, SAMPLED_ROWS)
+        if seating is None:
+            assigner = engine.build_assigner(model.fit.centroids, sample)
+        else:
+            assigner = seating.build_assigner(sample, is_seated=partition == TRAIN)
+        share = _assign(context, assigner, table, rows, mine, ranks)
         write_share(folder / partition, share, env.rank, context.guard)
         partitions[partition] = describe(share, table, ranks)
+        if isinstance(assigner, SeatAssigner):
+            partitions[partition] |= {"balance": assigner.describe(ranks)}
     env.barrier()
     if env.is_main_rank:
         warn_where_wrong(context.log, partitions)
-        _write(context, folder, identity, engine, model, partitions, list(share.arrays))
+        prices = None if seating is None else seating.prices
+        _write(context, folder, identity, engine, model, prices, partitions, list(share.arrays))
     env.barrier()
 
 
+def _seat(context: Context, table: FeatureTable, model: Model, ranks: Ranks) -> Seating:
+    """Return a seat for each image of this rank's share that could be read."""
+    config, env = context.config.cluster, context.env
+    return seat_rows(
+        Rows(table, config, model.projection),
+        _find_rows(table, ranks),
+        model.fit,
+        config.max_size_ratio,
+        env.device,
+        ranks,
+        StagePulse(env, context.log),
+    )
+
+
+def _find_rows(table: FeatureTable, ranks: Ranks) -> range:
+    """Return the rows of a partition that are images of this rank's share."""
+    start, stop = np.searchsorted(table.sample_indices, ranks.share(table.num_samples))
+    return range(int(start), int(stop))
+
+
 def _assign(
-    context: Context, engine: Engine, table: FeatureTable, model: Model, ranks: Ranks
+    context: Context,
+    assigner: Assigner,
+    table: FeatureTable,
+    rows: Rows,
+    mine: range,
+    ranks: Ranks,
 ) -> Share:
-    """Return the clusters of this rank's share of a partition's images."""
+    """Return the clusters of this rank's share of a partition's images, which rows `mine` are."""
     config = context.config.cluster
-    rows = Rows(table, config, model.projection)
     first_image, last_image = ranks.share(table.num_samples)
-    start, stop = np.searchsorted(table.sample_indices, [first_image, last_image])
     share = Share.empty(last_image - first_image, config.num_clusters, config.num_nearest)
-    sample = read_evenly(rows, int(start), int(stop), SAMPLED_ROWS)
-    assigner = engine.build_assigner(model.fit.centroids, sample)
-    with StagePulse(context.env, context.log).loop("assignment", int(stop - start)) as beat:
-        for first in range(int(start), int(stop), CHUNK_ROWS):
-            beat(first - int(start))
-            chunk = rows.read(first, min(first + CHUNK_ROWS, int(stop)))
+    with StagePulse(context.env, context.log).loop("assignment", len(mine)) as beat:
+        for first in mine[::CHUNK_ROWS]:
+            beat(first - mine.start)
+            chunk = rows.read(first, min(first + CHUNK_ROWS, mine.stop))
             places = table.sample_indices[first : first + len(chunk)] - first_image
             share.include(places, assigner.assign(chunk, config.num_nearest))
     return share
@@ -86,6 +120,7 @@ def _write(
     identity: Identity,
     engine: Engine,
     model: Model,
+    prices: np.ndarray | None,
     partitions: dict[str, Any],
     names: list[str],
 ) -> None:
@@ -97,6 +132,8 @@ def _write(
     if model.projection is not None:
         arrays["pca_mean.npy"] = model.projection.mean
         arrays["pca_components.npy"] = model.projection.components
+    if prices is not None:
+        arrays["prices.npy"] = prices
     files = list(arrays)
     for name, array in arrays.items():
         write_array(folder / name, array, guard)

@@ -25,7 +25,7 @@ from benchmarks.data import Data, draw_initial_centroids, open_features, read_ch
 from benchmarks.judge import judge
 from benchmarks.machine import describe_versions
 from benchmarks.measure import Results, find_best_setting, judge_outcomes, measure
-from benchmarks.scale import Cluster, Problem, model_pass
+from benchmarks.scale import Cluster, Problem, model_balancing, model_pass
 from benchmarks.settings import BLAS_SETTINGS, build_environment
 from benchmarks.tables import SECTIONS
 from tests.unit.benchmarks.conftest import TOY
@@ -217,6 +217,15 @@ def test_the_model_on_paper_agrees_with_the_hand() -> None:
     assert one.sent_bytes == pytest.approx(2 * 0.75 * 1e6 * 1024 * 8)
     assert not one.is_resident
     assert model_pass(Problem(1e9, 1024, 1_000_000), Cluster(memory_bytes=141e9)).is_resident
+
+
+def test_what_a_limit_of_sizes_adds_is_passes_and_digits_of_bids() -> None:
+    problem, cluster = Problem(1e9, 1024, 1_000_000), Cluster(node_link_bytes=50e9)
+    found = model_balancing(problem, cluster, iterations=10, rounds=300)
+    assert found.pass_seconds == 12 * model_pass(problem, cluster).seconds
+    assert found.round_bytes == pytest.approx(2 * 0.75 * 1e6 * (2 + 5 * 16) * 8)
+    assert found.exchange_seconds == pytest.approx(11 * 300 * found.round_bytes / 50e9)
+    assert found.lists_bytes == pytest.approx(1e9 / 32 * 300)
 
 
 def test_the_committed_page_is_what_the_committed_results_say() -> None:

@@ -26,7 +26,15 @@ MISTAKES = {
     "cluster: {num_clusters: 3}": "cluster.num_clusters: unknown key, did you mean numClusters?",
     "cluster: {K: 3}": "cluster.K: unknown key, want one of engine, numClusters, init, "
     "initialCentroids, numIterations, numCandidates, relaxation, stopImprovement, stopChurn, "
-    "spherical, normalize, pcaDim, pcaWhiten, maxPointsPerCentroid, numNearest",
+    "spherical, maxSizeRatio, normalize, pcaDim, pcaWhiten, maxPointsPerCentroid, numNearest",
+    "cluster: {maxSizeRatio: 0.9}": "cluster.maxSizeRatio: got 0.9, want 0 or a number >= 1",
+    "cluster: {maxSizeRatio: -1}": "cluster.maxSizeRatio: got -1, want 0 or a number >= 1",
+    'cluster: {maxSizeRatio: "1.5"}': 'cluster.maxSizeRatio: got "1.5", want 0 or a number >= 1; '
+    "leave out the quotes",
+    "cluster: {maxSizeRatio: 10, numClusters: 10}": "cluster.maxSizeRatio: got 10, want less than "
+    "numClusters (10); no cluster can be as many times larger than the mean",
+    "cluster: {engine: faiss, init: random, maxSizeRatio: 2}": "cluster.engine: faiss does not "
+    "know maxSizeRatio; set engine: torch, or leave these and set init: random or given",
     'cluster: {normalize: "yes"}': 'cluster.normalize: got "yes", want true or false; leave out '
     "the quotes",
     "cluster: {normalize: 1}": "cluster.normalize: got 1, want true or false",

@@ -75,6 +75,12 @@ def test_ranks_share_the_rows_of_the_torch_engine() -> None:
     assert found["memory per GPU"] == 2048 * (4 * 40_037 + 24 * 16_000)  # 1281167 / 32
 
 
+def test_a_limit_of_sizes_keeps_lists_of_clusters_and_prices() -> None:
+    found = figures(forecast({"cluster": {"maxSizeRatio": 1.5}})["cluster"])
+    assert found["memory per GPU"] == 160_146 * (4 * 2048 + 300) + 24 * 2048 * 16_000
+    assert found["cluster/*.npy"] == (2 * 2048 + 1) * 4 * 16_000
+
+
 def test_a_cpu_stage_has_no_memory_per_gpu() -> None:
     found = forecast({"device": "cpu", "platform": {"gpus": 0, "processesPerNode": 3}})
     memory = figures(found["cluster"])

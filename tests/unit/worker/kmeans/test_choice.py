@@ -35,6 +35,7 @@ def choose(**settings: Any) -> str:
         (PLAIN | {"stop_improvement": 1e-4}, "torch"),
         (PLAIN | {"stop_churn": 0.01}, "torch"),
         (PLAIN | {"spherical": True}, "torch"),
+        (PLAIN | {"max_size_ratio": 1.5}, "torch"),
         (PLAIN | {"init": "two_level"}, "torch"),
         (PLAIN | {"engine": "torch"}, "torch"),
     ],
