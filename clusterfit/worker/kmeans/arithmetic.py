@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import torch
@@ -11,7 +13,7 @@ from clusterfit.worker.cpu_flags import read_cpu_flags
 from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.native import load_native_kernel
 from clusterfit.worker.kmeans.portable import PortableKernel
-from clusterfit.worker.kmeans.products import Factor
+from clusterfit.worker.kmeans.products import Factor, Scores, pad
 
 MIN_ROUNDED_DIM: Final = 64
 """Below it products take less time than what follows them, and 8 bits are few for a low dimension:
@@ -54,21 +56,36 @@ class Arithmetic:
         return replace(self, dtype=torch.float32, product_dtype=torch.float32, reason=reason)
 
     def prepare(self, rows: torch.Tensor) -> Factor:
-        """Return (n, d) rows or centroids as they are multiplied."""
+        """Return (n, d) rows or centroids as they are multiplied, maybe with more dimensions."""
         if self.copies:
             return self.kernel.round_rows(rows)
-        return Factor(rows.to(self.product_dtype))
+        return Factor(pad(rows.to(self.product_dtype)))
 
 
 def choose_arithmetic(device: torch.device, dim: int) -> Arithmetic:
     """Return rounded numbers where the device is fast at them and the rows are long enough."""
-    native, how = load_native_kernel() if device.type == "cpu" else (None, "GPU: torch's own")
+    compiled, how = load_native_kernel() if device.type == "cpu" else load_triton_kernel(device)
     products, why = find_fast_products(device)
     if dim < MIN_ROUNDED_DIM:
         products, why = torch.float32, f"float32: below {MIN_ROUNDED_DIM} dimensions"
     rows = torch.float32 if products == torch.float32 else torch.bfloat16
-    way = f"loops: {how}" if native or device.type == "cuda" else f"torch alone: {how}"
-    return Arithmetic(device, rows, products, native or PortableKernel(), f"{why}; {way}")
+    way = f"loops: {how}" if compiled else f"torch alone: {how}"
+    return Arithmetic(device, rows, products, compiled or PortableKernel(), f"{why}; {way}")
+
+
+@cache
+def load_triton_kernel(device: torch.device) -> tuple[Kernel | None, str]:
+    """Return the loops for a GPU, or None, and the reason."""
+    try:
+        from clusterfit.worker.kmeans.triton_kernel import TritonKernel
+    except ImportError as error:
+        return None, f"no Triton: {error}"
+    kernel = TritonKernel()
+    try:  # it needs a C compiler, and finds out when it is used
+        kernel.find_best_two(Scores(torch.ones(1, 1, device=device), torch.ones(1, device=device)))
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return None, f"Triton: {error}".splitlines()[0]
+    return kernel, "compiled by Triton"
 
 
 def find_fast_products(device: torch.device) -> tuple[torch.dtype, str]:

@@ -13,13 +13,10 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import MIN_ROUNDED_DIM, Arithmetic
 from clusterfit.worker.kmeans.kernel import BestTwo
 from clusterfit.worker.kmeans.native import LANES, NativeKernel
-from clusterfit.worker.kmeans.products import Factor, Scores
+from clusterfit.worker.kmeans.products import Factor, Scores, find_step
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
-_BLOCK_BYTES: Final = 1 << 24
-"""Products of one block: 16 MB, which a server CPU's last-level cache holds."""
-
-_BIAS_ELEMENTS: Final = 1 << 17
-"""Numbers of centroids that are widened at a time: fresh memory costs more than the sums."""
+_MIN_BLOCK_ROWS: Final = 256
 
 _PRODUCTS_OF: Final = {torch.int8: torch.int32}
 
@@ -35,17 +32,21 @@ class Scorer:
         With (K,) float32 prices that is nearest of which squared distance plus price is least.
         """
         self._kernel = arithmetic.kernel
-        self.factor = arithmetic.prepare(centroids)  # (K, d)
+        missing = -len(centroids) % find_step(arithmetic.product_dtype, arithmetic.device)
+        self._padded = arithmetic.prepare(torch.nn.functional.pad(centroids, (0, 0, 0, missing)))
+        self.factor = self._padded[: len(centroids)]  # (K, d)
         self.bias = self._compute_bias(centroids)  # (K,)
         if prices is not None:
             self.bias -= prices / 2
         self._short = self._transpose() if self._takes_short_rows() else None
         dtype = _PRODUCTS_OF.get(arithmetic.product_dtype, arithmetic.product_dtype)
         num_clusters = len(centroids)
-        block_rows = max(256, min(8192, _BLOCK_BYTES // (num_clusters * dtype.itemsize)))
+        sizes = choose_sizes(arithmetic.device)
+        most_rows = sizes.product_bytes // (num_clusters * dtype.itemsize)
+        block_rows = max(_MIN_BLOCK_ROWS, min(sizes.most_block_rows, most_rows))
         self.block_rows = 1 << (block_rows.bit_length() - 1)
         self._products = torch.empty(
-            self.block_rows, num_clusters, dtype=dtype, device=arithmetic.device
+            self.block_rows, len(self._padded), dtype=dtype, device=arithmetic.device
         )
 
     def multiply(self, rows: Factor) -> Iterator[tuple[slice, Scores]]:
@@ -54,8 +55,9 @@ class Scorer:
             mine = slice(first, min(first + self.block_rows, len(rows)))
             block = rows[mine]
             products = self._products[: len(block)]
-            block.multiply(self.factor, products)
-            yield mine, Scores(products, self.bias, block.steps, self.factor.steps)
+            block.multiply(self._padded, products)
+            scored = products[:, : len(self.factor)]
+            yield mine, Scores(scored, self.bias, block.steps, self.factor.steps)
 
     def search(self, rows: Factor) -> Iterator[tuple[slice, Scores | None, BestTwo]]:
         """Yield (rows of a block, scores or None, best two) of (n, d) rows.
@@ -92,10 +94,11 @@ class Scorer:
         rows near a centroid, which the true -|c|^2/2 would not make it.
         """
         bias = torch.empty(len(centroids), device=centroids.device)
-        step = max(1, _BIAS_ELEMENTS // centroids.shape[1])
+        step = max(1, choose_sizes(centroids.device).elements // centroids.shape[1])
         for start in range(0, len(centroids), step):
             some = slice(start, start + step)
-            wide, rounded = centroids[some], self.factor[some].widen()
+            wide = centroids[some]
+            rounded = self.factor[some].widen()[:, : wide.shape[1]]
             bias[some] = ((0.5 * wide - rounded) * wide).sum(1, dtype=torch.float64).float()
         return bias
 

@@ -15,7 +15,7 @@ import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
-from clusterfit.worker.kmeans.portable import PAIR_ELEMENTS
+from clusterfit.worker.kmeans.portable import count_pairs
 from clusterfit.worker.kmeans.products import Factor, Scores
 
 SAMPLED_ROWS: Final = 256
@@ -154,7 +154,7 @@ def measure_listed(
 ) -> torch.Tensor:
     """Return (n, T) float32 squared distances of (n, d) rows from the centroids listed for each."""
     distances = torch.empty(columns.shape, device=rows.device)
-    step = max(1, PAIR_ELEMENTS // (columns.shape[1] * rows.shape[1]))
+    step = count_pairs(rows) // columns.shape[1] or 1
     for start in range(0, len(rows), step):
         mine = slice(start, start + step)
         differences = rows[mine, None] - centroids[columns[mine]]  # (step, T, d)

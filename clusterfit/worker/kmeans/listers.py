@@ -14,8 +14,8 @@ from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.exact import measure_listed
 from clusterfit.worker.kmeans.problem import Problem
-from clusterfit.worker.kmeans.row_assigner import ASSIGNED_ROWS
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, RowSource
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
 
 class RowLister:
@@ -81,7 +81,8 @@ class RawLister:
             if low == high:
                 continue
             chunk = self._source.read(first, last)
-            for start in range(int(low), int(high), ASSIGNED_ROWS):
-                mine = slice(start, min(start + ASSIGNED_ROWS, int(high)))
+            step = choose_sizes(self._centroids.device).assigned_rows
+            for start in range(int(low), int(high), step):
+                mine = slice(start, min(start + step, int(high)))
                 raw = torch.from_numpy(chunk[numbers[mine] - first])
                 yield places[mine], (raw - self._mean).to(self._centroids.device)

@@ -11,12 +11,10 @@ import torch
 
 from clusterfit.worker.kmeans.kernel import BestTwo
 from clusterfit.worker.kmeans.products import Factor, Scores
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
 _ADDED_ROWS: Final = 1024
 """Rows that are widened to float64 at a time."""
-
-PAIR_ELEMENTS: Final = 1 << 19
-"""Numbers of pairs of rows and centroids that are held at once: 2 MB, near the cores."""
 
 
 class PortableKernel:
@@ -49,7 +47,7 @@ class PortableKernel:
         possible |= ~possible.any(1, keepdim=True)
         numbers, columns = possible.nonzero(as_tuple=True)  # rising by row, then by column
         distances = _measure_pairs(rows, places[numbers], centroids, columns)
-        nearest = torch.full((len(places),), torch.inf, device=rows.device)
+        nearest = torch.full((len(places),), torch.inf, dtype=torch.float64, device=rows.device)
         nearest.scatter_reduce_(0, numbers, distances, "amin")
         is_nearest = distances == nearest[numbers]
         chosen = torch.full((len(places),), len(centroids), device=rows.device)
@@ -66,7 +64,7 @@ class PortableKernel:
     ) -> torch.Tensor:
         """Return (n,) int64: of the centroids that a row's list names, the one it scores best."""
         columns = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-        step = max(1, PAIR_ELEMENTS // (lists.shape[1] * rows.shape[1]))
+        step = count_pairs(rows) // lists.shape[1] or 1
         for start in range(0, len(rows), step):
             mine = order[start : start + step]
             listed = lists[mine].long()  # (n, T)
@@ -80,7 +78,7 @@ class PortableKernel:
     ) -> torch.Tensor:
         """Return (n,) float32 squared distances of (n, d) float32 rows from their centroids."""
         places = torch.arange(len(rows), device=rows.device)
-        return _measure_pairs(rows, places, centroids, columns)
+        return _measure_pairs(rows, places, centroids, columns).float()
 
     def enter_rows(
         self, raw: torch.Tensor, mean: torch.Tensor, rounder: float, rows: torch.Tensor
@@ -109,13 +107,19 @@ class PortableKernel:
             sums.index_add_(0, clusters[taken], rows[taken].double(), alpha=sign)
 
 
+def count_pairs(rows: torch.Tensor) -> int:
+    """Return how many pairs of rows and centroids are compared at once."""
+    return max(1, 4 * choose_sizes(rows.device).elements // rows.shape[1])
+
+
 def _measure_pairs(
     rows: torch.Tensor, places: torch.Tensor, centroids: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    distances = torch.empty(len(places), device=rows.device)
-    step = max(1, PAIR_ELEMENTS // rows.shape[1])
+    """Return (p,) float64: sums in float32 would decide some close calls wrongly."""
+    distances = torch.empty(len(places), dtype=torch.float64, device=rows.device)
+    step = count_pairs(rows)
     for start in range(0, len(places), step):
         pairs = slice(start, start + step)
         differences = rows[places[pairs]] - centroids[columns[pairs]]
-        distances[pairs] = differences.square_().sum(1)
+        distances[pairs] = differences.square_().sum(1, dtype=torch.float64)
     return distances

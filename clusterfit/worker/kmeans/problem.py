@@ -38,12 +38,16 @@ class Problem:
 
     def enter(self, centroids: np.ndarray) -> torch.Tensor:
         """Return raw centroids (K, d) float32 in the rows' frame, on the device."""
-        return (torch.from_numpy(centroids) - self.frame.mean).to(self.arithmetic.device)
+        return self.frame.reenter(torch.from_numpy(centroids).to(self.arithmetic.device))
 
     def leave(self, centroids: torch.Tensor) -> np.ndarray:
         """Return centroids (K, d) float32 in raw coordinates."""
-        raw: np.ndarray = self.frame.leave(centroids).cpu().numpy()
-        return raw
+        raw = self.frame.leave(centroids)
+        if raw.device.type == "cpu":
+            return raw.numpy()
+        # Page-locked memory, which a GPU writes and reads more than ten times faster.
+        kept = torch.empty(raw.shape, dtype=raw.dtype, pin_memory=True)
+        return kept.copy_(raw).numpy()
 
     def move(
         self, centroids: torch.Tensor, means: torch.Tensor, relaxation: float = 1.0

@@ -7,8 +7,12 @@ n: rows, K: num_clusters, d: dimensions, T: columns listed for a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
+
+_ALIGNMENT: Final = 16
+"""Bytes: tensor cores want rows to be multiples of so many, and are far slower at others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,17 @@ class Scores:
         """Return the scores of the rows at these places."""
         row_steps = None if self.row_steps is None else self.row_steps[places]
         return Scores(self.products[places], self.bias, row_steps, self.column_steps)
+
+
+def pad(rows: torch.Tensor) -> torch.Tensor:
+    """Return (n, d) rows as a device multiplies them fast: on a GPU with zeros up to a whole step.
+
+    They are the same rows where nothing is to be added.
+    """
+    missing = -rows.shape[1] % find_step(rows.dtype, rows.device)
+    return torch.nn.functional.pad(rows, (0, missing)) if missing else rows
+
+
+def find_step(dtype: torch.dtype, device: torch.device) -> int:
+    """Return which multiples of dimensions and of centroids a device multiplies fast."""
+    return 1 if device.type == "cpu" else _ALIGNMENT // dtype.itemsize

@@ -15,10 +15,11 @@ import torch
 from clusterfit.errors import InvalidDataError
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.kernel import Kernel
-from clusterfit.worker.kmeans.products import Factor
+from clusterfit.worker.kmeans.products import Factor, find_step
 from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import CHUNK_ROWS, NOT_FINITE, RowSource
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
 _BLOCK_ROWS: Final = 1024
 
@@ -49,6 +50,10 @@ class Frame:
         """
         norms_sq = kernel.enter_rows(raw, self.mean, self.rounder, rows)
         return (norms_sq.double() / self.norm_step).round_().mul_(self.norm_step).float()
+
+    def reenter(self, centroids: torch.Tensor) -> torch.Tensor:
+        """Return (K, d) float32 centroids of raw coordinates, centred."""
+        return centroids - self.mean.to(centroids.device)
 
     def leave(self, centroids: torch.Tensor) -> torch.Tensor:
         """Return centroids (K, d) float32 in raw coordinates."""
@@ -115,7 +120,7 @@ class Chunk:
 
     def renew(self) -> None:
         """Note that the rows are others now."""
-        if self._factor is not None:
+        if self._factor is not None and self._arithmetic.copies:
             self._factor.fill(self._arithmetic.prepare(self.rows))
 
     def copy(self) -> Chunk:
@@ -159,8 +164,9 @@ class RankRows:
 
     def chunks(self) -> Iterator[tuple[int, Chunk]]:
         """Yield (offset in this rank's rows, (n, d) rows), in order."""
-        for offset in range(0, self.num_rows, CHUNK_ROWS):
-            end = min(offset + CHUNK_ROWS, self.num_rows)
+        step = choose_sizes(self.norms_sq.device).chunk_rows if self.is_resident else CHUNK_ROWS
+        for offset in range(0, self.num_rows, step):
+            end = min(offset + step, self.num_rows)
             if self._kept is not None:
                 yield offset, self._kept[offset:end]
             else:
@@ -241,8 +247,11 @@ def _allocate(num_rows: int, dim: int, arithmetic: Arithmetic) -> Chunk:
     def make(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device=arithmetic.device)
 
-    rows = make(num_rows, dim, dtype=arithmetic.dtype)
-    if not arithmetic.copies:
-        return Chunk(rows, arithmetic)
-    numbers = make(num_rows, dim, dtype=arithmetic.product_dtype)
-    return Chunk(rows, arithmetic, Factor(numbers, make(num_rows, dtype=torch.float32)))
+    if arithmetic.copies:
+        rows = make(num_rows, dim, dtype=arithmetic.dtype)
+        numbers = make(num_rows, dim, dtype=arithmetic.product_dtype)
+        return Chunk(rows, arithmetic, Factor(numbers, make(num_rows, dtype=torch.float32)))
+    missing = -dim % find_step(arithmetic.dtype, arithmetic.device)
+    padded = make(num_rows, dim + missing, dtype=arithmetic.dtype)
+    padded[:, dim:] = 0
+    return Chunk(padded[:, :dim], arithmetic, Factor(padded))

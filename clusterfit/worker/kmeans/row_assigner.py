@@ -13,12 +13,10 @@ import torch
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.engine import Assigned
 from clusterfit.worker.kmeans.exact import ExactAssigner
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
 AUDIT_STEP: Final = 256
 """Every such row is looked up in float64 as well."""
-
-ASSIGNED_ROWS: Final = 2048
-"""Rows that are centred, multiplied and compared at a time, while they are in cache."""
 
 
 class RowAssigner:
@@ -37,7 +35,7 @@ class RowAssigner:
         """
         mean = centroids.mean(0, dtype=np.float64).astype(np.float32)
         self._device = device
-        self._mean = torch.from_numpy(mean)
+        self._mean = torch.from_numpy(mean).to(device)
         self._centroids = self._enter(centroids)
         self._prices = None if prices is None else torch.from_numpy(prices).to(device)
         self._arithmetic = choose_arithmetic(device, centroids.shape[1])
@@ -58,8 +56,9 @@ class RowAssigner:
         distances_sq = np.empty(len(rows), np.float32)
         nearest = np.empty((len(rows), num_nearest), np.int64) if num_nearest > 1 else None
         best = torch.empty(len(rows), dtype=torch.int64, device=self._device)
-        for start in range(0, len(rows), ASSIGNED_ROWS):
-            mine = slice(start, start + ASSIGNED_ROWS)
+        step = choose_sizes(self._device).assigned_rows
+        for start in range(0, len(rows), step):
+            mine = slice(start, start + step)
             centred = self._enter(rows[mine])
             found, found_sq = self._exact.assign(centred)
             best[mine] = found
@@ -79,4 +78,4 @@ class RowAssigner:
         return Assigned(assignments, distances_sq, nearest, findings)
 
     def _enter(self, rows: np.ndarray) -> torch.Tensor:
-        return (torch.from_numpy(rows) - self._mean).to(self._device)
+        return torch.from_numpy(rows).to(self._device) - self._mean

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.ranks import Ranks
-
-_BLOCK_ELEMENTS: Final = 1 << 17
+from clusterfit.worker.kmeans.sizes import choose_sizes
 
 
 @dataclass(slots=True)
@@ -114,6 +112,6 @@ class ClusterSums:
 
     def _blocks(self) -> Iterator[slice]:
         """Yield clusters whose sums stay in cache while they are worked on."""
-        step = max(1, _BLOCK_ELEMENTS // self.sums.shape[1])
+        step = max(1, choose_sizes(self.sums.device).elements // self.sums.shape[1])
         for start in range(0, len(self.sums), step):
             yield slice(start, start + step)
