@@ -73,7 +73,7 @@ def test_every_iteration_ends_at_the_means(inputs: gpu_sides.GpuInputs, verdict:
 
 
 def test_objectives_are_those_of_the_judge(inputs: gpu_sides.GpuInputs, verdict: Verdict) -> None:
-    found = gpu.compute_objective(inputs.host_rows, inputs.host_centroids, CPU)
+    found = gpu.compute_objective(inputs.host_rows, inputs.host_centroids)
     assert found == pytest.approx(verdict.objective, rel=1e-9)
 
 
