@@ -23,11 +23,11 @@ CLUSTER: Final[dict[str, Any]] = {
 }
 
 
-def write_drawn_features(storage_root: Path, name: str) -> None:
+def write_drawn_features(storage_root: Path, name: str, num_images: int = NUM_IMAGES) -> None:
     """Write a run's features: rows without any groups, and some images that could not be read."""
     random = np.random.default_rng(0)
-    drawn = random.normal(size=(NUM_IMAGES, DIM)) * np.geomspace(3, 0.3, DIM) + 2
-    readable = np.setdiff1d(np.arange(NUM_IMAGES), UNREADABLE)
+    drawn = random.normal(size=(num_images, DIM)) * np.geomspace(3, 0.3, DIM) + 2
+    readable = np.setdiff1d(np.arange(num_images), UNREADABLE)
     write_features(storage_root, name, "train", drawn.astype(np.float32), readable)
 
 

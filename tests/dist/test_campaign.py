@@ -6,14 +6,26 @@ import os
 import random
 import shutil
 import signal
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clusterfit.artifacts.files import compute_sha256
+from clusterfit.logline import parse_line
 
 from .conftest import CONFIG
-from .door import Bench, Process, find_descendants, list_files, read_json_lines, wait_until
+from .door import (
+    Bench,
+    Ending,
+    Process,
+    find_descendants,
+    list_files,
+    read_json_lines,
+    wait_until,
+)
+from .drawn import write_drawn_features
 
 pytestmark = pytest.mark.campaign
 
@@ -22,6 +34,15 @@ NUM_DISTURBANCES = 4
 NUM_RANKS = 2
 LATEST_SECONDS = 12.0
 """A stage takes some 8 s on two quiet cores, most of them imports."""
+
+LONG_FIT: dict[str, Any] = {
+    "cluster.init": "random",
+    "cluster.numClusters": 600,
+    "cluster.numCandidates": 0,
+    "cluster.relaxation": 1,
+    "cluster.numIterations": 100,
+}
+"""Some seconds of iterations over drawn features."""
 
 PRODUCTS = {  # what must be equal to the byte
     "pretext": ["pretext/model.safetensors"],
@@ -84,6 +105,48 @@ def test_a_stage_disturbed_at_random_ends_as_an_undisturbed_one(
     before = list_files(bench.run.root)
     assert 'msg="already finished"' in bench.succeed(stage, NUM_RANKS).text
     assert list_files(bench.run.root) == before
+
+
+@pytest.mark.parametrize("engine", ["torch", "faiss"])
+def test_a_fit_struck_at_random_ends_as_an_undisturbed_one(features: Bench, engine: str) -> None:
+    chance = random.Random(f"{SEED}/fit/{engine}")
+    print(f"CLUSTERFIT_CAMPAIGN_SEED={SEED}")
+    write_drawn_features(features.storage_root, f"many-{engine}", 60_000)
+    changes = {"inputs.features": f"many-{engine}", "cluster.engine": engine}
+    long = features.changed(LONG_FIT | changes)
+    calm, bench = (long.changed({"name": f"{name}-{engine}"}) for name in ("calm", "struck"))
+    fit_seconds = _time_fit(calm.succeed("cluster", NUM_RANKS))
+    assert fit_seconds > 1, "too short for anybody to be struck in it"
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        # What a SIGTERM has kept is the sooner done: two thirds are always there to be struck.
+        moment = chance.uniform(0, fit_seconds / 3)
+        victims = ["cli", "entry", "all"] + (["rank"] if number == signal.SIGKILL else [])
+        victim = chance.choice(victims)  # what ranks are forked from does not hear SIGTERM
+        print(f"fit: {number.name} to {victim} after {moment:.2f} of {fit_seconds:.2f} s")
+        process = bench.start("cluster", NUM_RANKS)
+        process.wait_for_line("msg=arithmetic")
+        assert not process.ends_within(moment), process.text
+        _strike(process, victim, number, chance)
+        ending = process.wait()
+        assert ending.code in {137, 143, 203}, ending.text
+        assert "msg=finished" not in ending.text, "the fit itself was struck"
+        wait_until(lambda: not bench.find_processes(), 20, f"no stray process after {ending.text}")
+    finished = bench.succeed("cluster", NUM_RANKS)
+    assert "msg=resumed" in finished.text
+    for product in ("centroids.npy", "train/assignments.npy", "train/distances_sq.npy"):
+        ours, theirs = (each.run.stage("cluster") / product for each in (bench, calm))
+        assert compute_sha256(ours) == compute_sha256(theirs), product
+    assert list(bench.run.root.rglob(".*")) == []
+
+
+def _time_fit(ending: Ending) -> float:
+    """Return the seconds from a fit's first word to the end of its stage."""
+    lines = [line for line in map(parse_line, ending.lines) if line]
+    first, last = (
+        datetime.fromisoformat(next(line["ts"] for line in lines if line["msg"] == said))
+        for said in ("arithmetic", "finished")
+    )
+    return (last - first).total_seconds()
 
 
 def _strike(process: Process, victim: str, number: signal.Signals, chance: random.Random) -> None:
