@@ -183,6 +183,13 @@ class Product:
             interval_seconds=0.5,
         )
 
+    def worker(self, stage: str, node: int = 0) -> str:
+        """Return the name of a stage's pod; of a Job's, which are named by chance, the newest's."""
+        if stage != "cluster":
+            return f"{RUN}-{stage}-worker-{node}"
+        pods = self.pods(stage)
+        return str(pods[-1]["metadata"]["name"]) if pods else ""
+
     def log(self, pod: str) -> str:
         """Return what a pod has said; nothing where it is not there, or has not started."""
         try:
@@ -202,7 +209,8 @@ class Product:
 
         def observe() -> str:
             job = self.job(stage)  # before the log: what has ended by now says nothing more
-            said = self.log(f"{RUN}-{stage}-worker-{node}")
+            pod = self.worker(stage, node)
+            said = self.log(pod) if pod else ""
             if job is not None and how_it_ended(job) and word not in said:
                 raise AssertionError(f"{stage} ended without it: {json.dumps(job['status'])}")
             return said
@@ -218,7 +226,7 @@ class Product:
 
     def kill_rank(self, stage: str, rank: int) -> None:
         """Kill one process of a stage, in its pod."""
-        pod = self.pods(stage)[rank // PROCESSES_PER_NODE]["metadata"]["name"]
+        pod = self.worker(stage, rank // PROCESSES_PER_NODE)
         script = ("python", "-c", KILL_RANK, f"/rank-{rank:05d}.log", "9")
         self.namespace.kubectl("exec", pod, "--", *script)
 

@@ -15,8 +15,9 @@ from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_weights, check_whole
-from tests.e2e.digits import RUN
+from tests.e2e.digits import RARELY, RUN, SLOW_VIEW
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
+from tests.e2e.said import read_start, read_stop
 
 QUEUE = "team"
 URGENT = "urgent"
@@ -65,8 +66,10 @@ def make_queue(user: Product, name: str) -> None:
     )
 
 
-def make_room_for_two_supervisors(kueue: Cluster) -> None:
-    quota = [{**QUOTA[0]}, {**QUOTA[1], "nominalQuota": "4352Mi"}]
+def make_room_for_both_stages(kueue: Cluster) -> None:
+    """Let extract, cluster and two supervisors in at once, but not two extracts."""
+    room = {"cpu": "1050m", "memory": "6400Mi"}
+    quota = [{"name": name, "nominalQuota": amount} for name, amount in room.items()]
     groups = CLUSTER_QUEUE["spec"]["resourceGroups"]
     wider = {**groups[0], "flavors": [{"name": "any", "resources": quota}]}
     change = json.dumps({"spec": {"resourceGroups": [wider]}})
@@ -128,7 +131,8 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
 ) -> None:
     make_queue(product, QUEUE)
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("train", queued(priorityClass="low"))
+    rarely = {"train.checkpointEverySteps": RARELY}
+    product.submit("train", {**queued(priorityClass="low"), **rarely})
     product.wait_for_line("train", "msg=epoch epoch=2 ")
     submit_another(product, URGENT, queued(priorityClass="high"))
     said = wait_for(
@@ -153,6 +157,29 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
     ours = product.fetch()
     check_whole(ours)
     check_same_weights(ours, reference, "train")
+    for attempt in (1, 2):
+        assert read_start(ours, "train", attempt + 1) == read_stop(ours, "train", attempt)
+
+
+def test_kueue_counts_the_deadline_and_the_stage_can_go_on(
+    kueue: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    make_queue(product, QUEUE)
+    product.put_results(reference, "pretext", "extract", "cluster")
+    product.submit("train", {
+        **queued(),
+        "train.epochs": 5000,
+        "train.checkpointEverySteps": RARELY,
+        "platform.deadlineSeconds": 60,
+    })  # fmt: skip
+    said = product.wait_for_cause("train", "maximum execution time", STAGE_SECONDS)
+    product.wait_for_pods("train", lambda pods: not pods)
+    assert said["phase"] == "suspended"
+    assert said["cause"].startswith("suspended by Kueue: ")
+    assert said["advice"].startswith(f"clusterfit resume {RUN} ")
+    step = read_stop(product.fetch(), "train", attempt=1)
+    assert product.succeed("resume", RUN).stdout == "resumed: train\n"
+    assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
 
 
 def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
@@ -165,7 +192,7 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     assert "has a LocalQueue `default`, in which Kueue may put every stage at once; set " in (
         unnamed.stderr
     )
-    product.submit("step1", queued("default"))
+    product.submit("step1", {**queued("default"), **SLOW_VIEW})
     submit_another(product, "second", queued("default"))
     # Kueue has put the supervisors in the queue too: they count, and status says so.
     second = product.succeed("status", "second").stdout
@@ -173,8 +200,12 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     assert product.status()[1]["cluster"]["cause"] == (
         "waits for extract; the supervisor, which would start it, waits in queue default itself"
     )
-    # A supervisor that is let in before its stage would keep the room that the stage needs.
-    make_room_for_two_supervisors(kueue)
+    # A supervisor that is let in before its stage would keep the room that the stage needs. And
+    # only where there is room for both stages does the second one wait for nothing but its turn.
+    make_room_for_both_stages(kueue)
+    extracting = product.job("extract")
+    assert extracting is not None
+    assert not how_it_ended(extracting), "it should have lasted until there was room for the next"
     product.wait_for_success("extract", "cluster")
     wait_for_other(product, "second")
     extract, cluster = span(product.pods("extract")), span(product.pods("cluster"))

@@ -1,0 +1,117 @@
+"""The cluster stage is a Job where the others are PyTorchJobs: its faults end as theirs do.
+
+Its features are drawn, not extracted: rows of few dimensions and without any groups, on which
+k-means is at work for a while.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.manifest import Identity, read_manifest, write_manifest
+from clusterfit.artifacts.parts import part_name, write_part
+from clusterfit.errors import InvalidDataError
+from tests.e2e.artifacts import check_whole
+from tests.e2e.digits import run_here
+from tests.e2e.endings import check_failed, exit_code
+from tests.e2e.product import Product, uids
+from tests.e2e.said import read_start, read_stop
+
+NUM_ROWS, DIM = 200_000, 8
+CLUSTER: dict[str, Any] = {
+    "stages": ["cluster"],
+    "inputs.features": "drawn",
+    "data.val": "",
+    "cluster.numClusters": 2000,
+    "cluster.numIterations": 100,
+    "cluster.numCandidates": 0,
+    "cluster.relaxation": 1,
+    "cluster.stopImprovement": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of features alone."""
+    run = RunDirectory(tmp_path_factory.mktemp("drawn"), "drawn")
+    folder = run.features("res5avg", "train")
+    rows = np.random.default_rng(0).normal(size=(NUM_ROWS, DIM)).astype(np.float32)
+    write_part(folder / part_name(0), rows, np.arange(NUM_ROWS), "f", {})
+    results = {"num_samples": NUM_ROWS, "feature_dim": DIM}
+    identity = Identity("extract", {}, {"data.train": "d"})
+    write_manifest(folder, identity, [part_name(0)], results, {})
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drawn: RunDirectory, images: Path) -> float:
+    """The objective of the same clustering on this computer, which nothing has disturbed."""
+    return read_objective(run_here("cluster", images, drawn.storage_root, CLUSTER))
+
+
+def read_objective(run: RunDirectory) -> float:
+    """Return the sum of squared distances that a clustering has ended with."""
+    told = read_manifest(run.stage("cluster")).results["partitions"]["train"]
+    assert told["num_assigned"] == NUM_ROWS
+    return float(told["objective"])
+
+
+@pytest.fixture
+def clustering(user: Product, drawn: RunDirectory) -> Product:
+    """A user whose run clusters those features."""
+    user.put(drawn.root, "storage:drawn")
+    user.submit("cluster", CLUSTER)
+    user.wait_for_line("cluster", "msg=arithmetic")
+    return user
+
+
+def check_clustering(product: Product, undisturbed: float) -> RunDirectory:
+    """Wait until the clustering is over and hold it against the undisturbed one."""
+    product.wait_for_success("cluster")
+    ours = product.fetch()
+    check_whole(ours)
+    # Another compiler may order sums differently, and the same rows have many equal clusterings.
+    assert read_objective(ours) == pytest.approx(undisturbed, rel=1e-3)
+    return ours
+
+
+def test_killed_rank_is_tried_again(clustering: Product, undisturbed: float) -> None:
+    before = uids(clustering.pods("cluster"))
+    clustering.kill_rank("cluster", rank=1)
+    check_clustering(clustering, undisturbed)
+    killed, second = clustering.pods("cluster")
+    assert uids([killed]) == before
+    assert exit_code(killed) >= 128
+    assert exit_code(second) == 0
+    job = clustering.job("cluster")
+    assert job is not None
+    assert job["status"]["failed"] == 1
+    code, stages = clustering.status()
+    assert (code, stages["cluster"]["phase"], stages["cluster"]["restarts"]) == (0, "succeeded", 1)
+
+
+def test_deleted_pod_goes_on_and_counts_as_no_failure(
+    clustering: Product, undisturbed: float
+) -> None:
+    (before,) = clustering.pods("cluster")
+    clustering.delete_pod(before["metadata"]["name"])
+    ours = check_clustering(clustering, undisturbed)
+    assert read_start(ours, "cluster", attempt=2) == read_stop(ours, "cluster", attempt=1)
+    (after,) = clustering.pods("cluster")
+    assert uids([before]) != uids([after])
+    job = clustering.job("cluster")
+    assert job is not None
+    assert job["status"].get("failed", 0) == 0
+
+
+def test_permanent_failure_is_not_tried_again(user: Product, drawn: RunDirectory) -> None:
+    user.put(drawn.root, "storage:drawn")
+    user.submit("cluster", {**CLUSTER, "cluster.numClusters": NUM_ROWS + 1})
+    wanted = f"got {NUM_ROWS + 1}, want at most the {NUM_ROWS} images"
+    check_failed(user, "cluster", InvalidDataError.exit_code, wanted)
+    assert len(user.pods("cluster")) == 1
