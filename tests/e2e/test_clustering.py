@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.artifacts.manifest import Identity, read_manifest, write_manifest
-from clusterfit.artifacts.parts import part_name, write_part
+from clusterfit.artifacts.manifest import read_manifest
 from clusterfit.errors import InvalidDataError
+from tests.dist.drawn import write_features
 from tests.e2e.artifacts import check_whole
 from tests.e2e.digits import run_here
 from tests.e2e.endings import check_failed, exit_code
@@ -39,12 +39,8 @@ CLUSTER: dict[str, Any] = {
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of features alone."""
     run = RunDirectory(tmp_path_factory.mktemp("drawn"), "drawn")
-    folder = run.features("res5avg", "train")
     rows = np.random.default_rng(0).normal(size=(NUM_ROWS, DIM)).astype(np.float32)
-    write_part(folder / part_name(0), rows, np.arange(NUM_ROWS), "f", {})
-    results = {"num_samples": NUM_ROWS, "feature_dim": DIM}
-    identity = Identity("extract", {}, {"data.train": "d"})
-    write_manifest(folder, identity, [part_name(0)], results, {})
+    write_features(run.storage_root, run.name, "train", rows, np.arange(NUM_ROWS))
     return run
 
 
