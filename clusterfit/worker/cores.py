@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from clusterfit.worker.cgroups import list_groups
 
 
 def count_cores() -> int:
@@ -17,15 +17,20 @@ def count_cores() -> int:
 
 
 def _read_quota() -> float | None:
-    """Return the CPU quota in cores, cgroup v2 or v1, or None where there is none."""
+    """Return the smallest CPU quota in cores, cgroup v2 or v1, or None where there is none."""
+    quotas = [quota for folder in list_groups("cpu") if (quota := _read_group(folder))]
+    return min(quotas, default=None)
+
+
+def _read_group(folder: Path) -> float | None:
     try:
-        limit, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        limit, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         pass
     try:
-        limit_v1 = int((_CGROUP / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_v1 = int((_CGROUP / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii"))
+        limit_v1 = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_v1 = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return limit_v1 / period_v1 if limit_v1 > 0 else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-_CGROUP = Path("/sys/fs/cgroup")
+from clusterfit.worker.cgroups import list_groups
 
 
 def find_available_bytes(device: torch.device) -> tuple[int, str]:
@@ -21,7 +21,7 @@ def find_available_bytes(device: torch.device) -> tuple[int, str]:
         return int(free), "free memory of the GPU"
     ranks_here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     bounds = [(available, "available memory") for available in _read_meminfo()]
-    bounds += [(room, "limit of the cgroup") for room in _read_cgroup()]
+    bounds += [(room, "limit of the cgroup") for room in _read_cgroups()]
     bounds = [(room // ranks_here, what) for room, what in bounds]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
@@ -36,21 +36,26 @@ def _read_meminfo() -> list[int]:
     return [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
 
 
-def _read_cgroup() -> list[int]:
-    """Return the room below the cgroup's limit (v2 or v1); what it caches of files is room too."""
-    for limit_name, usage_name, stat_name, cache_key in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
-         "total_inactive_file"),
-    ):  # fmt: skip
+def _read_cgroups() -> list[int]:
+    """Return the room below each limit, cgroup v2 or v1."""
+    rooms = [_read_cgroup(folder) for folder in list_groups("memory")]
+    return [room for room in rooms if room is not None]
+
+
+def _read_cgroup(folder: Path) -> int | None:
+    """Return the room below a group's limit, if it has one; what it caches of files is room too."""
+    for limit_name, usage_name, cache_key in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
         try:
-            limit = (_CGROUP / limit_name).read_text(encoding="ascii").strip()
-            usage = int((_CGROUP / usage_name).read_text(encoding="ascii"))
-            stat = (_CGROUP / stat_name).read_text(encoding="ascii").splitlines()
+            limit = (folder / limit_name).read_text(encoding="ascii").strip()
+            usage = int((folder / usage_name).read_text(encoding="ascii"))
+            stat = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
         except (OSError, ValueError):
             continue
         if limit == "max" or int(limit) >= 1 << 60:
-            return []
+            return None
         cached = sum(int(line.split()[1]) for line in stat if line.split()[0] == cache_key)
-        return [int(limit) - usage + cached]
-    return []
+        return int(limit) - usage + cached
+    return None
