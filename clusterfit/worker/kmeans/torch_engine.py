@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from clusterfit.config.forecast.centroids import DEVICE_BYTES, HOST_BYTES
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.balance import balance, is_balanced
@@ -104,7 +105,7 @@ class TorchEngine:
             arithmetic = arithmetic.widen(why)
         first, last = self._ranks.share(rows.num_rows)
         needed = (last - first) * rows.dim * arithmetic.row_bytes
-        room, bound = find_available_bytes(self._device)
+        room, bound = self._find_room(rows.dim, config.num_clusters)
         # All ranks or none: a rank that reads its rows anew each time would hold the others up.
         is_resident = self._ranks.find_maximum(needed / max(room, 1)) <= _ROWS_FRACTION
         probe = None
@@ -141,8 +142,11 @@ class TorchEngine:
         if problem.config.init == "random":
             drawn = draw_row_numbers(num_rows, num_clusters, problem.seed)
             return problem.rows.take(torch.from_numpy(drawn), self._ranks)
-        row_bytes = problem.rows.dim * problem.arithmetic.row_bytes
-        room, _ = find_available_bytes(self._device)
+        # Those of a start are multiplied in another order than they are in.
+        arithmetic = problem.arithmetic
+        number_bytes = arithmetic.row_bytes + arithmetic.product_dtype.itemsize
+        row_bytes = problem.rows.dim * number_bytes
+        room, _ = self._find_room(problem.rows.dim, num_clusters)
         most_rows = int(_ROWS_FRACTION * -self._ranks.find_maximum(-room) / row_bytes)
         return find_two_level_centroids(
             problem.rows,
@@ -154,6 +158,12 @@ class TorchEngine:
             problem.seed,
             max(1, most_rows),
         )
+
+    def _find_room(self, dim: int, num_clusters: int) -> tuple[int, str]:
+        """Return the bytes that are there for rows beside the state of a fit, and their bound."""
+        room, bound = find_available_bytes(self._device)
+        number_bytes = DEVICE_BYTES + (HOST_BYTES if self._device.type == "cpu" else 0)
+        return max(0, room - num_clusters * dim * number_bytes), bound
 
     def build_assigner(self, centroids: np.ndarray, sample: np.ndarray) -> RowAssigner:
         """Return what assigns exactly; see `Engine.build_assigner`."""

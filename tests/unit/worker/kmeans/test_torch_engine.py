@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from clusterfit.config.forecast.centroids import DEVICE_BYTES, HOST_BYTES
 from clusterfit.config.sections.clustering import Cluster
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.kmeans import torch_engine
@@ -231,9 +232,9 @@ def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.Mon
     config = settings(10, 5)
     resident = fit(rows, config)
     arithmetic = choose_arithmetic(torch.device("cpu"), dim)
-    room = int(
-        1.5 * rows.size * arithmetic.row_bytes
-    )  # too little for the rows, enough for the sample that a start needs
+    # Too little for the rows, enough for the sample that a start needs.
+    state = 10 * dim * (DEVICE_BYTES + HOST_BYTES)
+    room = state + int(1.5 * rows.size * arithmetic.row_bytes)
     monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
     engine = TorchEngine()
     streamed = engine.fit(ArrayRows(rows), config, 0, None, lambda _fit: None)
@@ -244,9 +245,9 @@ def test_streamed_rows_end_as_resident_ones_do(dim: int, monkeypatch: pytest.Mon
 
 def test_a_start_is_found_among_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = draw(3000, 12, num_groups=40)
-    monkeypatch.setattr(
-        torch_engine, "find_available_bytes", lambda _device: (rows.nbytes // 10, "a test")
-    )
+    state = 20 * 12 * (DEVICE_BYTES + HOST_BYTES)
+    room = state + rows.nbytes // 10
+    monkeypatch.setattr(torch_engine, "find_available_bytes", lambda _device: (room, "a test"))
     kept: list[int] = []
     thin = RankRows.thin
 
@@ -256,7 +257,7 @@ def test_a_start_is_found_among_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(RankRows, "thin", note)
     found = fit(rows, settings(20, 3))
-    assert kept == [150]
+    assert kept == [75]  # half of the room, and each row twice
     assert found.objectives[-1] < 1.1 * fit(rows, settings(20, 3, init="random")).objectives[-1]
 
 
