@@ -55,6 +55,7 @@ def _section(contents: Mapping[str, Content], name: str, build: Callable[[Conten
     if name not in contents:
         return "\n\n".join([head.strip(), command, "Not measured yet."])
     parts = [head.strip(), command, _warn_of_load(contents[name]), build(contents[name])]
+    parts.append(pages.REMARKS.get(name, "").strip())
     return "\n\n".join(part for part in parts if part)
 
 
