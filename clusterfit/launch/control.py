@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import JOBS, PODS, RELEASE_RESOURCES, Api
-from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
-from clusterfit.launch.helm import Helm
+from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, RELEASE_RESOURCES, Api, Resource
+from clusterfit.launch.failures import (
+    ClusterError,
+    NotFoundError,
+    NotPermittedError,
+    explain_text,
+)
+from clusterfit.launch.helm import Helm, HelmError
 from clusterfit.launch.jobs import (
     CANCELLED,
     Phase,
@@ -65,23 +70,26 @@ def delete_release(
 ) -> None:
     """Remove a release and wait until its pods are gone, so that the same name can follow.
 
+    What it is found by, its ConfigMap and Helm's record, goes last: where something of it may not
+    be deleted, whoever may finds it still.
+
     Raises:
-        ClusterError: Pods are still there after five minutes.
+        NotPermittedError: Something of it may not be deleted, and is left.
+        ClusterError: Pods are still there after five minutes, or Helm cannot remove its record.
     """
     plan = release.plan
-    if release.is_helm and helm is not None:
-        helm.uninstall(plan.release, access)
     labels = f"app.kubernetes.io/instance={plan.release},clusterfit.dev/run={plan.run}"
-    # What kubectl has created, and what a Helm that was interrupted has left.
-    for resource in reversed(RELEASE_RESOURCES):
+    # Before Helm, which says neither what it could not remove nor why.
+    parts = [item for item in reversed(RELEASE_RESOURCES) if item is not CONFIG_MAPS]
+    _delete_objects(api, plan.release, parts, labels)
+    if release.is_helm and helm is not None:
         try:
-            for item in api.select(resource, labels=labels):
-                api.delete(resource, item["metadata"]["name"])
-        except (NotFoundError, NotPermittedError):
-            continue  # whoever may not list a kind has not created any of it either
+            helm.uninstall(plan.release, access)
+        except HelmError as error:
+            raise explain_text(str(error), f"release {plan.release}: not removed") from None
+    _delete_objects(api, plan.release, [CONFIG_MAPS], labels)  # kubectl's, or an interrupted Helm's
     # Helm leaves the pod of `helm test` behind.
-    for pod in api.select(PODS, labels=f"{labels},{ROLE_LABEL}=test"):
-        api.delete(PODS, pod["metadata"]["name"])
+    _delete_objects(api, plan.release, [PODS], f"{labels},{ROLE_LABEL}=test")
     deadline = time.monotonic() + _GONE_SECONDS
     said = -1
     while True:
@@ -102,6 +110,30 @@ def delete_release(
 def needs_helm(releases: Iterable[Release]) -> bool:
     """Whether Helm's own records must be removed too."""
     return any(release.is_helm for release in releases)
+
+
+def _delete_objects(api: Api, release: str, resources: Iterable[Resource], labels: str) -> None:
+    """Delete those objects of a release that carry the labels, as far as that is permitted.
+
+    Raises:
+        NotPermittedError: Some may not be deleted; names them, and says why the first of them.
+    """
+    left: list[str] = []
+    why = ""
+    for resource in resources:
+        try:
+            items = api.select(resource, labels=labels)
+        except (NotFoundError, NotPermittedError):
+            continue  # whoever may not list a kind has not created any of it either
+        for item in items:
+            name = item["metadata"]["name"]
+            try:
+                api.delete(resource, name)
+            except NotPermittedError as error:
+                left.append(f"{resource} {name}")
+                why = why or str(error)
+    if left:
+        raise NotPermittedError(f"release {release}: left {', '.join(left)}; {why}")
 
 
 def _stop(api: Api, release: Release, by: str, why: str) -> list[PlannedStage]:

@@ -1,0 +1,82 @@
+"""Removing a release leaves nothing of it, or says what is left and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import Api
+from clusterfit.launch.control import delete_release
+from clusterfit.launch.failures import NotPermittedError
+from clusterfit.launch.helm import read_error
+from clusterfit.launch.plan import Release, find_releases
+
+from .object_server import Objects, serve_objects
+from .test_submit import ACCESS, Helm, render
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Api, Objects]]:
+    """A cluster with one release."""
+    with serve_objects() as (api, objects):
+        objects.install(render().manifests)
+        yield api, objects
+
+
+def find_release(api: Api) -> Release:
+    """Return the only release, as one that Helm has installed."""
+    (release,) = find_releases(api, "digits")
+    return replace(release, is_helm=True)
+
+
+def list_kinds(objects: Objects) -> set[str]:
+    """Return the kinds, in the plural, of which there is something."""
+    return {path.split("/")[-2] for path in objects.by_path}
+
+
+def test_what_may_not_be_deleted_is_named_and_the_release_is_found_again(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+
+    def refuse(method: str, path: str) -> None:
+        if method == "DELETE" and "/jobs/" in path:
+            objects.trouble.append(403)
+
+    objects.look_on = refuse
+    helm = Helm(digits_step1="deployed")
+    with pytest.raises(NotPermittedError) as failure:
+        delete_release(helm, api, ACCESS, find_release(api))
+    assert str(failure.value) == (
+        "release digits-step1: left jobs.batch digits-cluster, jobs.batch digits-step1-supervisor; "
+        "delete jobs.batch digits-cluster in namespace team: refused (403): in trouble"
+    )
+    assert failure.value.exit_code == 77
+    assert helm.log == []
+    assert list_kinds(objects) == {"jobs", "configmaps"}
+
+    objects.look_on = lambda _method, _path: None
+    delete_release(helm, api, ACCESS, find_release(api))
+    assert helm.log == ["uninstall digits-step1"]
+    assert objects.by_path == {}
+
+
+def test_a_record_that_may_not_be_removed_is_a_refusal(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uninstall(release: str, access: Access) -> bool:
+        raise read_error(
+            f'Error: uninstall: Release not loaded: {release}: secrets is forbidden: User "ann" '
+            'cannot list resource "secrets" in API group "" in the namespace "team"'
+        )
+
+    api, objects = server
+    helm = Helm()
+    monkeypatch.setattr(helm, "uninstall", uninstall)
+    wanted = "^no permission: ann may not list secrets in namespace team; ask an administrator"
+    with pytest.raises(NotPermittedError, match=wanted):
+        delete_release(helm, api, ACCESS, find_release(api))
+    assert list_kinds(objects) == {"configmaps"}
