@@ -104,7 +104,8 @@ def follow_run(api: Api, access: Access, run: str, name: str) -> int:
 def _follow(api: Api, stages: list[tuple[Release, PlannedStage]], wanted: Wanted) -> int:
     """Show the stages one after the other; return 0, or the code of the first that did not succeed.
 
-    1: it has failed, will never start, or was stopped for good; 3: it was removed.
+    1: it has failed, will not start, or was stopped for good; 3: it was removed. What ends with an
+    error of its own (it is refused, or waits for a stage that was removed) raises it.
     """
     from clusterfit.launch.jobs import Phase, read_state
     from clusterfit.launch.log_follow import follow_stage

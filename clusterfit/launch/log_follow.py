@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clusterfit.launch.api import Api
+from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.failures import ClusterError, NotPermittedError
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_seen import Seen
@@ -32,6 +33,7 @@ from clusterfit.launch.pods import (
     read_node_rank,
     select_pods,
 )
+from clusterfit.launch.sequence import INSTALL_SECONDS, Absences, RemovedError, look
 
 _POLL_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 30.0
@@ -53,6 +55,7 @@ class _Follow:
     )
     """What was said; why a reader has given up; None from each reader that has ended."""
     stop: threading.Event = field(default_factory=threading.Event)
+    absences: Absences = field(default_factory=lambda: Absences(INSTALL_SECONDS))
     said: str = ""
 
     def tell(self, remark: str) -> None:
@@ -72,6 +75,7 @@ def follow_stage(
 
     Raises:
         NotPermittedError: The server refuses to show the pods or their logs, and goes on refusing.
+        RemovedError: The stage waits for one that was removed before it had ended.
     """
     shared = _Follow(api, release, stage, wanted, say)
     if _is_over(shared):
@@ -115,6 +119,9 @@ def _follow_node(shared: _Follow, node: int) -> None:
                 if time.monotonic() - refused_since > _REFUSED_SECONDS:
                     shared.lines.put(error)
                     return
+            except RemovedError as error:
+                shared.lines.put(error)
+                return
             except ClusterError as error:
                 is_over, why = False, str(error)
             if is_over and why and seen.since:
@@ -192,12 +199,14 @@ def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
 
 
 def _is_over(shared: _Follow) -> bool:
-    """Whether nothing more will be said; a stage that will never start says why."""
-    stage = shared.stage
-    job = shared.api.find(stage.resource, stage.name)
-    state = read_state(shared.release.plan, stage, job)
-    phase = state.phase
-    why = explain_never(shared.api, shared.release.plan, stage) if phase is Phase.HELD else ""
-    if why:
-        shared.tell(why)
-    return bool(why) or phase.is_final or phase is Phase.MISSING or state.is_given_up
+    """Whether nothing more will be said; a stage that will not start says why."""
+    plan, stage = shared.release.plan, shared.stage
+    state = read_state(plan, stage, shared.api.find(stage.resource, stage.name))
+    if state.phase is Phase.HELD:
+        views = list(look(shared.api, plan))
+        shared.absences.check(views, utc_now())
+        why = explain_never(plan, views, stage)
+        if why:
+            shared.tell(why)
+        return bool(why)
+    return state.phase.is_final or state.phase is Phase.MISSING or state.is_given_up

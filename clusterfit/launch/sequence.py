@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import Final
 
 from clusterfit.launch.api import Api
 from clusterfit.launch.failures import NotFoundError
@@ -22,6 +23,13 @@ from clusterfit.launch.jobs import (
     release_stage,
 )
 from clusterfit.launch.plan import Plan, PlannedStage
+
+INSTALL_SECONDS: Final = 15.0
+"""Longer than it takes until all jobs of a release are made that somebody installs just now."""
+
+
+class RemovedError(NotFoundError):
+    """A stage was removed before it had ended, so that nothing follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,16 @@ class Absences:
         self._since = self._since or moment
         is_removed = (moment - self._since).total_seconds() >= self._patience_seconds
         return absent if is_removed else None
+
+    def check(self, views: Sequence[StageView], moment: datetime) -> None:
+        """Raise RemovedError where a stage was removed before it had ended."""
+        removed = self.find_removed(views, moment)
+        if removed is not None:
+            raise RemovedError(
+                f"{removed.stage}: {removed.kind} {removed.name} was removed before anybody here "
+                "saw how it ended, so nothing follows it; what it wrote is on the claim "
+                "(`clusterfit get`)"
+            )
 
 
 def release_next(api: Api, plan: Plan, views: Sequence[StageView]) -> PlannedStage | None:

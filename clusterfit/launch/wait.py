@@ -13,6 +13,7 @@ from clusterfit.launch.failures import NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import (
+    INSTALL_SECONDS,
     Absences,
     StageView,
     expire,
@@ -24,8 +25,6 @@ from clusterfit.launch.sequence import (
 )
 
 _POLL_SECONDS: Final = 2.0
-_ABSENCE_SECONDS: Final = 15.0
-"""Longer than it takes until all jobs of a release are made that somebody installs just now."""
 
 TIMED_OUT: Final = 124
 """What timeout(1) ends with."""
@@ -52,12 +51,12 @@ def wait_for_run(
         cancelled; 124 after the timeout.
 
     Raises:
-        NotFoundError: A stage was removed before it had ended.
+        RemovedError: A stage was removed before it had ended.
     """
     started = time.monotonic()
     said: dict[str, Phase] = {}
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}
-    absences = {release.plan.release: Absences(_ABSENCE_SECONDS) for release in releases}
+    absences = {release.plan.release: Absences(INSTALL_SECONDS) for release in releases}
     trouble = ""
     while True:
         try:
@@ -66,7 +65,7 @@ def wait_for_run(
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
-                _check_presence(views[release.plan.release], absences[release.plan.release])
+                absences[release.plan.release].check(views[release.plan.release], utc_now())
             if all(is_over(each) or find_given_up(each) for each in views.values()):
                 return _end(api, releases, views, say)
             trouble = ""
@@ -104,15 +103,6 @@ def _say_changes(views: list[StageView], said: dict[str, Phase], say: Say) -> No
                 f": {state.message}" if state.message and state.phase is not Phase.SUCCEEDED else ""
             )
             say(f"{stage}: {state.phase.value}{why}")
-
-
-def _check_presence(views: list[StageView], absences: Absences) -> None:
-    removed = absences.find_removed(views, utc_now())
-    if removed is not None:
-        raise NotFoundError(
-            f"{removed.stage}: {removed.kind} {removed.name} was removed before anybody here saw "
-            "how it ended; what it wrote is on the claim (`clusterfit get`)"
-        )
 
 
 def _end(api: Api, releases: Sequence[Release], views: dict[str, list[StageView]], say: Say) -> int:

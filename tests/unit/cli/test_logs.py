@@ -100,3 +100,29 @@ def test_copies_are_read_by_the_same_options(
     assert show("--all-ranks", "--tail=1") == [say(1, 10), say(3, 10)]
     assert len(show("--all-ranks", "--since=3600")) == 4 * 2
     assert show("--rank=1", "--since=5") == []
+
+
+def test_a_follow_of_what_waits_for_a_stage_that_is_gone_is_one_line(
+    submitted: Objects, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow.INSTALL_SECONDS", 0)
+    submitted.remove(PYTORCHJOBS, "digits-extract")
+    answer = run_command("logs", "digits", "cluster", "--follow")
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.err == (
+        "error: extract: PyTorchJob digits-extract was removed before anybody here saw how it "
+        "ended, so nothing follows it; what it wrote is on the claim (`clusterfit get`)\n"
+    )
+
+
+def test_a_follow_of_what_waits_for_a_cancelled_stage_is_one_line(
+    submitted: Objects, run_command: RunCommand
+) -> None:
+    assert submitted.by_path
+    run_command("cancel", "digits")
+    answer = run_command("logs", "digits", "cluster", "--follow")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        "cluster will not start: extract was stopped, and goes on only after `clusterfit resume "
+        "digits -n team`\n"
+    )

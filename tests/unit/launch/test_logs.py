@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.jobs import SUPERVISOR, suspend_stage
 from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
@@ -40,32 +42,90 @@ def log_of(*lines: str) -> list[str]:
     return [f"{line[3:27]} {line}" for line in lines]
 
 
-@pytest.mark.parametrize("read", [follow_stage, read_stage])
-def test_a_stage_whose_predecessor_failed_will_not_start(read: Any) -> None:
-    said: list[str] = []
-    with serve_objects() as (api, objects):
-        objects.put(PYTORCHJOBS, {**job(EXTRACT, suspend=False), "status": ended("Failed")})
-        objects.put(JOBS, job(CLUSTER, suspend=True))
-        objects.put(PYTORCHJOBS, job(TRAIN, suspend=True))
-        assert list(read(api, RELEASE, TRAIN, Wanted(()), said.append)) == []
-    assert said == ["train will not start: extract failed"]
-
-
-def test_pods_that_all_wait_are_spoken_of_once() -> None:
-    said: list[str] = []
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, Objects]]:
+    """Train is held while extract runs; where it is waited for too long, it has succeeded."""
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
     with serve_objects() as (api, objects):
         objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
         objects.put(JOBS, job(CLUSTER, suspend=True))
         objects.put(PYTORCHJOBS, job(TRAIN, suspend=True))
 
-        def say(remark: str) -> None:
-            said.append(remark)
-            if remark.startswith("waiting"):  # both pods of it wait; then the stage before fails
-                failed = {**job(EXTRACT, suspend=False), "status": ended("Failed")}
-                objects.put(PYTORCHJOBS, failed)
+        def lose_patience(_method: str, _path: str) -> None:
+            if len(objects.requests) > 1000:
+                objects.put(PYTORCHJOBS, {**job(TRAIN, suspend=True), "status": ended("Succeeded")})
 
-        assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
-    assert said == ["waiting for a pod of train", "train will not start: extract failed"]
+        objects.look_on = lose_patience
+        yield api, objects
+
+
+def let_extract_fail(_api: Api, objects: Objects) -> None:
+    objects.put(PYTORCHJOBS, {**job(EXTRACT, suspend=False), "status": ended("Failed")})
+
+
+def cancel(api: Api, _objects: Objects) -> None:
+    cancel_run(api, [RELEASE], "ann")
+
+
+def let_the_supervisor_stop_extract(api: Api, _objects: Objects) -> None:
+    suspend_stage(api, PLAN, EXTRACT, SUPERVISOR, "it took too long")
+
+
+FAILED = "train will not start: extract failed"
+STOPPED = (
+    "train will not start: extract was stopped, and goes on only after `clusterfit resume run "
+    "-n team`"
+)
+
+
+@pytest.mark.parametrize("read", [follow_stage, read_stage])
+@pytest.mark.parametrize(
+    ("come_to", "wanted"),
+    [
+        (let_extract_fail, FAILED),
+        (cancel, STOPPED),
+        (let_the_supervisor_stop_extract, STOPPED),
+    ],
+)
+def test_a_stage_whose_predecessor_came_to_nothing_will_not_start(
+    held: tuple[Api, Objects], come_to: Any, wanted: str, read: Any
+) -> None:
+    said: list[str] = []
+    come_to(*held)
+    assert list(read(held[0], RELEASE, TRAIN, Wanted(()), said.append)) == []
+    assert said == [wanted]
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+def test_pods_that_all_wait_are_spoken_of_once(
+    held: tuple[Api, Objects], is_suspended: bool
+) -> None:
+    """For a stage that runs, or was suspended for a while: it may go on."""
+    api, objects = held
+    said: list[str] = []
+    if is_suspended:
+        suspend_run(api, [RELEASE], "ann")
+
+    def say(remark: str) -> None:
+        said.append(remark)
+        if remark.startswith("waiting"):  # both pods of it wait; then the stage before fails
+            let_extract_fail(api, objects)
+
+    assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
+    assert said == ["waiting for a pod of train", FAILED]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05], ids=["at once", "after waiting for it to be made"])
+def test_a_stage_whose_predecessor_was_removed_is_not_waited_for(
+    held: tuple[Api, Objects], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow.INSTALL_SECONDS", seconds)
+    api, objects = held
+    objects.remove(PYTORCHJOBS, EXTRACT.name)
+    said: list[str] = []
+    with pytest.raises(NotFoundError, match="extract: PyTorchJob run-extract was removed"):
+        list(follow_stage(api, RELEASE, TRAIN, Wanted(()), said.append))
+    assert said == (["waiting for a pod of train"] if seconds else [])
 
 
 @contextmanager

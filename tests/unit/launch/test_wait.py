@@ -88,7 +88,7 @@ def test_what_was_removed_ends_it(
     server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api, objects = server
-    monkeypatch.setattr("clusterfit.launch.wait._ABSENCE_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.wait.INSTALL_SECONDS", 0)
     objects.remove(PYTORCHJOBS, EXTRACT.name)
     with pytest.raises(NotFoundError, match="extract: PyTorchJob run-extract was removed") as ended:
         wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.01)
