@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import PODS, Api, Resource, find_resource
@@ -12,6 +11,7 @@ from clusterfit.launch.failures import AlreadyExistsError, ClusterError
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL
+from clusterfit.launch.pod_quota import ALIVE, KEPT, Pods, find_excess, select_quotas
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
 from clusterfit.launch.submit import decide
@@ -33,22 +33,33 @@ def dry_run(
     helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
 ) -> Iterator[Verdict]:
     """Yield a verdict on the release as a whole, then one on each object and the pods it makes."""
-    yield Verdict("Release", rendered.release, _judge_release(helm, api, access, rendered, replace))
+    quotas = select_quotas(api)
+    fault = _judge_release(helm, api, access, rendered, replace, quotas)
+    yield Verdict("Release", rendered.release, fault)
     supervisor = next(filter(_is_supervisor, rendered.manifests), None)
     for manifest in rendered.manifests:
         fault = _judge(api, find_resource(manifest), manifest)
-        if not fault and manifest["kind"] in ("PyTorchJob", "Job"):
-            fault = _judge_pods(api, manifest, supervisor)
+        if not fault and _has_pods(manifest):
+            fault = _judge_pods(api, manifest, supervisor, quotas)
         yield Verdict(manifest["kind"], manifest["metadata"]["name"], fault)
 
 
-def _judge_release(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool) -> str:
+def _judge_release(
+    helm: Helm,
+    api: Api,
+    access: Access,
+    rendered: Rendered,
+    replace: bool,
+    quotas: Iterable[Manifest],
+) -> str:
     try:
-        if decide(helm, api, access, rendered, replace).installs:
-            check_cluster(api, rendered)
+        if not decide(helm, api, access, rendered, replace).installs:
+            return ""
+        check_cluster(api, rendered)
     except ClusterError as error:
         return "; ".join(error.faults)
-    return ""
+    fault = find_excess(quotas, KEPT, map(_read_pods, filter(_has_pods, rendered.manifests)))
+    return f"all its pods: {fault}" if fault else ""
 
 
 def _judge(api: Api, resource: Resource, manifest: Manifest) -> str:
@@ -61,25 +72,33 @@ def _judge(api: Api, resource: Resource, manifest: Manifest) -> str:
     return ""
 
 
-def _judge_pods(api: Api, job: Manifest, supervisor: Manifest | None) -> str:
+def _judge_pods(
+    api: Api, job: Manifest, supervisor: Manifest | None, quotas: Iterable[Manifest]
+) -> str:
     """Judge what a job makes: Pod Security and limits look at each pod, quotas at all of them."""
-    count, pod = _read_pods(job)
-    fault = _judge(api, PODS, _make_pod(job, pod))
+    pods = [_read_pods(job)]
+    fault = _judge(api, PODS, _make_pod(job, pods[0][1]))
     if fault:
         return f"its pods: {fault}"
-    containers = pod["spec"]["containers"] * count
     if supervisor is not None and job is not supervisor:
-        containers = [*containers, *_read_pods(supervisor)[1]["spec"]["containers"]]  # beside it
-    # One pod with what all of them ask for: the server adds up, in its own units.
+        pods.append(_read_pods(supervisor))  # beside it
+    fault = find_excess(quotas, ALIVE, pods) or _judge_sum(api, job, pods)
+    return f"its pods together: {fault}" if fault else ""
+
+
+def _judge_sum(api: Api, job: Manifest, pods: list[Pods]) -> str:
+    """Try one pod with what all of them ask for: the server adds up, in its own units."""
+    containers = [item for count, pod in pods for item in pod["spec"]["containers"] * count]
     together = [
         {key: val for key, val in container.items() if key != "volumeMounts"}
         | {"name": f"container-{position}"}
         for position, container in enumerate(containers)
     ]
+    _, pod = pods[0]
     spec = {key: val for key, val in pod["spec"].items() if key != "volumes"}
     fault = _judge(api, PODS, _make_pod(job, {**pod, "spec": {**spec, "containers": together}}))
     # A limit of a pod's size is none of theirs.
-    return f"its pods together: {fault[fault.index(_QUOTA) :]}" if _QUOTA in fault else ""
+    return fault[fault.index(_QUOTA) :] if _QUOTA in fault else ""
 
 
 def _is_supervisor(manifest: Manifest) -> bool:
@@ -87,7 +106,11 @@ def _is_supervisor(manifest: Manifest) -> bool:
     return bool(manifest["kind"] == "Job" and labels.get(ROLE_LABEL) == "supervisor")
 
 
-def _read_pods(job: Manifest) -> tuple[int, dict[str, Any]]:
+def _has_pods(manifest: Manifest) -> bool:
+    return manifest["kind"] in ("PyTorchJob", "Job")
+
+
+def _read_pods(job: Manifest) -> Pods:
     """Return how many pods a job makes, and their template."""
     if job["kind"] == "PyTorchJob":
         worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]
@@ -95,7 +118,7 @@ def _read_pods(job: Manifest) -> tuple[int, dict[str, Any]]:
     return job["spec"]["parallelism"], job["spec"]["template"]
 
 
-def _make_pod(job: Manifest, template: dict[str, Any]) -> Manifest:
+def _make_pod(job: Manifest, template: Manifest) -> Manifest:
     metadata = {"name": f"{job['metadata']['name']}-pod", **template["metadata"]}
     spec = {"restartPolicy": "Never", **template["spec"]}
     # The account does not exist yet, and the server looks for it.

@@ -40,7 +40,7 @@ class Objects:
         self.by_path: dict[str, Manifest] = {}
         self.kinds = {
             "pods", "jobs", "pytorchjobs", "events", "workloads", "configmaps", "roles",
-            "rolebindings", "serviceaccounts", "networkpolicies", "secrets",
+            "rolebindings", "serviceaccounts", "networkpolicies", "secrets", "resourcequotas",
         }  # fmt: skip
         self.may_create_roles = True
         self.judge: Callable[[Manifest], tuple[int, str] | None] = lambda _: None
