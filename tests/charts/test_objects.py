@@ -20,6 +20,7 @@ from clusterfit.launch.manifests import Manifest, read_manifests, write_manifest
 from clusterfit.launch.pod_security import find_violations
 from clusterfit.launch.render import render_run
 
+from .changes import look_up
 from .rendering import Render, deep_merge, find, load, read_plan
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,18 @@ def test_the_digest_tells_contents_apart_and_nothing_else(values: Values, render
     assert digest(values) == digest(complete), "defaults written out are the same content"
     assert digest(values) != digest({**values, "seed": 1})
     assert digest({**values, "global": {"region": "x"}}) == digest(values)
+
+
+def test_what_an_item_of_a_list_leaves_out_is_its_default(values: Values, render: Render) -> None:
+    """Helm fills in the defaults of mappings alone."""
+    scratch = {"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}
+    platform = {"extraVolumes": [scratch], "extraEnv": [{"name": "EMPTY"}]}
+    left_out = deep_merge(values, {"platform": platform})
+    mount = {"name": "scratch", "mountPath": "/scratch", "readOnly": True}
+    for written in (left_out, load(left_out).dump()):
+        job = find(render(written), "PyTorchJob", "digits-extract")
+        assert look_up(job, "mounts /scratch") == mount
+        assert look_up(job, "env EMPTY") == {"name": "EMPTY", "value": ""}
 
 
 def test_an_administrators_account_needs_no_role(values: Values, render: Render) -> None:

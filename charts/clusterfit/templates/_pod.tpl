@@ -95,7 +95,7 @@ containers:
         subPath: {{ include "clusterfit.json" . }}
 {{- end }}
 {{- range $platform.extraVolumes }}
-      - {{ dict "name" .name "mountPath" .mountPath "readOnly" .readOnly | include "clusterfit.json" }}
+      - {{ dict "name" .name "mountPath" .mountPath "readOnly" (ternary .readOnly true (hasKey . "readOnly")) | include "clusterfit.json" }}
 {{- end }}
 {{- end }}
 volumes:
@@ -154,7 +154,7 @@ Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of cluster
 {{- end -}}
 {{- range $name, $value := $platform.nccl }}{{ $env = append $env (dict "name" $name "value" $value) }}{{ end -}}
 {{- range $platform.extraEnv -}}
-{{- $env = append $env (ternary (dict "name" .name "valueFrom" .valueFrom) (dict "name" .name "value" .value) (not (empty .valueFrom))) -}}
+{{- $env = append $env (ternary (dict "name" .name "valueFrom" .valueFrom) (dict "name" .name "value" (.value | default "")) (not (empty .valueFrom))) -}}
 {{- end -}}
 {{- $command := list "python" "-m" "clusterfit.worker" $stage.stage "--config" "/etc/clusterfit/config.json"
       "--data-root" "/data" "--storage-root" "/storage" -}}
