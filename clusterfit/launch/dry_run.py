@@ -55,7 +55,7 @@ def _judge_release(
     try:
         if not decide(helm, api, access, rendered, replace).installs:
             return ""
-        check_cluster(api, rendered)
+        check_cluster(api, access, rendered)
     except ClusterError as error:
         return "; ".join(error.faults)
     fault = find_excess(quotas, KEPT, map(_read_pods, filter(_has_pods, rendered.manifests)))

