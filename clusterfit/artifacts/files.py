@@ -32,6 +32,7 @@ def write_file(path: Path, content: bytes, guard: Guard | None = None) -> None:
     Raises:
         WriteError: when the folder cannot be written (disk full, permission, read-only). What
             stood at `path` before is untouched, and no partial file is left.
+        RetryableError: when the storage failed.
     """
     _write_chunks(path, [content], len(content), guard)
 
@@ -53,6 +54,7 @@ def _write_chunks(path: Path, chunks: Iterable[bytes], num_bytes: int, guard: Gu
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
+        check_storage(path, error)
         raise WriteError(
             f"{path}: cannot write {num_bytes} bytes: {error.strerror or error}; "
             "make space or mend the permissions, then run the same command again"
@@ -99,7 +101,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingInputError: when it is not there.
-        InvalidDataError: when it is not a JSON object.
+        InvalidDataError: when it cannot be read, or is not a JSON object.
+        RetryableError: when the storage failed.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -107,6 +110,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MissingInputError(f"{path}: not there") from None
     except IsADirectoryError:
         raise InvalidDataError(f"{path}: a folder, want a JSON file") from None
+    except OSError as error:
+        check_storage(path, error)
+        raise InvalidDataError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidDataError(f"{path}: not valid JSON ({error}); delete it") from error
     if not isinstance(value, dict):

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from clusterfit.artifacts.files import Guard, compute_sha256, read_json, write_json
 from clusterfit.artifacts.layout import MANIFEST_NAME
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 FORMAT_VERSION: Final = 1
@@ -190,13 +191,21 @@ def check_identity(folder: Path, found: Identity, wanted: Identity) -> None:
 
 
 def find_size_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield one line for each file that is missing or of another size; cheap."""
+    """Yield one line for each file that is missing, or of another size; cheap.
+
+    Raises:
+        RetryableError: when the storage failed.
+    """
     for record in manifest.files:
         path = folder / record.path
         try:
             size = path.stat().st_size
         except FileNotFoundError:
             yield f"{path}: missing"
+            continue
+        except OSError as error:
+            check_storage(path, error)
+            yield f"{path}: {error.strerror}"
             continue
         if size != record.size:
             yield f"{path}: {size} bytes, the manifest says {record.size}"

@@ -20,6 +20,7 @@ from typing import Final
 
 from clusterfit.artifacts.files import PARTIAL_SUFFIX, write_file
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import WriteError
 
 HEARTBEAT_SECONDS: Final = 5.0
@@ -95,7 +96,8 @@ def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
     or one whose heartbeat is older than `STALE_SECONDS`.
 
     Raises:
-        WriteError: when another writer lives, naming it.
+        WriteError: when another writer lives, naming it, or the folder cannot be written.
+        RetryableError: when the storage failed.
     """
     path = run.owner_file
     owner = Owner(
@@ -122,6 +124,7 @@ def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
             _check_succeedable(path, proposal, submission)
             proposal.replace(path)
     except OSError as error:
+        check_storage(path, error)
         raise WriteError(f"{path}: cannot claim the run: {error.strerror or error}") from error
     finally:
         proposal.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -193,10 +194,18 @@ def _export_labels(
 
 def _find_run(storage_root: Path, name: str) -> RunDirectory:
     from clusterfit.artifacts.layout import RunDirectory, list_runs
-    from clusterfit.errors import MissingInputError
+    from clusterfit.artifacts.outage import check_storage
+    from clusterfit.errors import InvalidDataError, MissingInputError
 
     directory = RunDirectory(storage_root, name)
-    if not directory.root.is_dir():
+    try:
+        is_there = S_ISDIR(directory.root.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as error:
+        check_storage(directory.root, error)
+        raise InvalidDataError(f"{directory.root}: {error.strerror}") from error
+    if not is_there:
         others = ", ".join(run.name for run in list_runs(storage_root)) or "none"
         raise MissingInputError(f"no run {name} below {storage_root}; there are: {others}")
     return directory

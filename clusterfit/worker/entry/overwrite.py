@@ -18,6 +18,7 @@ from clusterfit.artifacts.files import (
     write_json,
 )
 from clusterfit.artifacts.layout import DATASET_NAME, MANIFEST_NAME
+from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import MissingInputError, WriteError
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.identity import list_targets
@@ -43,6 +44,7 @@ def forget_samples(assignment: Assignment, guard: Guard) -> None:
 
     Raises:
         WriteError: it cannot be removed.
+        RetryableError: the storage failed.
     """
     if is_overwrite_pending(assignment) and assignment.stage in _FIRST_STAGES:
         _remove(assignment.run.listings, DATASET_NAME, guard)
@@ -52,7 +54,8 @@ def remove_artifacts(assignment: Assignment, world_size: int, log: Log, guard: G
     """Remove what the stage has made, where that is asked for and it can be made again.
 
     Raises:
-        MissingInputError, RetryableError: an input of the stage is not there (yet).
+        MissingInputError: an input of the stage is not there.
+        RetryableError: it is not there yet, or the storage failed.
         InvalidDataError: an input is not what the run file asks for.
         WriteError: something cannot be removed.
     """
@@ -79,5 +82,6 @@ def _remove(folder: Path, first: str, guard: Guard) -> None:
         remove_files(folder.rglob(first))
         shutil.rmtree(folder)
     except OSError as error:
-        where = error.filename or folder
+        where = Path(error.filename or folder)
+        check_storage(where, error)
         raise WriteError(f"{where}: cannot remove: {error.strerror or error}") from error

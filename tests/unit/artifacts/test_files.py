@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -26,7 +28,13 @@ from clusterfit.artifacts.files import (
     write_file,
     write_json,
 )
-from clusterfit.errors import InvalidDataError, MissingInputError, WriteError
+from clusterfit.errors import (
+    ClusterfitError,
+    InvalidDataError,
+    MissingInputError,
+    RetryableError,
+    WriteError,
+)
 
 MIB = 1 << 20
 
@@ -73,6 +81,37 @@ except WriteError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "File too large; make space" in done.stdout
+    assert target.read_bytes() == b"old"
+    assert list_all(tmp_path) == {"part.bin"}
+
+
+NO_OTHER_ATTEMPT = "cannot write 3 bytes: {}; make space or mend the permissions, then run"
+
+
+@pytest.mark.parametrize(("number", "kind", "wanted"), [
+    (errno.EIO, RetryableError, "{}; the storage is not available"),
+    (errno.ESTALE, RetryableError, "{}; the storage is not available"),
+    (errno.ETIMEDOUT, RetryableError, "{}; the storage is not available"),
+    (errno.ENOSPC, WriteError, NO_OTHER_ATTEMPT),
+    (errno.EACCES, WriteError, NO_OTHER_ATTEMPT),
+    (errno.EROFS, WriteError, NO_OTHER_ATTEMPT),
+])  # fmt: skip
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_storage_that_fails_is_worth_another_attempt_and_no_room_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[ClusterfitError],
+    wanted: str, call: str,
+) -> None:  # fmt: skip
+    target = tmp_path / "part.bin"
+    write_file(target, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(ClusterfitError, match=rf"part\.bin: {wanted.format('.*')}") as failure:
+        write_file(target, b"new")
+    assert type(failure.value) is kind
+    assert os.strerror(number) in str(failure.value)
     assert target.read_bytes() == b"old"
     assert list_all(tmp_path) == {"part.bin"}
 
@@ -132,6 +171,8 @@ def test_what_is_no_json_object_is_refused_by_name(tmp_path: Path, content: byte
         read_json(path)
     with pytest.raises(MissingInputError, match=r"b\.json: not there"):
         read_json(tmp_path / "b.json")
+    with pytest.raises(InvalidDataError, match="a.json/below: Not a directory"):
+        read_json(path / "below")
 
 
 @pytest.mark.parametrize(

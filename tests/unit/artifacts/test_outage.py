@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clusterfit.artifacts.dataset import Samples, read_samples, write_samples
-from clusterfit.artifacts.files import read_array, write_array
+from clusterfit.artifacts.files import read_array, read_json, write_array, write_json
 from clusterfit.artifacts.listing import read_path_list
 from clusterfit.artifacts.outage import is_outage
 from clusterfit.artifacts.part import check_part, part_name, read_part_header
@@ -38,11 +38,18 @@ def part(write_partition: WritePartition) -> Path:
         (errno.EMFILE, True),
         (errno.ENOENT, False),
         (errno.EISDIR, False),
+        (errno.EEXIST, False),
         (errno.EACCES, False),
+        (errno.ENOSPC, False),
+        (errno.EDQUOT, False),
+        (errno.EFBIG, False),
+        (errno.EROFS, False),
+        (errno.ENOSYS, False),
+        (errno.EOPNOTSUPP, False),
         (None, False),
     ],
 )
-def test_the_storage_is_blamed_for_what_any_path_would_have_met(
+def test_the_storage_is_blamed_for_what_any_path_may_meet_and_passes(
     number: int | None, is_of_the_storage: bool
 ) -> None:
     error = OSError("unknown") if number is None else OSError(number, "told")
@@ -73,7 +80,14 @@ def test_an_array_that_cannot_be_read_now_is_not_a_bad_one(tmp_path: Path, lose:
         read_array(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("name", ["samples.txt", "labels.npy"])
+def test_json_that_cannot_be_read_now_is_not_damaged(tmp_path: Path, lose: Lose) -> None:
+    write_json(tmp_path / "a.json", {})
+    lose(tmp_path / "a.json")
+    with pytest.raises(RetryableError, match=r"a\.json: Input/output error"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "samples.txt", "labels.npy"])
 def test_a_listing_that_cannot_be_read_now_was_not_changed(
     tmp_path: Path, lose: Lose, name: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from clusterfit.artifacts import owner
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.owner import STALE_SECONDS, Writer, claim
-from clusterfit.errors import WriteError
+from clusterfit.errors import ClusterfitError, RetryableError, WriteError
 
 
 def edit_owner(run: RunDirectory, **changes: Any) -> None:
@@ -216,3 +217,20 @@ def test_a_folder_that_cannot_be_written_cannot_be_claimed(tmp_path: Path) -> No
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(WriteError, match="the run directory cannot be written: "):
         claim(RunDirectory(tmp_path / "runs", "digits"), "extract", "one")
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ESTALE, RetryableError), (errno.EPERM, WriteError)]
+)
+def test_storage_that_fails_may_be_claimed_later(
+    run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, call: str, number: int,
+    kind: type[ClusterfitError],
+) -> None:  # fmt: skip
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(kind, match=os.strerror(number)):
+        claim(run_directory, "extract", "one")
+    assert list(run_directory.root.iterdir()) == []

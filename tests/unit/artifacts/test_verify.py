@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,9 @@ import pytest
 
 from clusterfit.artifacts.dataset import Samples, write_samples
 from clusterfit.artifacts.layout import RunDirectory, list_runs
-from clusterfit.artifacts.manifest import Identity, write_manifest
+from clusterfit.artifacts.manifest import FileRecord, Identity, write_manifest
 from clusterfit.artifacts.verify import find_faults, list_artifacts
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import ClusterfitError, InvalidDataError, RetryableError
 
 
 @pytest.fixture
@@ -79,6 +82,62 @@ def test_a_damaged_manifest_is_a_fault_and_the_others_are_still_read(
 def test_an_edited_order_of_images_is_found(finished_run: RunDirectory) -> None:
     (finished_run.data("train") / "samples.txt").write_text("b.png\na.png\n")
     assert "changed after the run began" in fault_of(finished_run, finished_run.data("train"))
+
+
+def test_a_file_that_cannot_be_one_is_a_fault(finished_run: RunDirectory) -> None:
+    cluster = finished_run.stage("cluster")
+    record = FileRecord("centroids.npy/below", 1, "0" * 64)
+    write_manifest(cluster, Identity("s", {}, {}), [record], {}, {})
+    assert fault_of(finished_run, finished_run.centroids() / "below") == "Not a directory"
+
+
+@pytest.mark.parametrize(
+    "path", ["cluster/manifest.json", "cluster/empty", "data/train/dataset.json"]
+)
+def test_storage_that_fails_says_nothing_of_what_it_holds(
+    finished_run: RunDirectory, lose: Callable[[Path], None], path: str
+) -> None:
+    """What fails to be read here is 0 bytes long."""
+    cluster = finished_run.stage("cluster")
+    (cluster / "empty").touch()
+    write_manifest(cluster, Identity("s", {}, {}), ["empty"], {}, {})
+    lose(finished_run.root / path)
+    with pytest.raises(RetryableError, match=f"{path}: Input/output error; the storage is not"):
+        list(find_faults(finished_run))
+
+
+def test_storage_that_does_not_tell_a_size_fails(
+    finished_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(RetryableError, match=r"centroids\.npy: Stale file handle; the storage"):
+        list(find_faults(finished_run))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, RetryableError), (errno.EACCES, InvalidDataError)]
+)
+@pytest.mark.parametrize("look", [find_faults, list_artifacts])
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    finished_run: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[ClusterfitError],
+    look: Callable[[RunDirectory], Iterable[object]],
+) -> None:
+    scandir = os.scandir
+
+    def fail(path: str) -> object:
+        if path.endswith("/extract"):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(kind, match=f"digits/extract: {os.strerror(number)}"):
+        list(look(finished_run))
 
 
 def test_runs_are_the_folders_that_a_run_has_begun_in(finished_run: RunDirectory) -> None:

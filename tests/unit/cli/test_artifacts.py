@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,6 +86,35 @@ def test_verify_names_each_damaged_file_and_ends_with_65(run: RunDirectory, call
     assert f"error: {part}: content differs" in err
     assert f"error: {run.root / 'cluster' / 'c.npy'}: missing" in err
     assert "run its stage again" in err
+
+
+@pytest.mark.parametrize(("number", "code", "more"), [
+    (errno.ESTALE, 203, "; the storage is not available"),
+    (errno.EACCES, 65, ""),
+])  # fmt: skip
+def test_storage_that_cannot_be_looked_at_is_one_line(
+    run: RunDirectory, call: Call, monkeypatch: pytest.MonkeyPatch, number: int, code: int,
+    more: str,
+) -> None:  # fmt: skip
+    def fail(path: Path) -> os.stat_result:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "stat", fail)
+    assert call("verify", "digits") == (
+        code, "", f"error: {run.root}: {os.strerror(number)}{more}\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "c.npy"])
+def test_storage_that_fails_while_it_is_verified_is_one_line(
+    run: RunDirectory, call: Call, lose: Callable[[Path], None], name: str
+) -> None:
+    cluster = run.root / "cluster"
+    (cluster / "c.npy").write_bytes(b"")  # as long as what fails to be read
+    write_manifest(cluster, Identity("cluster", {}, {}), ["c.npy"], {}, {})
+    lose(cluster / name)
+    said = f"error: {cluster / name}: Input/output error; the storage is not available\n"
+    assert call("verify", "digits") == (203, "", said)
 
 
 def test_an_unknown_run_ends_with_66_and_the_known_ones(run: RunDirectory, call: Call) -> None:

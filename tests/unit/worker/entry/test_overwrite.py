@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,13 @@ from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import write_manifest
 from clusterfit.config.loading import check_values
 from clusterfit.config.stages import StageName
-from clusterfit.errors import InvalidDataError, MissingInputError, WriteError
+from clusterfit.errors import (
+    ClusterfitError,
+    InvalidDataError,
+    MissingInputError,
+    RetryableError,
+    WriteError,
+)
 from clusterfit.logline import parse_line
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry.overwrite import (
@@ -132,20 +140,25 @@ def test_what_could_not_be_made_again_stays(run: RunDirectory, log: Log) -> None
     assert is_overwrite_pending(assignment)
 
 
+@pytest.mark.parametrize(("number", "kind", "wanted"), [
+    (errno.EACCES, WriteError, "data/part-00000: cannot remove: Permission denied"),
+    (errno.EIO, RetryableError, "data/part-00000: Input/output error; the storage is not"),
+])  # fmt: skip
 def test_a_removal_that_is_cut_short_leaves_nothing_false(
-    run: RunDirectory, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    run: RunDirectory, log: Log, monkeypatch: pytest.MonkeyPatch, number: int,
+    kind: type[ClusterfitError], wanted: str,
+) -> None:  # fmt: skip
     """A kill cannot be timed to the moment: here nothing but the first files is removed."""
 
     def refuse(folder: Path) -> None:
-        raise OSError(16, "Device or resource busy", str(folder / "part-00000"))
+        raise OSError(number, os.strerror(number), str(folder / "part-00000"))
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
-    with pytest.raises(WriteError, match="data/part-00000: cannot remove: Device or resource busy"):
+    with pytest.raises(kind, match=wanted):
         forget_samples(assign(run, "extract", "one"), no_guard)
     assert not (run.data("train") / "dataset.json").exists(), "so that images are listed anew"
     write_samples(run.data("train"), SAMPLES)
-    with pytest.raises(WriteError, match="cannot remove: Device or resource busy"):
+    with pytest.raises(kind, match=os.strerror(number)):
         remove_artifacts(assign(run, "extract", "one"), 1, log, no_guard)
     assert not (run.features("res5avg", "train") / "manifest.json").exists()
     assert is_overwrite_pending(assign(run, "extract", "one"))
