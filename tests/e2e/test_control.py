@@ -9,19 +9,17 @@ import getpass
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
-from tests.cluster import programs
 from tests.cluster.cluster import Cluster
-from tests.cluster.commands import run, wait_for
+from tests.cluster.commands import wait_for
 from tests.cluster.manifests import phase
-from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
+from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import STAGE_SECONDS, Product, uids
 from tests.e2e.said import read_start, read_stop
 
@@ -172,19 +170,11 @@ def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
 def test_uninstalled_and_installed_again_at_once(
     training: Product, reference: RunDirectory
 ) -> None:
-    cache = Cache.from_environment()
-    programs.build(cache, programs.HELM_4)
-    where = [f"--namespace={training.namespace.name}"]
-    where += [f"--kubeconfig={training.namespace.kubectl.kubeconfig}"]
-
-    def helm(*words: str | Path) -> str:
-        return run([programs.HELM_4.path(cache), *words, *where])
-
     before = training.pods("train")
-    helm("uninstall", f"{RUN}-train")
+    helm(training, "uninstall", f"{RUN}-train")
     assert set(uids(training.pods("train"))) & set(uids(before)), "still ending"
     run_file = training.write({"stages": ["train"]})
-    helm("install", "another-name", CHECKOUT / "charts/clusterfit", "-f", run_file)
+    helm(training, "install", "another-name", RUN_CHART, "-f", run_file)
     training.wait_for_success("train")
     assert not set(uids(training.pods("train"))) & set(uids(before))
     assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")

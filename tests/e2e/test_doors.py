@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
-from tests.cluster import programs
-from tests.cluster.commands import Kubectl, run, wait_for
+from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
 from tests.cluster.namespace import STORAGE_CLAIM
-from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RUN, RUN_FILE
+from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import Product
 
 pytestmark = pytest.mark.core
@@ -105,19 +103,12 @@ def test_step1_and_step2_are_submitted_one_after_the_other(
 
 
 def test_step1_is_installed_by_helm_alone_and_its_results_stay(
-    product: Product, reference: RunDirectory, kubectl: Kubectl
+    product: Product, reference: RunDirectory
 ) -> None:
-    cache = Cache.from_environment()
-    programs.build(cache, programs.HELM_4)
-    scope = (f"--namespace={product.namespace.name}", f"--kubeconfig={kubectl.kubeconfig}")
-
-    def helm(*words: str | Path) -> str:
-        return run([programs.HELM_4.path(cache), *words, *scope])
-
     put_weights(product, reference)
     run_file = product.write({**SAME_WEIGHTS, "stages": ["extract", "cluster"]})
-    install = ("install", RELEASE, CHECKOUT / "charts/clusterfit", "-f", run_file)
-    assert f"clusterfit status {RUN}" in helm(*install)
+    install = ("install", RELEASE, RUN_CHART, "-f", run_file)
+    assert f"clusterfit status {RUN}" in helm(product, *install)
     with product.begin("logs", RUN, "--follow") as follow:
         product.wait_for_success("extract", "cluster")
         followed = follow.wait(60).expect(0)
@@ -131,7 +122,7 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
     (listed,) = json.loads(product.succeed("list", "--output=json").stdout)
     assert (listed["run"], listed["release"], listed["phase"]) == (RUN, RELEASE, "succeeded")
 
-    tested = helm("test", RELEASE, "--logs")
+    tested = helm(product, "test", RELEASE, "--logs")
     assert "ok: storage claim: written, synced, renamed and read back" in tested
     assert "ok: data claim: 1 entries, read-only" in tested
     assert re.search("ok: libraries: torch [0-9.]+.*, faiss [0-9.]+", tested)
@@ -139,7 +130,7 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
     (worker, _) = product.pods("extract")
     assert selftest["spec"]["securityContext"] == worker["spec"]["securityContext"]
 
-    helm("uninstall", RELEASE)
+    helm(product, "uninstall", RELEASE)
     product.namespace.kubectl("delete", "pod", f"{RELEASE}-test")  # which Helm leaves
     wait_until_nothing_is_left(product)
     claim = product.namespace.kubectl.get("pvc", STORAGE_CLAIM)
@@ -149,12 +140,12 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
     check_whole(ours)
     check_same_step1(ours, reference)
 
-    helm(*install)
+    helm(product, *install)
     assert helm_records(product)
     assert f"deleted {RELEASE}; its results stay" in product.succeed("delete", RUN).stdout
     wait_until_nothing_is_left(product)
     assert helm_records(product) == ""
-    assert RELEASE not in helm("list")
+    assert RELEASE not in helm(product, "list")
 
 
 def helm_records(product: Product) -> str:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster import programs
 from tests.cluster.addons import apply_training_operator, wait_for_training_operator
 from tests.cluster.cluster import Cluster
-from tests.cluster.commands import CommandError, run, wait_for
+from tests.cluster.commands import CommandError, wait_for
 from tests.cluster.manifests import Object, claim, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM
-from tests.cluster.paths import CHECKOUT, Cache
 from tests.e2e.digits import RUN
+from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.people import become, read_team_rules
 from tests.e2e.product import Product
 from tests.e2e.typed import Answer
@@ -37,17 +35,6 @@ def what_is_there(user: Product) -> str:
     kinds = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebindings"
     ours = user.namespace.kubectl("get", kinds, "--selector=clusterfit.dev/run", "--output=name")
     return ours + user.namespace.kubectl("get", "secrets", "--output=name")
-
-
-def helm(user: Product, verb: str, release: str, run_file: Path) -> str:
-    """Do something with the chart and plain Helm."""
-    cache = Cache.from_environment()
-    programs.build(cache, programs.HELM_4)
-    words: list[str | Path] = [programs.HELM_4.path(cache), verb, release]
-    words += [CHECKOUT / "charts/clusterfit", f"--values={run_file}"]
-    words += [f"--namespace={user.namespace.name}"]
-    words += [f"--kubeconfig={user.namespace.kubectl.kubeconfig}"]
-    return run(words)
 
 
 def submit(user: Product, changes: dict[str, Any] | None = None, *options: str) -> Answer:
@@ -233,7 +220,8 @@ def test_same_submission_again_does_nothing_and_another_one_is_refused(user: Pro
 def test_release_of_that_name_which_is_somebody_elses_survives(
     user: Product, option: list[str]
 ) -> None:
-    helm(user, "install", f"{RUN}-step1", user.write({**NOWHERE, "name": "other"}))
+    run_file = user.write({**NOWHERE, "name": "other"})
+    helm(user, "install", f"{RUN}-step1", RUN_CHART, "-f", run_file)
     before = user.namespace.kubectl.get("pytorchjobs", "other-extract")
     said = refused(submit(user, {}, *option), 73)
     assert f"release {RUN}-step1 exists (deployed), but not as a submission of run {RUN}" in said
@@ -258,7 +246,7 @@ def test_same_submission_by_two_people_at_once(user: Product) -> None:
 def test_helm_upgrade_is_refused(user: Product) -> None:
     user.submit("step1", NOWHERE)
     with pytest.raises(CommandError) as refusal:
-        helm(user, "upgrade", f"{RUN}-step1", user.write(NOWHERE))
+        helm(user, "upgrade", f"{RUN}-step1", RUN_CHART, "-f", user.write(NOWHERE))
     assert "a submitted run is never changed" in refusal.value.output
     assert f"`helm uninstall {RUN}-step1` first" in refusal.value.output
 
