@@ -171,7 +171,7 @@ def test_what_is_no_json_object_is_refused_by_name(tmp_path: Path, content: byte
         read_json(path)
     with pytest.raises(MissingInputError, match=r"b\.json: not there"):
         read_json(tmp_path / "b.json")
-    with pytest.raises(InvalidDataError, match="a.json/below: Not a directory"):
+    with pytest.raises(InvalidDataError, match=r"a\.json/below: Not a directory"):
         read_json(path / "below")
 
 
