@@ -66,9 +66,10 @@ def _holds(term: dict[str, Any], pod: dict[str, Any]) -> bool:
         return term["scopeName"] in ("NotBestEffort", "NotTerminating")
     name = pod.get("priorityClassName", "")
     values = term.get("values", ())
-    return {
+    holds: dict[str, bool] = {
         "In": name in values,
         "NotIn": name not in values,
         "Exists": name != "",
         "DoesNotExist": name == "",
-    }[term["operator"]]
+    }
+    return holds[term["operator"]]
