@@ -69,6 +69,8 @@ def test_no_permission_names_the_verb_and_on_what(user: Product) -> None:
 def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     member = become(user, "member", read_team_rules())
     member.submit("step1", NOWHERE)
+    records = ("secrets", "--selector=owner=helm,status=deployed", "--output=name")
+    assert "digits-step1" in user.namespace.kubectl("get", *records)
     member.wait_for_pods("extract", lambda pods: len(pods) == 2)
     assert wait_for_cause(member, "no node fits")["phase"] == "starting"
     member.succeed("list")
