@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
 from clusterfit.launch.plan import Release
+from clusterfit.launch.sequence import INSTALL_SECONDS
 
 from .object_server import Objects, serve_objects, worker_pod, write_stamp
-from .test_sequence import job, make_plan, planned
+from .test_sequence import START, job, make_plan, planned
 
 EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
 PLAN = make_plan(EXTRACT, CLUSTER, TRAIN)
@@ -115,17 +117,21 @@ def test_pods_that_all_wait_are_spoken_of_once(
     assert said == ["waiting for a pod of train", FAILED]
 
 
-@pytest.mark.parametrize("seconds", [0, 0.05], ids=["at once", "after waiting for it to be made"])
 def test_a_stage_whose_predecessor_was_removed_is_not_waited_for(
-    held: tuple[Api, Objects], seconds: float, monkeypatch: pytest.MonkeyPatch
+    held: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterfit.launch.log_follow.INSTALL_SECONDS", seconds)
+    """But for as long as it may take to be made: here each look is a second later."""
+    seconds = itertools.count()
+    monkeypatch.setattr(
+        "clusterfit.launch.log_follow.utc_now", lambda: START + timedelta(seconds=next(seconds))
+    )
     api, objects = held
     objects.remove(PYTORCHJOBS, EXTRACT.name)
     said: list[str] = []
     with pytest.raises(NotFoundError, match="extract: PyTorchJob run-extract was removed"):
         list(follow_stage(api, RELEASE, TRAIN, Wanted(()), said.append))
-    assert said == (["waiting for a pod of train"] if seconds else [])
+    assert next(seconds) > INSTALL_SECONDS
+    assert said == ["waiting for a pod of train"]
 
 
 @contextmanager
