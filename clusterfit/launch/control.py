@@ -17,6 +17,7 @@ from clusterfit.launch.failures import (
 from clusterfit.launch.helm import Helm, HelmError
 from clusterfit.launch.jobs import (
     CANCELLED,
+    JobState,
     Phase,
     find_workload,
     resume_stage,
@@ -137,17 +138,26 @@ def _delete_objects(api: Api, release: str, resources: Iterable[Resource], label
 
 
 def _stop(api: Api, release: Release, by: str, why: str) -> list[PlannedStage]:
-    """Stop what is at work, and what would be in a moment: a held stage whose turn has come."""
+    """Stop what is at work, and what would be in a moment: a held stage whose turn has come.
+
+    What is suspended already is stopped for good where the rest is.
+    """
     views = list(look(api, release.plan))
     due = find_next(views)
     stages = [
         view.stage
         for view in views
-        if view.state.phase in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED) or view.stage is due
+        if view.state.phase in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED)
+        or view.stage is due
+        or (why == CANCELLED and _waits_for_resume(view.state))
     ]
     for stage in stages:
         suspend_stage(api, release.plan, stage, by, why)
     return stages
+
+
+def _waits_for_resume(state: JobState) -> bool:
+    return state.phase is Phase.SUSPENDED and not state.is_given_up
 
 
 def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:

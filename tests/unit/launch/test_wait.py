@@ -70,6 +70,14 @@ def test_what_was_given_up_ends_it_and_what_was_suspended_does_not(
         assert said[-1] == "extract: goes on only after `clusterfit resume run -n team`"
 
 
+def test_what_was_suspended_and_then_cancelled_is_given_up(server: tuple[Api, Objects]) -> None:
+    api, _ = server
+    suspend_run(api, [RELEASE], "ann")
+    assert cancel_run(api, [RELEASE], "ann") == [EXTRACT]
+    assert wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.01) == 1
+    assert cancel_run(api, [RELEASE], "ann") == []
+
+
 @pytest.mark.parametrize(("stop", "code"), [(suspend_run, TIMED_OUT), (cancel_run, 1)])
 def test_a_run_that_is_stopped_between_two_stages_stays_so(
     server: tuple[Api, Objects], stop: Any, code: int
