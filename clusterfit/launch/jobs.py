@@ -144,7 +144,8 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
     change: dict[str, Any] = {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}}
     if plan.gang == "kueue":
         # Kueue undoes a change of the job's own switch within seconds.
-        _set_workload_active(api, stage, active=False)
+        name = _get_workload(api, stage)["metadata"]["name"]
+        api.patch(WORKLOADS, name, {"spec": {"active": False}})
     else:
         change["spec"] = _policy(stage, "suspend", value=True)
     api.patch(stage.resource, stage.name, change)
@@ -158,7 +159,7 @@ def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
         change["spec"] = _policy(stage, "suspend", value=False)
     api.patch(stage.resource, stage.name, change)
     if plan.gang == "kueue":
-        _set_workload_active(api, stage, active=True)
+        _reactivate(api, stage)
 
 
 def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
@@ -208,14 +209,30 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _set_workload_active(api: Api, stage: PlannedStage, *, active: bool) -> None:
+def _reactivate(api: Api, stage: PlannedStage) -> None:
+    """Let Kueue admit a stage again.
+
+    Where Kueue itself has deactivated a workload, its mark may stay (Kueue 0.10), by which it would
+    at once do so again. For a job without a workload it makes a new one, without a past.
+    """
+    workload = _get_workload(api, stage)
+    name = workload["metadata"]["name"]
+    conditions = workload.get("status", {}).get("conditions", ())
+    marks = {item["type"]: item["status"] for item in conditions}
+    if marks.get("DeactivationTarget") == "True":
+        api.delete(WORKLOADS, name)
+    else:
+        api.patch(WORKLOADS, name, {"spec": {"active": True}})
+
+
+def _get_workload(api: Api, stage: PlannedStage) -> Manifest:
     workload = find_workload(api, api.get(stage.resource, stage.name))
     if workload is None:
         raise ClusterError(
             f"stage {stage.stage}: Kueue has no workload for it; is its integration for "
             f"{stage.kind} on?"
         )
-    api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": active}})
+    return workload
 
 
 def _policy(stage: PlannedStage, field: str, value: int) -> dict[str, Any]:

@@ -261,6 +261,11 @@ def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, 
     assert stage.phase is Phase.QUEUED
     assert stage.cause.text.startswith("place 1 in queue gpu: ")
     assert resume_run(api, [release]) == []
+    # A mark that Kueue has left on it would have it deactivated at once; it makes a new one.
+    condemned = {"conditions": [{"type": "DeactivationTarget", "status": "True"}]}
+    objects.put(WORKLOADS, {**workload, "status": condemned})
+    assert resume_run(api, [release]) == [EXTRACT]
+    assert api.select(WORKLOADS) == []
 
 
 def test_suspended_is_told_from_held_and_resumes(server: tuple[Api, Objects]) -> None:
