@@ -128,7 +128,7 @@ float32 sums, half of the bytes, and they are not exact.""",
     "memory": """\
 It finishes within the limit, but takes 1.7 times as long, not 1.3: five times (for the range of the numbers, the norms, the
 sample that a start is found among, and each iteration) all rows are read from disk and rounded, where without the
-limit that is done twice, from the page cache.""",
+limit that is done twice, from the page cache. A start is found among fewer rows, as many as there is room for.""",
     "gpu": """\
 What was wanted is reached. An iteration of cuBLAS, clusterfit and flash-kmeans was measured in one round only: in the two
 others it was the first use in its process. Nor are all sides in all rounds; a lent GPU was taken back before the
