@@ -32,8 +32,7 @@ class Scorer:
         With (K,) float32 prices that is nearest of which squared distance plus price is least.
         """
         self._kernel = arithmetic.kernel
-        missing = -len(centroids) % find_step(arithmetic.product_dtype, arithmetic.device)
-        self._padded = arithmetic.prepare(torch.nn.functional.pad(centroids, (0, 0, 0, missing)))
+        self._padded = arithmetic.prepare(_pad(centroids, arithmetic))
         self.factor = self._padded[: len(centroids)]  # (K, d)
         self.bias = self._compute_bias(centroids)  # (K,)
         if prices is not None:
@@ -116,3 +115,9 @@ class Scorer:
         bias = torch.full((padded,), -torch.inf)
         bias[:num_clusters] = self.bias
         return centroids, bias
+
+
+def _pad(centroids: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor:
+    """Return the centroids, on a GPU with zeros up to a number of them that it multiplies fast."""
+    missing = -len(centroids) % find_step(arithmetic.product_dtype, arithmetic.device)
+    return torch.nn.functional.pad(centroids, (0, 0, 0, missing)) if missing else centroids
