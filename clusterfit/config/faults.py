@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from clusterfit.config.provenance import DEFAULT, Fault, KeyPath, Node, Origin, format_path
 from clusterfit.config.schema import Schema, find_schema, is_section, tree_schema
-from clusterfit.config.wording import describe_hint, describe_wanted, show_value
+from clusterfit.config.showing import show_value
+from clusterfit.config.wording import describe_hint, describe_wanted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

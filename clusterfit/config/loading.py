@@ -29,8 +29,8 @@ from clusterfit.config.provenance import (
 )
 from clusterfit.config.reader import read_yaml
 from clusterfit.config.schema import tree_schema, walk_leaves
+from clusterfit.config.showing import show_value
 from clusterfit.config.tree import RunFile
-from clusterfit.config.wording import show_value
 from clusterfit.errors import ConfigError
 
 STDIN: Final = Path("-")

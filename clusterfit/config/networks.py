@@ -13,6 +13,8 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
+from clusterfit.config.showing import show_text
+
 SMALL_RESNET: Final = "resnet8_small"
 """Our own network, for images of some 8 to 64 pixels."""
 
@@ -88,7 +90,7 @@ def check_name(name: str) -> str:
     if name and name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         raise ValueError(
-            f"got {name}, want a torchvision classification model or {SMALL_RESNET}"
+            f"got {show_text(name)}, want a torchvision classification model or {SMALL_RESNET}"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
     return name

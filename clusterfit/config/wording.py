@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from clusterfit.config.scalars import resolve_plain
 from clusterfit.config.schema import Schema, find_map_values, is_section
 from clusterfit.config.section import WANTED_KEY
+from clusterfit.config.showing import show_value
 
-_MAX_SHOWN: Final = 60
 _EMPTY: Final = '""'
 
 
@@ -56,14 +55,6 @@ def describe_hint(schema: Schema, got: Any) -> str:
     if kind == "array" and not isinstance(got, list | dict):
         return f"; put brackets around it: [{show_value(got)}]"
     return ""
-
-
-def show_value(value: Any) -> str:
-    """Return a value as JSON in one line, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False)
-    if not text.isprintable():  # Unicode has line ends that JSON leaves as they are
-        text = json.dumps(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def _describe_bounds(schema: Schema) -> str:

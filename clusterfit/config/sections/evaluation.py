@@ -19,6 +19,7 @@ from clusterfit.config.sections.values import (
     PositiveInt,
     RelativePath,
 )
+from clusterfit.config.showing import show_text
 
 
 class EvaluatedBackbone(Section):
@@ -170,7 +171,8 @@ class Evaluate(CenterView):
             ("protocols", list(self.protocols)),
         ):
             if len(names) != len(set(names)):
-                raise ValueError(f"{field}: got {', '.join(names)}, want each only once")
+                got = ", ".join(map(show_text, names))
+                raise ValueError(f"{field}: got {got}, want each only once")
         return self
 
     def dump_results(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clusterfit.config.provenance import Node, Origin
-from clusterfit.config.wording import show_value
+from clusterfit.config.showing import show_value
 from clusterfit.errors import ConfigError
 from clusterfit.interop.vissl_config.names import DEFAULTS, OLD_NAMES
 from clusterfit.interop.vissl_config.source import Source

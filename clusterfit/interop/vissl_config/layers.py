@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from clusterfit.config.wording import show_value
+from clusterfit.config.showing import show_value
 from clusterfit.interop.vissl_config.reading import Reading
 
 _SETTINGS: Final = "MODEL.FEATURE_EVAL_SETTINGS"

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from clusterfit.config.provenance import DEFAULT, Node, Origin, build_node
+from clusterfit.config.showing import show_value
 from clusterfit.config.tree import RunFile
-from clusterfit.config.wording import show_value
 from clusterfit.errors import ConfigError
 from clusterfit.interop.vissl_config.keys import Key, is_known, list_keys, suggest_key
 from clusterfit.interop.vissl_config.names import DEFAULTS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from clusterfit.config.wording import show_value
+from clusterfit.config.showing import show_value
 from clusterfit.interop.vissl_config.reading import Reading
 
 _NO_JITTER: Final = [0, 0, 0, 0]

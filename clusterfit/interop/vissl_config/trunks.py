@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from clusterfit.config.wording import show_value
+from clusterfit.config.showing import show_value
 from clusterfit.errors import ConfigError
 from clusterfit.interop.vissl_config.reading import Reading
 

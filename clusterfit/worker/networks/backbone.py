@@ -20,6 +20,7 @@ from torchvision.models.feature_extraction import (
 )
 
 from clusterfit.config.networks import SMALL_RESNET
+from clusterfit.config.showing import show_text
 from clusterfit.errors import ConfigError
 from clusterfit.worker.networks.small_resnet import SmallResNet
 from clusterfit.worker.randomness import derive_seed, seeded
@@ -60,7 +61,8 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         raise ConfigError(
-            f"{path}: got {name}, want a torchvision classification model or {SMALL_RESNET}"
+            f"{path}: got {show_text(name)}, "
+            f"want a torchvision classification model or {SMALL_RESNET}"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
     with seeded(derive_seed("weights", seed)):

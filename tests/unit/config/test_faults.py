@@ -56,6 +56,8 @@ MISTAKES = {
     "resnet152 or resnet34?",
     "extract: {model: vit_b16}": f"extract.model: got vit_b16, want {MODEL}; did you mean vit_b_16 "
     "or vit_l_16 or vit_h_14?",
+    'train: {model: "resn\\u2028et50"}': 'train.model: got "resn\\u2028et50", want '
+    f"{MODEL}; did you mean resnet50 or resnet152 or resnet101?",
     "extract: {layer: no}": "extract.layer: got false, want text that is not empty; put quotes "
     f"around it {YES_NO}",
     "extract: {layer: 3}": "extract.layer: got 3, want text that is not empty; put quotes around "
