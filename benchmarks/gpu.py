@@ -61,8 +61,7 @@ def measure_on(device: torch.device, case: Case, num_rounds: int, folder: Path) 
                 continue
             attempts = []
             for label, work in side.attempts.items():
-                # What a fit needs has been used by the iteration before it, and fits take long.
-                if side.task != "fit" and (side.task, side.name) not in is_used:
+                if (side.task, side.name) not in is_used:
                     is_used.add((side.task, side.name))
                     work()
                 attempts.append({"label": label} | _time(work, device, side.task, judged_rows))

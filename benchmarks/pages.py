@@ -135,8 +135,8 @@ sample that a start is found among, and each iteration) all rows are read from d
 limit that is done twice, from the page cache. A start is found among fewer rows, as many as there is room for.""",
     "gpu": """\
 What was wanted is reached. An iteration of cuBLAS, clusterfit and flash-kmeans was measured in one round only: in the two
-others it was the first use in its process. Nor are all sides in all rounds: the machine was there for a quarter of an hour.
-torch was 2.11 on it, older than clusterfit asks for.
+others it was the first use in its process. Fits were not warmed up: the first of them in a process also compiled. Nor are all
+sides in all rounds: the machine was there for a quarter of an hour. torch was 2.11 on it, older than clusterfit asks for.
 The Triton kernel finds the two best centroids of a row in the time in which what `torch.compile` makes of
 `argmax` finds the best. flash-kmeans keeps centroids in bfloat16, which is why it does not get down to the objective.""",
 }
