@@ -53,8 +53,9 @@ class RawLister:
         """Take this rank's rows and (K, d) float32 centroids."""
         self._source = source
         self._rows = rows
-        self._mean = torch.from_numpy(centroids.mean(0, dtype=np.float64).astype(np.float32))
-        self._centroids = (torch.from_numpy(centroids) - self._mean).to(device)
+        mean = centroids.mean(0, dtype=np.float64).astype(np.float32)
+        self._mean = torch.from_numpy(mean).to(device)
+        self._centroids = torch.from_numpy(centroids).to(device) - self._mean
         self._arithmetic = choose_arithmetic(device, centroids.shape[1])
 
     def list_cheapest(
@@ -85,4 +86,4 @@ class RawLister:
             for start in range(int(low), int(high), step):
                 mine = slice(start, min(start + step, int(high)))
                 raw = torch.from_numpy(chunk[numbers[mine] - first])
-                yield places[mine], (raw - self._mean).to(self._centroids.device)
+                yield places[mine], raw.to(self._mean.device) - self._mean
