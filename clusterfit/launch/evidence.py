@@ -28,6 +28,8 @@ class Evidence:
     """In the order of `select_pods`: the newest of a rank after those that have failed before."""
     job_events: list[Manifest]
     """Oldest first."""
+    placed_pods: frozenset[str]
+    """Uids of those that were placed on a node, also where they are gone."""
     workload: Manifest | None
     queue_position: int
     """Counted from 1; 0: not known."""
@@ -46,11 +48,8 @@ class Evidence:
 
 def count_restarts(evidence: Evidence) -> int:
     """Return how often a pod of the stage has come back, as far as events reach (an hour)."""
-    created = sum(
-        event.get("count") or 1 for event in evidence.job_events if event.get("reason") in _MADE
-    )
-    # Those of a Job that have failed stay longer than the events.
-    return max(0, max(created, len(evidence.pods)) - evidence.stage.nodes)
+    present = {pod["metadata"]["uid"] for pod in evidence.pods}
+    return max(0, len(evidence.placed_pods | present) - evidence.stage.nodes)
 
 
 def list_ends(evidence: Evidence) -> Iterator[Ended]:

@@ -14,6 +14,7 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
 
 _INSUFFICIENT: Final = re.compile(r"(\d+) Insufficient ([^\s,]*[^\s,.])")
+_TO_THE_SECOND: Final = len("2026-01-31T12:00:00")
 _ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
 """Where the scheduler goes on to what it tried besides."""
 
@@ -77,6 +78,33 @@ def select_events(api: Api, thing: Manifest) -> list[Manifest]:
     except NotPermittedError:
         return []
     return sorted(events, key=read_event_time)
+
+
+def select_placed(api: Api, stage: PlannedStage, job: Manifest) -> frozenset[str]:
+    """Return the uids of a job's pods that were placed on a node, those that are gone too.
+
+    As far as events reach, an hour by default. A job's own events would tell less: the API drops
+    those that one controller has of one object after the first 25, which 13 pods use up.
+    """
+    fields = "involvedObject.kind=Pod,reason=Scheduled"
+    try:
+        events = api.select(EVENTS, fields=fields)
+    except NotPermittedError:
+        return frozenset()
+    began = job["metadata"]["creationTimestamp"][:_TO_THE_SECOND]
+    return frozenset(
+        event["involvedObject"]["uid"]
+        for event in events
+        if _is_named_after(stage, event["involvedObject"]["name"])
+        and read_event_time(event)[:_TO_THE_SECOND] >= began  # not of a job that had its name
+    )
+
+
+def _is_named_after(stage: PlannedStage, pod: str) -> bool:
+    if stage.pods:
+        return pod in stage.pods
+    job, _, by_chance = pod.rpartition("-")
+    return job == stage.name and bool(by_chance)
 
 
 def read_event_time(event: Manifest) -> str:

@@ -12,7 +12,7 @@ from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import QUEUE_LABEL, Phase, find_workload, read_state, see_workload
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
-from clusterfit.launch.pods import is_running, select_events, select_pods
+from clusterfit.launch.pods import is_running, select_events, select_placed, select_pods
 from clusterfit.logline import Progress, parse_line, read_progress
 
 _TAIL_LINES = 200
@@ -133,6 +133,9 @@ def _gather(
         state=state,
         pods=select_pods(api, plan.run, stage) if is_interesting else [],
         job_events=select_events(api, job) if is_interesting and job is not None else [],
+        placed_pods=(
+            select_placed(api, stage, job) if is_interesting and job is not None else frozenset()
+        ),
         workload=workload,
         queue_position=position,
         waits_for=waits_for,

@@ -92,7 +92,7 @@ class Objects:
         if method == "GET" and name == "log":
             return 200, self._read_log(kind, query)
         if method == "GET" and path not in self.by_path and name in self.kinds:
-            return 200, {"items": self._select(path, query.get("labelSelector", ""))}
+            return 200, {"items": self._select(path, query)}
         if path not in self.by_path:
             return 404, status_body(f"{path} not found", "NotFound")
         if method == "DELETE":
@@ -101,11 +101,13 @@ class Objects:
             self.by_path[path] = merge(self.by_path[path], body)
         return 200, self.by_path[path]
 
-    def _select(self, path: str, selector: str) -> list[Manifest]:
+    def _select(self, path: str, query: Mapping[str, str]) -> list[Manifest]:
         return [
             item
             for place, item in sorted(self.by_path.items())  # by name, as etcd keeps them
-            if place.startswith(f"{path}/") and has_labels(item, selector)
+            if place.startswith(f"{path}/")
+            and has_labels(item, query.get("labelSelector", ""))
+            and has_fields(item, query.get("fieldSelector", ""))
         ]
 
     def _create(self, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
@@ -195,6 +197,17 @@ def has_labels(manifest: Manifest, selector: str) -> bool:
     labels = manifest["metadata"].get("labels", {})
     wanted = (part.split("=", 1) for part in selector.split(",") if part)
     return all(labels.get(key) == value for key, value in wanted)
+
+
+def has_fields(manifest: Manifest, selector: str) -> bool:
+    def read(dotted: str) -> Any:
+        found: Any = manifest
+        for key in dotted.split("."):
+            found = found[key]
+        return found
+
+    wanted = (part.split("=", 1) for part in selector.split(",") if part)
+    return all(read(dotted) == value for dotted, value in wanted)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clusterfit.launch.causes import Cause, find_cause
-from clusterfit.launch.evidence import Evidence, count_restarts
+from clusterfit.launch.evidence import Evidence
 from clusterfit.launch.jobs import JobState, Phase
 from clusterfit.launch.plan import Plan, PlannedStage
 
@@ -25,6 +25,7 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
         "state": state,
         "pods": [],
         "job_events": [],
+        "placed_pods": frozenset(),
         "workload": None,
         "queue_position": 0,
         "waits_for": "pretext",
@@ -335,19 +336,3 @@ def test_the_cause_is_named(case: str) -> None:
     assert text in cause.text
     assert advice in cause.advice
     assert "\n" not in cause.text + cause.advice
-
-
-def test_restarts_are_the_pods_that_came_back() -> None:
-    created = [{"reason": "SuccessfulCreatePod", "count": 3}, {"reason": "SuccessfulCreatePod"}]
-    assert count_restarts(evidence(STARTING, job_events=created)) == 2
-    assert count_restarts(evidence(STARTING, job_events=created[1:])) == 0
-
-
-def test_a_pod_that_failed_for_good_has_not_come_back() -> None:
-    made = {"reason": "SuccessfulCreate"}
-    state = JobState(Phase.FAILED, failed_pods=1)
-    assert count_restarts(of_job(state, pods=[ended(65)], job_events=[made])) == 0
-    again = JobState(Phase.RUNNING, failed_pods=1)
-    for events in ([made, made], []):  # which are forgotten after an hour
-        pods = [ended(203), container(running={})]
-        assert count_restarts(of_job(again, pods=pods, job_events=events)) == 1
