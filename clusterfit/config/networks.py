@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -88,9 +88,13 @@ def check_name(name: str) -> str:
     """
     names = read_networks()
     if name and name not in names:
-        near = difflib.get_close_matches(name, names, n=3)
-        raise ValueError(
-            f"got {show_text(name)}, want a torchvision classification model or {SMALL_RESNET}"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-        )
+        raise ValueError(explain_unknown(name, names))
     return name
+
+
+def explain_unknown(name: str, names: Iterable[str]) -> str:
+    """Say that a network is not among those that there are, and which are near."""
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"got {show_text(name)}, want a torchvision classification model or {SMALL_RESNET}" + (
+        f"; did you mean {' or '.join(near)}?" if near else ""
+    )

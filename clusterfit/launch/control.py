@@ -17,15 +17,14 @@ from clusterfit.launch.failures import (
 from clusterfit.launch.helm import Helm, HelmError
 from clusterfit.launch.jobs import (
     CANCELLED,
-    JobState,
     Phase,
     find_workload,
     resume_stage,
     see_workload,
     suspend_stage,
 )
-from clusterfit.launch.plan import ROLE_LABEL, PlannedStage, Release
-from clusterfit.launch.sequence import find_next, look
+from clusterfit.launch.plan import ROLE_LABEL, Plan, PlannedStage, Release
+from clusterfit.launch.sequence import StageView, find_next, look
 
 _POLL_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 300.0
@@ -36,9 +35,11 @@ Say = Callable[[str], None]
 
 def suspend_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedStage]:
     """Stop the stages that run; their workers checkpoint. Return those stages."""
-    return [
-        stage for release in releases for stage in _stop(api, release, by, "clusterfit suspend")
-    ]
+    suspended: list[PlannedStage] = []
+    for release in releases:
+        stages = _find_active(list(look(api, release.plan)))
+        suspended.extend(_stop(api, release.plan, stages, by, "clusterfit suspend"))
+    return suspended
 
 
 def resume_run(api: Api, releases: Iterable[Release]) -> list[PlannedStage]:
@@ -62,7 +63,9 @@ def cancel_run(api: Api, releases: Iterable[Release], by: str) -> list[PlannedSt
     cancelled: list[PlannedStage] = []
     for release in releases:
         _switch_supervisor(api, release, suspend=True)
-        cancelled.extend(_stop(api, release, by, CANCELLED))
+        views = list(look(api, release.plan))
+        stages = [*_find_active(views), *_find_resumable(views)]
+        cancelled.extend(_stop(api, release.plan, stages, by, CANCELLED))
     return cancelled
 
 
@@ -137,27 +140,28 @@ def _delete_objects(api: Api, release: str, resources: Iterable[Resource], label
         raise NotPermittedError(f"release {release}: left {', '.join(left)}; {why}")
 
 
-def _stop(api: Api, release: Release, by: str, why: str) -> list[PlannedStage]:
-    """Stop what is at work, and what would be in a moment: a held stage whose turn has come.
-
-    What is suspended already is stopped for good where the rest is.
-    """
-    views = list(look(api, release.plan))
+def _find_active(views: list[StageView]) -> list[PlannedStage]:
+    """Return what is at work, and what would be in a moment: a held stage whose turn has come."""
     due = find_next(views)
-    stages = [
+    phases = (Phase.STARTING, Phase.RUNNING, Phase.QUEUED)
+    return [view.stage for view in views if view.state.phase in phases or view.stage is due]
+
+
+def _find_resumable(views: list[StageView]) -> list[PlannedStage]:
+    """Return what is suspended and has not been given up."""
+    return [
         view.stage
         for view in views
-        if view.state.phase in (Phase.STARTING, Phase.RUNNING, Phase.QUEUED)
-        or view.stage is due
-        or (why == CANCELLED and _waits_for_resume(view.state))
+        if view.state.phase is Phase.SUSPENDED and not view.state.is_given_up
     ]
+
+
+def _stop(
+    api: Api, plan: Plan, stages: list[PlannedStage], by: str, why: str
+) -> list[PlannedStage]:
     for stage in stages:
-        suspend_stage(api, release.plan, stage, by, why)
+        suspend_stage(api, plan, stage, by, why)
     return stages
-
-
-def _waits_for_resume(state: JobState) -> bool:
-    return state.phase is Phase.SUSPENDED and not state.is_given_up
 
 
 def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:

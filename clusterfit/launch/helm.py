@@ -21,6 +21,7 @@ from clusterfit.launch.access import Access
 
 Values = dict[str, Any]
 
+_OPENING = re.compile(r"^((Error|INSTALLATION FAILED): ?|level=ERROR msg=)+")
 _TEMPLATE_FAILURE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)$", re.M)
 _TAKEN = re.compile(r"a name that is still in use|release: already exists")
 """What Helm says where it looks first, and where another install was faster by a moment."""
@@ -218,10 +219,7 @@ def explain(said: str) -> str:
     if failures:
         return failures[-1]["said"].strip()
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lines = [
-        re.sub(r"^(Error|level=ERROR msg=|INSTALLATION FAILED): ?", "", line) for line in lines
-    ]
-    return "\n".join(lines)
+    return "\n".join(_OPENING.sub("", line) for line in lines)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,7 +52,8 @@ def submit(
     Raises:
         AlreadyExistsError: Something else is there, and `replace` was not asked for; or what is
             there is no submission of this run.
-        ClusterError: The cluster lacks something, or refuses an object; nothing is left behind.
+        ClusterError: The cluster lacks something, or refuses an object; nothing is left behind
+            but what it names, which could not be removed.
     """
     decision = decide(helm, api, access, rendered, replace)
     if not decision.installs:
@@ -69,8 +69,13 @@ def submit(
             f"status {rendered.run.name}{access.as_options()}`"
         ) from None
     except HelmError as error:
-        remove_remains(helm, api, access, rendered)
-        raise explain_text(str(error), f"release {rendered.release}: not installed") from None
+        left = remove_remains(helm, api, access, rendered)
+        refusal = explain_text(str(error), f"release {rendered.release}: not installed")
+        if left:
+            refusal = type(refusal)(
+                *refusal.faults, f"left behind, could not be removed: {', '.join(left)}"
+            )
+        raise refusal from None
     return decision.outcome
 
 
@@ -130,29 +135,36 @@ def check_name(
         )
 
 
-def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> None:
+def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> list[str]:
     """Remove what a failed install of ours has left: Helm's record, and objects it had created.
 
     Helm makes the record first, and marks it as failed. Where there is no such record, nothing was
-    created; one in another state is somebody else's, who was faster.
+    created; one in another state is somebody else's, who was faster. Return what is left.
     """
+    left: list[str] = []
     try:
-        is_ours = helm.find_status(rendered.release, access) == "failed"
+        if helm.find_status(rendered.release, access) != "failed":
+            return left
     except HelmError:
-        is_ours = False
-    if not is_ours:
-        return
-    with contextlib.suppress(HelmError):  # the first error says more
+        return left
+    try:
         helm.uninstall(rendered.release, access)
+    except HelmError:
+        left.append(f"Helm's record of {rendered.release}")
     for manifest in reversed(rendered.manifests):
         resource, name = find_resource(manifest), manifest["metadata"]["name"]
         try:
             found = api.find(resource, name)
-            labels = (found or {}).get("metadata", {}).get("labels", {})
-            if labels.get("app.kubernetes.io/instance") == rendered.release:
-                api.delete(resource, name)
         except ClusterError:
             continue  # what may not be read was not created
+        labels = (found or {}).get("metadata", {}).get("labels", {})
+        if labels.get("app.kubernetes.io/instance") != rendered.release:
+            continue
+        try:
+            api.delete(resource, name)
+        except ClusterError:
+            left.append(f"{resource} {name}")
+    return left
 
 
 def _is_same(release: Release, rendered: Rendered) -> bool:

@@ -19,8 +19,7 @@ from torchvision.models.feature_extraction import (
     get_graph_node_names,
 )
 
-from clusterfit.config.networks import SMALL_RESNET
-from clusterfit.config.showing import show_text
+from clusterfit.config.networks import SMALL_RESNET, explain_unknown
 from clusterfit.errors import ConfigError
 from clusterfit.worker.networks.small_resnet import SmallResNet
 from clusterfit.worker.randomness import derive_seed, seeded
@@ -59,12 +58,7 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
     """
     names = list_model_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3)
-        raise ConfigError(
-            f"{path}: got {show_text(name)}, "
-            f"want a torchvision classification model or {SMALL_RESNET}"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-        )
+        raise ConfigError(f"{path}: {explain_unknown(name, names)}")
     with seeded(derive_seed("weights", seed)):
         if name == SMALL_RESNET:
             return SmallResNet(num_classes)

@@ -242,6 +242,35 @@ def test_only_what_this_install_left_is_removed(
     assert ("uninstall digits-step1" in helm.log) is is_removed
 
 
+def test_what_cannot_be_removed_after_a_failed_install_is_named(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(chart: Path, release: str, access: Access, values: Values) -> None:
+        objects.install(render().manifests)
+        helm.releases[release] = "failed"
+        raise read_error("Error: INSTALLATION FAILED: connection refused")
+
+    def uninstall(release: str, access: Access) -> bool:
+        raise read_error("Error: uninstallation completed with 1 error(s): forbidden")
+
+    def refuse(method: str, path: str) -> None:
+        if method == "DELETE" and "/jobs/" in path:
+            objects.trouble.append(403)
+
+    api, objects = server
+    objects.look_on = refuse
+    helm = Helm()
+    monkeypatch.setattr(helm, "install", install)
+    monkeypatch.setattr(helm, "uninstall", uninstall)
+    with pytest.raises(ClusterError) as failure:
+        submit(helm, api, ACCESS, render())
+    assert failure.value.faults == (
+        "release digits-step1: not installed: connection refused",
+        "left behind, could not be removed: Helm's record of digits-step1, "
+        "jobs.batch digits-step1-supervisor, jobs.batch digits-cluster",
+    )
+
+
 @pytest.mark.parametrize(("said", "error", "wanted"), [
     (
         'jobs.batch is forbidden: User "ann" cannot create resource "jobs" in API group "batch" in '
