@@ -17,7 +17,7 @@ from typing import Any
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.commands import CommandError, wait_for
 from tests.cluster.manifests import Object, has_condition
-from tests.cluster.namespace import Namespace
+from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM, Namespace
 from tests.e2e.digits import RUN, write_run_file
 from tests.e2e.typed import Answer, Typed
 
@@ -76,6 +76,18 @@ class Product:
         """Write the run file of the digits and return its path."""
         changes = {**self.changes, **(changes or {})}
         return write_run_file(self.folder / f"{RUN}.yaml", self.image, changes)
+
+    def write_overlay(self, **platform: Any) -> Path:
+        """Write what an example's second file says: what only this cluster knows."""
+        repository, _, tag = self.image.rpartition(":")
+        known = {
+            "image": {"repository": repository, "tag": tag},
+            "storage": {"claim": STORAGE_CLAIM},
+            "data": {"claim": DATA_CLAIM},
+        }
+        path = self.folder / "cluster.yaml"
+        path.write_text(json.dumps({"platform": known | platform}))
+        return path
 
     def put(self, source: Path, target: str) -> None:
         """Copy files onto a claim: `data:PATH` or `storage:PATH`."""

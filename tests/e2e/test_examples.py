@@ -14,7 +14,6 @@ import yaml
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.commands import run
-from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_features, check_same_weights, check_whole
 from tests.e2e.digits import RUN, WORLD_SIZE
@@ -36,23 +35,9 @@ def here(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory
     return RunDirectory(storage, RUN)
 
 
-def write_overlay(user: Product) -> Path:
-    """Write what only this cluster knows: the image, the claims, how little of a node is enough."""
-    repository, _, tag = user.image.rpartition(":")
-    platform = {
-        "image": {"repository": repository, "tag": tag},
-        "storage": {"claim": STORAGE_CLAIM},
-        "data": {"claim": DATA_CLAIM},
-        "cpusPerNode": 0.3,
-    }
-    path = user.folder / "cluster.yaml"
-    path.write_text(json.dumps({"platform": platform}))
-    return path
-
-
 @pytest.mark.parametrize("door", ["submit", "helm"])
 def test_example_runs_to_its_end(product: Product, here: RunDirectory, door: str) -> None:
-    files = ("-f", EXAMPLE, "-f", write_overlay(product))
+    files = ("-f", EXAMPLE, "-f", product.write_overlay(cpusPerNode=0.3))
     if door == "submit":
         product.succeed("submit", "pipeline", *files)
     else:

@@ -20,7 +20,6 @@ from tests.cluster import gpus
 from tests.cluster.cluster import DEFAULT_GPUS, Cluster
 from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object, pod_spec
-from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
 from tests.cluster.node import NODE_NAME
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_features, check_whole
@@ -46,16 +45,8 @@ def thirty_two_gpus(cluster: Cluster) -> Iterator[None]:
 
 def submit(user: Product) -> str:
     """Type the command of the README's first lines, on the example of full size."""
-    repository, _, tag = user.image.rpartition(":")
-    here = {
-        "image": {"repository": repository, "tag": tag},
-        "storage": {"claim": STORAGE_CLAIM},
-        "data": {"claim": DATA_CLAIM},
-        "tolerations": [TAINT],
-    }
-    cluster = user.folder / "cluster.yaml"
-    cluster.write_text(json.dumps({"platform": here}))
-    files = ("-f", CHECKOUT / "examples/imagenet.yaml", "-f", cluster)
+    overlay = user.write_overlay(tolerations=[TAINT])
+    files = ("-f", CHECKOUT / "examples/imagenet.yaml", "-f", overlay)
     return user.succeed("submit", "step1", "--gpus", "32", *files).stdout
 
 
