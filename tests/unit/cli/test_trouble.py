@@ -7,6 +7,7 @@ import pytest
 from clusterfit.launch.api import PODS
 from clusterfit.launch.plan import read_release
 from tests.unit.cli.conftest import RunCommand
+from tests.unit.conftest import Clock
 from tests.unit.launch.api_server import RESET
 from tests.unit.launch.object_server import Objects, worker_pod
 
@@ -23,9 +24,8 @@ MANY = 10_000
 
 
 @pytest.fixture
-def digits(submitted: Objects, monkeypatch: pytest.MonkeyPatch) -> Objects:
+def digits(submitted: Objects, clock: Clock) -> Objects:
     """A run whose first stage runs."""
-    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0.5)
     extract = read_release(submitted.find_config_map()).plan.stages[0]
     for node, name in enumerate(extract.pods):
         submitted.put(PODS, worker_pod(extract, name, node=node))

@@ -81,14 +81,37 @@ def write_kubeconfig(path: Path, servers: Mapping[str, str], namespace: str = ""
     return path
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Keeps its connections and says nothing."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait 40 ms for its head to be acknowledged
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def listen(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests to 127.0.0.1 in a thread; yield the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    seconds = 0.01  # until it notices that it shall end
+    thread = threading.Thread(target=server.serve_forever, args=(seconds,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @contextmanager
 def serve(folder: Path, *answers: Answer) -> Iterator[ApiServer]:
     """Run a server on 127.0.0.1 and write a kubeconfig that leads to it."""
     state = ApiServer(list(answers))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def handle_any(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             content = self.rfile.read(length)
@@ -107,17 +130,6 @@ def serve(folder: Path, *answers: Answer) -> Iterator[ApiServer]:
 
         do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    state.kubeconfig = write_kubeconfig(folder / "kubeconfig", {"test": address})
-    try:
+    with listen(Handler) as address:
+        state.kubeconfig = write_kubeconfig(folder / "kubeconfig", {"test": address})
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

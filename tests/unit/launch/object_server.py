@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -26,7 +24,7 @@ from clusterfit.launch.connection import Connection
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedStage
 
-from .api_server import RESET, reset_connection, status_body
+from .api_server import RESET, QuietHandler, listen, reset_connection, status_body
 
 CREATED = "2026-11-23T12:00:00Z"
 
@@ -215,9 +213,7 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
     """Run a server on 127.0.0.1 and connect to it."""
     objects = Objects(namespace)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def handle_any(self) -> None:
             url = urlsplit(self.path)
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -243,17 +239,7 @@ def serve_objects(namespace: str = "team") -> Iterator[tuple[Api, Objects]]:
 
         do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    objects.address = f"http://127.0.0.1:{server.server_address[1]}"
-    connection = Connection(objects.address, urllib3.PoolManager(), dict)
-    try:
+    with listen(Handler) as address:
+        objects.address = address
+        connection = Connection(address, urllib3.PoolManager(), dict)
         yield Api(lambda: connection, namespace), objects
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -17,6 +17,7 @@ from clusterfit.launch.failures import (
     NotPermittedError,
     RefusedError,
 )
+from tests.unit.conftest import Clock
 
 from .api_server import RESET, Answer, serve, status_body, write_kubeconfig
 
@@ -31,9 +32,7 @@ QUOTA = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 1.0)
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 @pytest.mark.parametrize(
@@ -82,13 +81,11 @@ def test_a_server_that_is_briefly_away_is_asked_again(status: int, tmp_path: Pat
         assert len(server.requests) == 3
 
 
-def test_retry_after_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("time.sleep", pauses.append)
+def test_retry_after_is_obeyed(tmp_path: Path, clock: Clock) -> None:
     busy = Answer(429, status_body("wait"), {"Retry-After": "0.7"})
     with serve(tmp_path, busy, Answer(200, {"items": []})) as server:
         server.open().select(PODS)
-    assert pauses == [pytest.approx(0.7, abs=0.05)]
+    assert clock.pauses == [pytest.approx(0.7, abs=0.05)]
 
 
 def test_what_may_have_been_created_is_not_created_again(tmp_path: Path) -> None:

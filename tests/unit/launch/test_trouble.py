@@ -18,6 +18,7 @@ from clusterfit.launch.plan import Plan, Release
 from clusterfit.launch.remote_command import RemoteCommand
 from clusterfit.launch.supervise import supervise
 from clusterfit.launch.wait import wait_for_run
+from tests.unit.conftest import Clock
 
 from .api_server import RESET, Answer, serve, status_body
 from .object_server import Objects, serve_objects, worker_pod
@@ -30,8 +31,7 @@ MANY = 1000
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0.5)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.control._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
@@ -83,7 +83,7 @@ def is_released(objects: Objects) -> bool:
     return RELEASED_ANNOTATION in objects.get(JOBS, CLUSTER.name)["metadata"]["annotations"]
 
 
-@pytest.mark.parametrize("times", [2, 8], ids=["brief", "longer than one request is tried"])
+@pytest.mark.parametrize("times", [2, 12], ids=["brief", "longer than one request is tried"])
 @pytest.mark.parametrize("status", [*BRIEF, *REFUSED])
 def test_the_supervisor_outlasts_all_of_it(
     status: int, times: int, server: tuple[Api, Objects], capsys: pytest.CaptureFixture[str]
@@ -97,11 +97,11 @@ def test_the_supervisor_outlasts_all_of_it(
     said = capsys.readouterr().out
     assert "all stages succeeded" in said
     assert said.count("msg=released") == 1
-    if times == 8 or status in REFUSED:
+    if times == 12 or status in REFUSED:
         assert "msg=retrying why=" in said
 
 
-@pytest.mark.parametrize("times", [2, 8], ids=["brief", "longer than one request is tried"])
+@pytest.mark.parametrize("times", [2, 12], ids=["brief", "longer than one request is tried"])
 @pytest.mark.parametrize("status", BRIEF)
 def test_waiting_outlasts_what_is_brief(
     status: int, times: int, server: tuple[Api, Objects]
@@ -113,7 +113,7 @@ def test_waiting_outlasts_what_is_brief(
     assert wait_for_run(api, [release("client")], said.append) == 0
     assert is_released(objects)
     assert said.count("cluster: released") == 1
-    assert any(remark.endswith("; trying again") for remark in said) is (times == 8)
+    assert any(remark.endswith("; trying again") for remark in said) is (times == 12)
 
 
 @pytest.mark.parametrize("status", REFUSED)
@@ -131,7 +131,7 @@ def put_log(objects: Objects) -> None:
     objects.put(JOBS, job(CLUSTER, suspend=False))
 
 
-@pytest.mark.parametrize("times", [2, 8], ids=["brief", "longer than one request is tried"])
+@pytest.mark.parametrize("times", [2, 12], ids=["brief", "longer than one request is tried"])
 @pytest.mark.parametrize("status", BRIEF)
 def test_a_follow_outlasts_what_is_brief(
     status: int, times: int, server: tuple[Api, Objects]

@@ -23,6 +23,11 @@ PLAN = make_plan(EXTRACT, CLUSTER)
 RELEASE = Release(PLAN, "", "", {}, is_helm=True)
 
 
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.01)
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[Api, Objects]]:
     with serve_objects() as (api, objects):
