@@ -176,10 +176,15 @@ def build_loader(
     )
     with stop_signals_blocked():  # which the processes that are started here inherit
         batches_in_order = iter(loader)
-    for batch in batches_in_order:
-        if batch.outage:
-            raise RetryableError(f"{batch.outage}; the storage of the images is not available")
-        yield batch
+    try:
+        for batch in batches_in_order:
+            if batch.outage:
+                raise RetryableError(f"{batch.outage}; the storage of the images is not available")
+            yield batch
+    finally:
+        # Ends the loading processes, which no signal does: not later, when this process ends, or
+        # it would wait for them for ever.
+        del batches_in_order
 
 
 def _tie_loader(rank: int, _number: int) -> None:

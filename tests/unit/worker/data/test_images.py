@@ -362,6 +362,7 @@ def test_storage_that_fails_ends_the_attempt_and_blames_no_image(
     keys = [[(0, 0), (0, len(mixed))]]
     with pytest.raises(RetryableError) as caught:
         list(build_loader(images, keys, loaders, CPU))
+    assert multiprocessing.active_children() == [], "while the error is at hand"
     [fault] = caught.value.faults
     assert fault.startswith(f"{tmp_path / 'lost.png'}: Input/output error; ")
     assert "\n" not in fault
