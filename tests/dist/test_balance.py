@@ -20,9 +20,9 @@ from .conftest import CONFIG
 from .door import Bench
 from .drawn import write_features
 
-NUM_TRAIN, NUM_VAL, DIM, NUM_CLUSTERS, RATIO = 6001, 500, 96, 60, 1.2
-UNREADABLE = [0, 3000, 6000]
-LIMIT = 120  # 1.2 times 5,998 / 60, rounded up
+NUM_TRAIN, NUM_VAL, DIM, NUM_CLUSTERS, RATIO = 3001, 500, 96, 60, 1.2
+UNREADABLE = [0, 1500, 3000]
+LIMIT = 60  # 1.2 times 2,998 / 60, rounded up
 
 CLUSTER: dict[str, Any] = {
     "numClusters": NUM_CLUSTERS,

@@ -163,10 +163,22 @@ def test_unreadable_images_are_left_out_counted_and_named(images: Path, tmp_path
     assert "3 images could not be read: " in ending.text
     assert bench.artifacts("verify").code == 0
 
-    strict = bench.changed({"name": "strict", "data.maxUnreadableFraction": 1.5 / NUM_VAL})
-    for protocols in (["knn"], ["svm"], ["heads"]):
-        fault = strict.changed({"evaluate.protocols": protocols}).execute("evaluate").explain(65)
-        assert fault.startswith(f"data.val: 2 of {NUM_VAL} images cannot be read, more than data.")
+
+@pytest.mark.parametrize(
+    "protocol",
+    ["knn", *(pytest.param(each, marks=pytest.mark.campaign) for each in ("svm", "heads"))],
+)
+def test_too_many_unreadable_images_are_refused(
+    images: Path, tmp_path: Path, protocol: str
+) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    for path in sorted(root.glob("val/*/*"))[:2]:
+        path.write_text("not an image")
+    strict = {"data.maxUnreadableFraction": 1.5 / NUM_VAL, "evaluate.protocols": [protocol]}
+    bench = Bench(root, tmp_path / "runs", CONFIG).changed(CHANGES | strict)
+    fault = bench.execute("evaluate").explain(65)
+    assert fault.startswith(f"data.val: 2 of {NUM_VAL} images cannot be read, more than data.")
 
 
 @pytest.mark.campaign

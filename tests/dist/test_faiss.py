@@ -61,6 +61,7 @@ def test_any_number_of_processes_finds_the_same(features: Bench, by_one: Bench, 
     assert (ours == theirs).mean() > 0.999
 
 
+@pytest.mark.campaign
 def test_a_fit_that_sigterm_has_stopped_goes_on_while_peers_wait(features: Bench) -> None:
     long = features.changed({**FAISS, "cluster.numIterations": 300})
     calm, bench = long.changed({"name": "faiss-calm"}), long.changed({"name": "faiss-rough"})

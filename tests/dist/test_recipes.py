@@ -44,6 +44,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     return Toys(root)
 
 
+@pytest.mark.campaign
 def test_clusterfit_from_rotnet(toys: Toys) -> None:
     toys.run("rotnet-imagenet")
     toys.run("clusterfit-rotnet")

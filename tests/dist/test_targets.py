@@ -31,7 +31,7 @@ CHANGES: dict[str, Any] = {
     "cluster": {"numClusters": NUM_CLUSTERS},
     # The view is the image itself, so that the network can learn its cluster by heart.
     "train": {
-        "model": "resnet18",
+        "model": "shufflenet_v2_x0_5",
         "epochs": 40,
         "batchSizePerRank": 16,
         "baseLr": 0.4,
@@ -47,7 +47,7 @@ CHANGES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A ResNet-18 that two processes have trained on the clusters of digits of 32 x 32 pixels."""
+    """A network that two processes have trained on the clusters of digits of 32 x 32 pixels."""
     root = tmp_path_factory.mktemp("targets")
     pixels = load_digits().images * 15
     for number in range(NUM_TRAIN + NUM_VAL):
@@ -62,7 +62,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def predict(bench: Bench, partition: str) -> np.ndarray:
     """Return the (N,) clusters that the final weights predict, in the order of samples.txt."""
-    model = models.resnet18(num_classes=NUM_CLUSTERS)
+    model = models.shufflenet_v2_x0_5(num_classes=NUM_CLUSTERS)
     model.load_state_dict(load_file(bench.run.backbone("train")))
     model.eval()
     listed = (bench.run.data(partition) / "samples.txt").read_text(encoding="utf-8").splitlines()

@@ -141,7 +141,7 @@ class CountingPulse(Pulse):
 
 @pytest.mark.parametrize("dim", [12, WIDE])
 def test_a_fit_that_was_stopped_goes_on_to_the_same_end(dim: int) -> None:
-    rows = draw_uneven(1500, dim)
+    rows = draw_uneven(800, dim)
     config = settings(16, 6, max_size_ratio=1.1)
     pulse = CountingPulse()
     checks: list[int] = []  # so many until each report; the last are of iterations with prices
@@ -192,8 +192,8 @@ def test_spherical_centroids_keep_norm_1_within_a_limit() -> None:
 
 
 def test_duplicates_are_divided() -> None:
-    rows = np.repeat(draw(5, WIDE), 40, axis=0)
-    config = settings(20, 6, max_size_ratio=1)
+    rows = np.repeat(draw(5, WIDE), 20, axis=0)
+    config = settings(10, 6, max_size_ratio=1)
     found = fit(rows, config)
     assert np.isfinite(found.centroids).all()
-    assert np.bincount(seat(rows, config, found).clusters).tolist() == [10] * 20
+    assert np.bincount(seat(rows, config, found).clusters).tolist() == [10] * 10
