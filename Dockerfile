@@ -47,7 +47,9 @@ RUN --mount=type=cache,target=/root/.cache/uv \
  && rm -rf /tmp/uv
 COPY --from=code /opt/clusterfit-code /opt/clusterfit-code
 # USER: torch asks for a name, and a pod's numeric user may have none.
-ENV PATH=/opt/clusterfit-code/bin:/opt/clusterfit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+# LD_LIBRARY_PATH: where GKE's nodes put the driver; elsewhere there is no such folder.
+ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
+    PATH=/opt/clusterfit-code/bin:/opt/clusterfit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/clusterfit-code \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 USER=clusterfit
 USER 1000:1000

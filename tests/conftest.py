@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 from tests.chance import draw_seed
+
+# Before torch is loaded. Tests run side by side on all cores: a thread that waits must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 settings.register_profile(
     "clusterfit",

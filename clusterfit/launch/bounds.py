@@ -79,7 +79,8 @@ class Bounds:
             watch.last_whole = moment
         if not limit or self._plan.gang != "none" or view.state.phase is Phase.RUNNING:
             return ""
-        since = watch.last_whole or read_time(view.state.released or moment.isoformat())
+        # The first look, not the release: whoever looks anew knows of no time before.
+        since = watch.last_whole or moment
         watch.last_whole = since
         if (moment - since).total_seconds() < limit:
             return ""

@@ -41,14 +41,19 @@ def connect(access: Access) -> Connection:
         ClusterError: There is no kubeconfig, or it is wrong.
     """
     # Half a second of imports, needed only by commands that speak to a cluster.
+    from kubernetes import client as kubernetes_client
     from kubernetes import config
     from kubernetes.config import ConfigException
 
+    settings = kubernetes_client.Configuration()
+    # A log that is followed is silent for hours: that the server is gone must show all the same.
+    settings.keep_alive = True
     try:
         client = config.new_client_from_config(
             config_file=access.find_kubeconfig(),
             context=find_context(access) or None,
             persist_config=False,
+            client_configuration=settings,
         )
     except ConfigException as error:
         said = str(error).strip().removeprefix("Invalid kube-config file. ").rstrip(".")
@@ -65,8 +70,8 @@ def connect(access: Access) -> Connection:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def read_headers() -> dict[str, str]:
-        settings = client.configuration.auth_settings()
-        return {auth["key"]: auth["value"] for auth in settings.values()}
+        needed = client.configuration.auth_settings()
+        return {auth["key"]: auth["value"] for auth in needed.values()}
 
     server = str(client.configuration.host).rstrip("/")
     return Connection(server, client.rest_client.pool_manager, read_headers, client)

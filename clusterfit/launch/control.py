@@ -94,6 +94,8 @@ def delete_release(
     _delete_objects(api, plan.release, [CONFIG_MAPS], labels)  # kubectl's, or an interrupted Helm's
     # Helm leaves the pod of `helm test` behind.
     _delete_objects(api, plan.release, [PODS], f"{labels},{ROLE_LABEL}=test")
+    # Whoever copies files meanwhile goes on: that pod is no part of the release.
+    labels = f"{labels},{ROLE_LABEL}!=files"
     deadline = time.monotonic() + _GONE_SECONDS
     said = -1
     while True:

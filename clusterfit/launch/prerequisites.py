@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Final
 
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import (
+    ACCOUNTS,
     CLAIMS,
     LOCAL_QUEUES,
     NAMESPACES,
@@ -61,6 +63,15 @@ def check_cluster(api: Api, access: Access, rendered: Rendered) -> None:
                 )
         except NotPermittedError:
             pass
+    account = platform.sequencing.service_account
+    if platform.sequencing.mode == "cluster" and account:
+        with contextlib.suppress(NotPermittedError):
+            if api.find(ACCOUNTS, account) is None:
+                faults.append(
+                    f"platform.sequencing.serviceAccount: no service account {account} in "
+                    f"namespace {api.namespace}; an administrator makes it, with the rights of the "
+                    "Role that `clusterfit render` shows without this setting"
+                )
     if "Role" in by_kind and not is_allowed(api, "create", ROLES):
         faults.append(
             f"no permission to create roles in namespace {api.namespace}; set "

@@ -138,15 +138,16 @@ def check_name(
 def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> list[str]:
     """Remove what a failed install of ours has left: Helm's record, and objects it had created.
 
-    Helm makes the record first, and marks it as failed. Where there is no such record, nothing was
-    created; one in another state is somebody else's, who was faster. Return what is left.
+    Helm makes the record first, and marks it as failed, where it still can. Where there is no such
+    record, nothing was created; one in another state is somebody else's, who was faster. Return
+    what is left.
     """
     left: list[str] = []
     try:
-        if helm.find_status(rendered.release, access) != "failed":
+        if helm.find_status(rendered.release, access) not in ("failed", "pending-install"):
             return left
     except HelmError:
-        return left
+        return [f"whatever there is of release {rendered.release}, which cannot be looked at"]
     try:
         helm.uninstall(rendered.release, access)
     except HelmError:

@@ -214,7 +214,7 @@ def test_a_typo_in_kubernetes_own_words_is_found(values: Values, helm: HelmLibra
     typo = {"platform": {"tolerations": [{"key": "gpu", "efect": "NoSchedule"}]}}
     with pytest.raises(ConfigError) as refusal:
         render_run(helm, load(deep_merge(values, typo)), "somewhere")
-    assert len(refusal.value.faults) == 4
+    assert len(refusal.value.faults) == 5, "of each stage and of the supervisor"
     assert (
         "tolerations[0].efect: Kubernetes knows no such field; did you mean effect?"
         in (refusal.value.faults[0])

@@ -101,5 +101,7 @@ def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: 
         assert env["NOTE"] == platform["extraEnv"][0]["value"]
         assert env["NCCL_NOTE"] == platform["nccl"]["NCCL_NOTE"]
         assert pod["tolerations"] == platform["tolerations"]
+        supervisor = find(objects, "Job", "release-supervisor")["spec"]["template"]["spec"]
+        assert supervisor["tolerations"] == platform["tolerations"]
         mounted = next(item for item in pod["volumes"] if item["name"] == "more")
         assert mounted["nfs"]["path"] == text

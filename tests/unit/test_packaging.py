@@ -103,3 +103,9 @@ def test_the_charts_travel_with_the_launcher_and_render_anywhere(
         for root in (chart, ROOT / "charts" / "clusterfit-storage")
     )
     assert theirs == ours
+
+
+def test_the_image_looks_for_the_driver_where_gke_puts_it() -> None:
+    """Its device plugin mounts a folder and leaves the search path to the image."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib " in dockerfile

@@ -193,8 +193,12 @@ def merge(target: Any, change: Any) -> Any:
 
 def has_labels(manifest: Manifest, selector: str) -> bool:
     labels = manifest["metadata"].get("labels", {})
-    wanted = (part.split("=", 1) for part in selector.split(",") if part)
-    return all(labels.get(key) == value for key, value in wanted)
+    for part in filter(None, selector.split(",")):
+        key, _, value = part.partition("=")
+        is_same = labels.get(key.removesuffix("!")) == value
+        if is_same is key.endswith("!"):
+            return False
+    return True
 
 
 def has_fields(manifest: Manifest, selector: str) -> bool:

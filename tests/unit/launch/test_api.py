@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def test_a_server_that_is_briefly_away_is_asked_again(status: int, tmp_path: Pat
     with serve(tmp_path, *trouble, Answer(200, {"items": [{"a": 1}]})) as server:
         assert server.open().select(PODS) == [{"a": 1}]
         assert len(server.requests) == 3
+
+
+def test_a_server_that_is_gone_shows_on_a_silent_connection(tmp_path: Path) -> None:
+    with serve(tmp_path, Answer(200, {"items": []})) as server:
+        options = server.open().connection.pool.connection_pool_kw["socket_options"]
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in options
 
 
 def test_retry_after_is_obeyed(tmp_path: Path, clock: Clock) -> None:

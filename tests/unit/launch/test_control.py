@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import Api
+from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.helm import read_error
@@ -35,6 +35,14 @@ def find_release(api: Api) -> Release:
 def list_kinds(objects: Objects) -> set[str]:
     """Return the kinds, in the plural, of which there is something."""
     return {path.split("/")[-2] for path in objects.by_path}
+
+
+def test_whoever_copies_files_goes_on(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    metadata = {**find_release(api).files_pod["metadata"], "name": "files"}
+    objects.put(PODS, {"metadata": metadata, "status": {}})
+    delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
+    assert list_kinds(objects) == {"pods"}
 
 
 def test_what_may_not_be_deleted_is_named_and_the_release_is_found_again(

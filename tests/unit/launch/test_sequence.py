@@ -326,6 +326,19 @@ def test_a_part_of_the_pods_does_not_hold_gpus_for_ever(server: tuple[Api, Objec
     assert "only 1 of 2 pods ran for 60 s" in check(bounds, api, plan, 161)
 
 
+def test_who_looks_anew_knows_of_no_time_before(server: tuple[Api, Objects]) -> None:
+    """A supervisor and a worker that were evicted together, days after the release."""
+    api, objects = server
+    stage = planned("extract", start_deadline_seconds=60)
+    plan = make_plan(stage)
+    objects.put(PYTORCHJOBS, job(stage, suspend=False))
+    run_pods(objects, stage, 1)
+    bounds = Bounds(api, plan)
+    assert check(bounds, api, plan, 100_000) == ""
+    assert check(bounds, api, plan, 100_050) == ""
+    assert "only 1 of 2 pods ran for 60 s" in check(bounds, api, plan, 100_061)
+
+
 def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> None:
     api, objects = server
     plan = make_plan(EXTRACT)

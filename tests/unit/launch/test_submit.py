@@ -11,7 +11,15 @@ import pytest
 
 from clusterfit.config.tree import RunFile
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import CLAIMS, CONFIG_MAPS, LOCAL_QUEUES, NAMESPACES, PYTORCHJOBS, Api
+from clusterfit.launch.api import (
+    ACCOUNTS,
+    CLAIMS,
+    CONFIG_MAPS,
+    LOCAL_QUEUES,
+    NAMESPACES,
+    PYTORCHJOBS,
+    Api,
+)
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
 from clusterfit.launch.failures import (
     AlreadyExistsError,
@@ -134,8 +142,17 @@ def test_who_may_not_create_roles_learns_the_ways_out(server: tuple[Api, Objects
     objects.may_create_roles = False
     with pytest.raises(ClusterError, match=r"sequencing\.serviceAccount.*mode: client"):
         check_cluster(api, ACCESS, render())
+    objects.put(ACCOUNTS, named("runner"))
     for sequencing in ({"serviceAccount": "runner"}, {"mode": "client"}):
         check_cluster(api, ACCESS, render(platform={"sequencing": sequencing}))
+
+
+def test_an_account_that_is_not_there_is_named(server: tuple[Api, Objects]) -> None:
+    """The supervisor's pod would never be made, and nothing would follow the first stage."""
+    api, _ = server
+    wanted = r"^platform\.sequencing\.serviceAccount: no service account runer in namespace team; "
+    with pytest.raises(ClusterError, match=wanted):
+        check_cluster(api, ACCESS, render(platform={"sequencing": {"serviceAccount": "runer"}}))
 
 
 def test_a_queue_that_does_not_exist(server: tuple[Api, Objects]) -> None:
@@ -231,7 +248,9 @@ def test_who_was_faster_by_a_moment_is_left_alone(server: tuple[Api, Objects], s
     assert helm.log == ["install digits-step1"]
 
 
-@pytest.mark.parametrize(("left", "is_removed"), [("failed", True), ("deployed", False)])
+@pytest.mark.parametrize(
+    ("left", "is_removed"), [("failed", True), ("pending-install", True), ("deployed", False)]
+)
 def test_only_what_this_install_left_is_removed(
     server: tuple[Api, Objects], left: str, is_removed: bool
 ) -> None:
@@ -240,6 +259,21 @@ def test_only_what_this_install_left_is_removed(
     with pytest.raises(ClusterError, match="digits-step1: not installed: connection refused"):
         submit(helm, server[0], ACCESS, render())
     assert ("uninstall digits-step1" in helm.log) is is_removed
+
+
+def test_what_cannot_be_looked_at_after_a_failed_install_is_named(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_status(release: str, access: Access) -> str:
+        if "install digits-step1" in helm.log:
+            raise HelmError("Kubernetes cluster unreachable")
+        return ""
+
+    helm = Helm()
+    helm.fails = read_error("Error: connection refused")
+    monkeypatch.setattr(helm, "find_status", find_status)
+    with pytest.raises(ClusterError, match=r"left behind, .* of release digits-step1"):
+        submit(helm, server[0], ACCESS, render())
 
 
 def test_what_cannot_be_removed_after_a_failed_install_is_named(

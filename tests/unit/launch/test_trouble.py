@@ -125,6 +125,35 @@ def test_waiting_ends_where_it_is_refused(status: int, server: tuple[Api, Object
     check_line(failure.value, status)
 
 
+@pytest.mark.parametrize("times", [2, MANY], ids=["for a moment", "for good"])
+@pytest.mark.parametrize("status", REFUSED)
+def test_waiting_outlasts_what_is_refused_for_a_moment(
+    status: int, times: int, server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a server that has just come back, after it had allowed it."""
+    monkeypatch.setattr("clusterfit.launch.wait._REFUSED_SECONDS", 30 if times == 2 else 0.05)
+    api, objects = server
+    requests: list[str] = []
+
+    def look_on(_method: str, path: str) -> None:
+        requests.append(path)
+        if len(requests) == 5:
+            objects.trouble.extend([status] * times)
+        elif len(requests) > 5 and not objects.trouble:
+            objects.put(JOBS, job(CLUSTER, suspend=False))
+            finish(objects, CLUSTER, "Complete")
+
+    objects.look_on = look_on
+    said: list[str] = []
+    if times == 2:
+        assert wait_for_run(api, [release()], said.append) == 0
+    else:
+        with pytest.raises(NotPermittedError) as failure:
+            wait_for_run(api, [release()], said.append)
+        check_line(failure.value, status)
+    assert len([remark for remark in said if remark.endswith("; trying again")]) == 1
+
+
 def put_log(objects: Objects) -> None:
     objects.put(PODS, worker_pod(CLUSTER, "run-cluster-a", code=0))
     objects.logs["run-cluster-a"] = ["2026-11-23T12:00:01.000Z one", "2026-11-23T12:00:02.000Z two"]
