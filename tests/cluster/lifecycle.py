@@ -128,10 +128,8 @@ def find_running(cache: Cache, state: State) -> Cluster | None:
     if not state.exists():
         return None
     try:
-        owner = read_owner(state)
-        if owner not in (None, this_process()):
-            if is_alive(owner["pid"], owner["start_time"]):
-                raise InUseError(f"process {owner['pid']} is using this computer's test cluster")
+        check_unused(state)
+        if read_owner(state) not in (None, this_process()):
             raise ClusterError("the process that started it has died")
         return attach(cache, state)
     except InUseError:
@@ -139,6 +137,13 @@ def find_running(cache: Cache, state: State) -> Cluster | None:
     except (ClusterError, OSError, ValueError) as reason:
         print(f"removing the remains of a cluster: {reason}", file=sys.stderr, flush=True)
         return None
+
+
+def check_unused(state: State) -> None:
+    """Raise InUseError where another process, which is alive, has started a cluster for itself."""
+    owner = read_owner(state) if state.exists() else None
+    if owner not in (None, this_process()) and is_alive(owner["pid"], owner["start_time"]):
+        raise InUseError(f"process {owner['pid']} is using this computer's test cluster")
 
 
 class InUseError(ClusterError):

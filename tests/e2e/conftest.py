@@ -37,6 +37,8 @@ from tests.e2e.unsuitable import give_up
 
 FAILED = Path(__file__).with_name("failed")
 OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
+if OTHER_CLUSTER:  # commands are typed in folders of their own
+    OTHER_CLUSTER = str(Path(OTHER_CLUSTER).absolute())
 
 
 @pytest.fixture(scope="session")

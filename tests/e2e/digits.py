@@ -13,11 +13,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.worker.cores import count_cores
 from tests.cluster.commands import run
 from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM
 
 RUN = "digits"
-WORLD_SIZE = 4
+NODES, PROCESSES_PER_NODE = 2, 2
+WORLD_SIZE = NODES * PROCESSES_PER_NODE
 NUM_TRAIN, NUM_VAL = 203, 37
 """No multiple of anything: what is padded, dropped or counted twice shows."""
 RARELY = 100_000
@@ -69,8 +71,8 @@ RUN_FILE: dict[str, Any] = {
     },
     "platform": {
         "gpus": 0,
-        "nodesWithoutGpus": 2,
-        "processesPerNode": 2,
+        "nodesWithoutGpus": NODES,
+        "processesPerNode": PROCESSES_PER_NODE,
         "cpusPerNode": 0.3,
         "memoryGibPerNode": 2,
         "shmGibPerNode": 0.25,
@@ -105,6 +107,14 @@ def write_run_file(path: Path, image: str, changes: Mapping[str, Any] | None = N
     return path
 
 
+def describe_threads() -> dict[str, str]:
+    """Return the variables that give a rank here the threads that one in a pod has.
+
+    Sums are split by them, and with them the last bits of weights.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, count_cores() // PROCESSES_PER_NODE))}
+
+
 def run_here(
     step: str, images: Path, storage_root: Path, changes: Mapping[str, Any] | None = None
 ) -> RunDirectory:
@@ -117,6 +127,7 @@ def run_here(
             *(clusterfit, "run", step, "-f", run_file, f"--nproc-per-node={WORLD_SIZE}"),
             *(f"--data-root={images}", f"--storage-root={storage_root}"),
         ],
+        env=describe_threads(),
         timeout_seconds=900,
     )
     return RunDirectory(storage_root, RUN)

@@ -18,13 +18,11 @@ from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.commands import CommandError, wait_for
 from tests.cluster.manifests import Object, has_condition
 from tests.cluster.namespace import DATA_CLAIM, STORAGE_CLAIM, Namespace
-from tests.e2e.digits import RUN, write_run_file
+from tests.e2e.digits import PROCESSES_PER_NODE, RUN, write_run_file
 from tests.e2e.typed import Answer, Typed
 
 STAGE_SECONDS = 420
 """A stage of the digits takes 15 s on two idle cores; a bound, not an expectation."""
-
-PROCESSES_PER_NODE = 2
 
 # A rank is the process that holds its copy of the log open, however it was started.
 KILL_RANK = """
@@ -246,6 +244,14 @@ class Product:
         """Delete a pod; by force without letting it end."""
         options = ("--grace-period=0", "--force") if by_force else ("--wait=false",)
         self.namespace.kubectl("delete", "pod", name, *options)
+
+    def evict_pod(self, name: str) -> None:
+        """Evict a pod, as a drain or a scheduler with something more important does."""
+        metadata = {"name": name, "namespace": self.namespace.name}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{self.namespace.name}/pods/{name}/eviction"
+        words = ("create", f"--raw={path}", "--filename=-")
+        self.namespace.kubectl(*words, stdin=json.dumps(eviction))
 
 
 def how_it_ended(job: Object) -> str:

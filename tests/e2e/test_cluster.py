@@ -128,6 +128,7 @@ def test_volume_is_removed_with_its_claim(cluster: Cluster, namespace: Namespace
     wait_for(f"{folder} goes", lambda: not folder.exists())
 
 
+@pytest.mark.usefixtures("cluster")  # elsewhere others' GPUs are counted
 def test_gpus_are_scheduled_and_not_one_more(namespace: Namespace) -> None:
     namespace.kubectl.create(namespace.pod("nine", SLEEP, gpus=DEFAULT_GPUS + 1))
     pod = namespace.wait_for_pod("nine", lambda pod: has_condition(pod, "PodScheduled", "False"))

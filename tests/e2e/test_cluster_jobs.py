@@ -61,6 +61,7 @@ def test_job_of_two_workers_succeeds(namespace: Namespace) -> None:
         assert namespace.kubectl("logs", f"job-worker-{index}") == f"{index} 2\n"
 
 
+@pytest.mark.usefixtures("cluster")  # elsewhere there may be no GPUs
 def test_exit_code_below_128_is_permanent_and_frees_the_peer(namespace: Namespace) -> None:
     script = "import os, sys, time; os.environ['INDEX'] == '0' and time.sleep(3600); sys.exit(1)"
     create_job(namespace, ["python3", "-c", script], gpus_per_pod=4)

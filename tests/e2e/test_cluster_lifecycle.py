@@ -31,7 +31,17 @@ CACHE = Cache.from_environment()
 STATE = State.from_environment()
 CLI = [sys.executable, "-m", "tests.cluster"]
 # Programs that run only as part of the cluster, by the names of their files.
-OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
+OURS = (
+    b"kube",
+    b"etcd",
+    b"containerd",
+    b"runc",
+    b"coredns",
+    b"nsenter",
+    b"unshare",
+    b"kwok",
+    b"clusterfit",
+)
 # Where the programs would leave files, were it not for the machine's own mounts.
 PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", "/var/lib/cni")
 
@@ -81,6 +91,7 @@ def before() -> Iterator[dict[str, object]]:
         give_up(reason)
     if lifecycle.is_kept(STATE):
         pytest.skip("a cluster is kept running here; stop it first (make cluster-down)")
+    lifecycle.check_unused(STATE)
     lifecycle.down(STATE)
     yield look()
     lifecycle.down(STATE)

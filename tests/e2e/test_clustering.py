@@ -14,7 +14,7 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import read_manifest
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import InvalidDataError, MissingInputError
 from tests.dist.drawn import write_features
 from tests.e2e.artifacts import check_whole
 from tests.e2e.digits import run_here
@@ -91,11 +91,15 @@ def test_killed_rank_is_tried_again(clustering: Product, undisturbed: float) -> 
     assert (code, stages["cluster"]["phase"], stages["cluster"]["restarts"]) == (0, "succeeded", 1)
 
 
-def test_deleted_pod_goes_on_and_counts_as_no_failure(
-    clustering: Product, undisturbed: float
+@pytest.mark.parametrize("fault", ["deleted", "evicted"])
+def test_lost_pod_goes_on_and_counts_as_no_failure(
+    clustering: Product, undisturbed: float, fault: str
 ) -> None:
     (before,) = clustering.pods("cluster")
-    clustering.delete_pod(before["metadata"]["name"])
+    if fault == "evicted":
+        clustering.evict_pod(before["metadata"]["name"])
+    else:
+        clustering.delete_pod(before["metadata"]["name"])
     ours = check_clustering(clustering, undisturbed)
     assert read_start(ours, "cluster", attempt=2) == read_stop(ours, "cluster", attempt=1)
     (after,) = clustering.pods("cluster")
@@ -103,6 +107,12 @@ def test_deleted_pod_goes_on_and_counts_as_no_failure(
     job = clustering.job("cluster")
     assert job is not None
     assert job["status"].get("failed", 0) == 0
+
+
+def test_missing_features_are_not_waited_for(user: Product) -> None:
+    user.submit("cluster", CLUSTER)
+    check_failed(user, "cluster", MissingInputError.exit_code, "drawn")
+    assert len(user.pods("cluster")) == 1
 
 
 def test_permanent_failure_is_not_tried_again(user: Product, drawn: RunDirectory) -> None:

@@ -16,7 +16,7 @@ from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.commands import run
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_features, check_same_weights, check_whole
-from tests.e2e.digits import RUN, WORLD_SIZE
+from tests.e2e.digits import RUN, WORLD_SIZE, describe_threads
 from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import Product
 
@@ -31,7 +31,8 @@ def here(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory
     clusterfit = Path(sys.executable).with_name("clusterfit")
     roots = (f"--data-root={images}", f"--storage-root={storage}")
     ranks = f"--nproc-per-node={WORLD_SIZE}"
-    run([clusterfit, "run", "pipeline", "-f", EXAMPLE, ranks, *roots], timeout_seconds=900)
+    command: list[str | Path] = [clusterfit, "run", "pipeline", "-f", EXAMPLE, ranks, *roots]
+    run(command, env=describe_threads(), timeout_seconds=900)
     return RunDirectory(storage, RUN)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,12 @@ RECOVERY_SECONDS = 300
 machine, twice, and what cached DNS adds."""
 
 
+TRAIN_AND_EVALUATE = {
+    "stages": ["train", "evaluate"],
+    "evaluate.backbones": [{"label": "ClusterFit", "from": "run", "stage": "train"}],
+}
+
+
 def start_training(product: Product, reference: RunDirectory) -> list[str]:
     """Submit step 2 and wait until it has made some checkpoints; return its pods' uids."""
     product.put_results(reference, "pretext", "extract", "cluster")
@@ -40,15 +45,6 @@ def check_training(product: Product, reference: RunDirectory) -> None:
     check_same_weights(ours, reference, "train")
 
 
-def evict(product: Product, pod: str) -> None:
-    """Evict a pod, as a drain or a scheduler with something more important does."""
-    metadata = {"name": pod, "namespace": product.namespace.name}
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
-    path = f"/api/v1/namespaces/{product.namespace.name}/pods/{pod}/eviction"
-    kubectl = product.namespace.kubectl
-    kubectl("create", f"--raw={path}", "--filename=-", stdin=json.dumps(eviction))
-
-
 @pytest.mark.parametrize(("fault", "node"), [("deleted", 1), ("force-deleted", 0), ("evicted", 1)])
 def test_lost_pod_comes_back_and_the_training_goes_on(
     product: Product, reference: RunDirectory, fault: str, node: int
@@ -56,7 +52,7 @@ def test_lost_pod_comes_back_and_the_training_goes_on(
     before = start_training(product, reference)
     pod = f"{RUN}-train-worker-{node}"
     if fault == "evicted":
-        evict(product, pod)
+        product.evict_pod(pod)
     else:
         product.delete_pod(pod, by_force=fault == "force-deleted")
     check_training(product, reference)
@@ -86,7 +82,8 @@ def test_training_and_its_reader_outlive_the_control_plane(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("step2")
+    product.submit("pipeline", TRAIN_AND_EVALUATE)
+    (supervisor,) = product.wait_for_pods("", lambda pods: len(pods) == 1, role="supervisor")
     with product.begin("logs", RUN, "train", "--follow") as follow:
         product.wait_for_line("train", "msg=epoch epoch=3 ")
         operator = ("delete", "pods", "--all", "--force", "--grace-period=0")
@@ -98,17 +95,20 @@ def test_training_and_its_reader_outlive_the_control_plane(
         cluster.start("kube-apiserver")
         check_training(product, reference)
         followed = follow.wait(60).expect(0)
+    product.wait_for_success("evaluate")
     copies = read_copies(product.fetch(), "train")
     assert read_shown(followed.stdout) == {0: copies[0]}
+    outlived = product.wait_for_pods(
+        "", lambda pods: phase(pods[0]) == "Succeeded", role="supervisor"
+    )
+    assert uids(outlived) == uids([supervisor]), "it waited for the API server"
 
 
 def test_supervisor_that_was_replaced_releases_the_next_stage(
     product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("pipeline", {"stages": ["train", "evaluate"], "evaluate.backbones": [
-        {"label": "ClusterFit", "from": "run", "stage": "train"},
-    ]})  # fmt: skip
+    product.submit("pipeline", TRAIN_AND_EVALUATE)
     product.wait_for_line("train", "msg=epoch epoch=3 ")
     supervisor, = product.pods("", role="supervisor")  # fmt: skip
     product.delete_pod(supervisor["metadata"]["name"], by_force=True)
@@ -134,11 +134,13 @@ def test_extract_without_collectives_notices_a_lost_pod(
     product.wait_for_pods(
         "extract",
         lambda now: len(now) == 2 and not set(pods) & set(uids(now)),
-        timeout_seconds=60,
+        timeout_seconds=120,
     )
     product.wait_for_success("extract", timeout_seconds=RECOVERY_SECONDS)
     assert product.namespace.run_on_claim(look) == before, "what was there was made again"
     ours = product.fetch()
+    survivor = ours.rank_log("extract", 1, 0).read_text()
+    assert "stopped by SIGTERM; what is finished is kept" in survivor, "in its loop, not after it"
     check_whole(ours)
     check_same_features(ours, run_here("extract", images, tmp_path / "here", SLOW_EXTRACT))
 

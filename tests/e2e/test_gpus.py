@@ -35,12 +35,14 @@ TAINT = {"key": gpus.GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
 @pytest.fixture
 def thirty_two_gpus(cluster: Cluster) -> Iterator[None]:
     """Four nodes of eight GPUs, tainted as GPU nodes are, and none anywhere else."""
-    gpus.set_gpus(cluster.kubectl, 0)
-    for node in cluster.pretend_nodes(NODES, PER_NODE):
-        cluster.kubectl("taint", "node", node, f"{gpus.GPU_RESOURCE}=present:NoSchedule")
-    yield
-    cluster.forget_pretended_nodes()
-    gpus.set_gpus(cluster.kubectl, DEFAULT_GPUS)
+    try:
+        gpus.set_gpus(cluster.kubectl, 0)
+        for node in cluster.pretend_nodes(NODES, PER_NODE):
+            cluster.kubectl("taint", "node", node, f"{gpus.GPU_RESOURCE}=present:NoSchedule")
+        yield
+    finally:
+        cluster.forget_pretended_nodes()
+        gpus.set_gpus(cluster.kubectl, DEFAULT_GPUS)
 
 
 def submit(user: Product) -> str:

@@ -45,11 +45,13 @@ FLAVOR = {"apiVersion": API, "kind": "ResourceFlavor", "metadata": {"name": "any
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Iterator[Cluster]:
     """Kueue, removed with all its objects when the module ends; tests change how it is set up."""
-    cluster.enable_kueue()
-    cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE, priority("low", 10), priority("high", 1000))
-    yield cluster
-    cluster.kubectl("delete", "workloadpriorityclasses.kueue.x-k8s.io", "--all")
-    cluster.disable_kueue()
+    try:
+        cluster.enable_kueue()
+        cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE, priority("low", 10), priority("high", 1000))
+        yield cluster
+        cluster.kubectl("delete", "workloadpriorityclasses.kueue.x-k8s.io", "--all")
+    finally:
+        cluster.disable_kueue()
 
 
 def priority(name: str, value: int) -> Object:

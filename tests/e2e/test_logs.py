@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.cluster import Cluster
-from tests.e2e.digits import RUN, WORLD_SIZE
-from tests.e2e.product import PROCESSES_PER_NODE, Product, uids
+from tests.e2e.digits import PROCESSES_PER_NODE, RUN, WORLD_SIZE
+from tests.e2e.product import Product, uids
 from tests.e2e.said import read_attempt, read_copies, read_shown
 
 # faiss does all iterations, settled or not: enough work for somebody to be killed in the middle.

@@ -25,8 +25,12 @@ CLUSTERFIT = Path(sys.executable).with_name("clusterfit")
 
 
 @pytest.fixture(scope="module")
-def team(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """The namespace of k8s/prerequisites, made as its README says."""
+def team(cluster: Cluster) -> Iterator[Kubectl]:
+    """The namespace of k8s/prerequisites, made as its README says.
+
+    Only in a cluster of our own: elsewhere somebody may work in a namespace of that name.
+    """
+    kubectl = cluster.kubectl
     kubectl(
         "apply",
         f"--filename={K8S / 'prerequisites/namespace.yaml'}",

@@ -300,6 +300,7 @@ def test_cluster_whose_operator_is_too_old(user: Product, cluster: Cluster) -> N
     assert what_is_there(user) == ""
 
 
+@pytest.mark.usefixtures("cluster")  # elsewhere there may be Kueue
 def test_queue_where_there_is_no_kueue(user: Product) -> None:
     said = refused(submit(user, {"platform.queue": {"gang": "kueue", "name": "team"}}), 69)
     assert "the cluster serves no LocalQueue" in said

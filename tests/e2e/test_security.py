@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError, Kubectl, wait_for
 from tests.cluster.manifests import Object
 from tests.cluster.paths import CHECKOUT
@@ -108,8 +109,9 @@ def test_supervisor_may_do_nothing_else(submitted: Product, supervisor: Kubectl)
 
 
 def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
-    submitted: Product, supervisor: Kubectl, kubectl: Kubectl
+    cluster: Cluster, submitted: Product, supervisor: Kubectl
 ) -> None:
+    kubectl = cluster.kubectl  # ours: elsewhere the policy may be in force already
     theft = mount_a_secret(submitted, "stolen")
     # Why the policy is offered: without it the right to patch is enough.
     assert "patched" in patch(supervisor, EXTRACT, {**theft, "runPolicy": {"suspend": True}})
@@ -165,6 +167,8 @@ def test_restricted_refuses_none_of_our_pods_and_would_refuse_a_privileged_one(
     assert len(specs) == 7  # five stages, the supervisor, the pod of `put` and `get`
     for spec in specs:
         assert try_pod(user, spec) == ""
+    # An account's token would be mounted in a pod that does not say no.
+    assert [spec.get("automountServiceAccountToken") for spec in specs].count(False) == 6
     privileged: list[Object] = [
         {"privileged": True, "allowPrivilegeEscalation": True},
         {"runAsUser": 0},

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.cluster.commands import DIES_WITH_PARENT
+
 POLL_SECONDS = 0.1
 
 
@@ -47,7 +49,7 @@ class Typed:
         self._stdout, self._stderr = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                self._words,
+                [*DIES_WITH_PARENT, *self._words],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
