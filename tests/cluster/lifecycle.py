@@ -141,7 +141,10 @@ def find_running(cache: Cache, state: State) -> Cluster | None:
 
 def check_unused(state: State) -> None:
     """Raise InUseError where another process, which is alive, has started a cluster for itself."""
-    owner = read_owner(state) if state.exists() else None
+    try:
+        owner = read_owner(state)
+    except (OSError, ValueError):
+        return  # there is none, or what is left of one that was killed as it began
     if owner not in (None, this_process()) and is_alive(owner["pid"], owner["start_time"]):
         raise InUseError(f"process {owner['pid']} is using this computer's test cluster")
 

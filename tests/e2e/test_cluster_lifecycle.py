@@ -31,17 +31,7 @@ CACHE = Cache.from_environment()
 STATE = State.from_environment()
 CLI = [sys.executable, "-m", "tests.cluster"]
 # Programs that run only as part of the cluster, by the names of their files.
-OURS = (
-    b"kube",
-    b"etcd",
-    b"containerd",
-    b"runc",
-    b"coredns",
-    b"nsenter",
-    b"unshare",
-    b"kwok",
-    b"clusterfit",
-)
+OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
 # Where the programs would leave files, were it not for the machine's own mounts.
 PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", "/var/lib/cni")
 
