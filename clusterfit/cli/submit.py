@@ -200,10 +200,10 @@ def _print_outcome(outcome: Outcome, rendered: Rendered, access: Access) -> None
     run, options = rendered.run.name, access.as_options()
     if outcome is Outcome.UNCHANGED:
         print(f"unchanged: {rendered.release} is there already, with the same content")
-    elif outcome is Outcome.FAILED:
+    elif outcome is Outcome.STUCK:
         print(
-            f"unchanged: {rendered.release} is there already, with the same content, and has "
-            "failed; --replace runs it again (what is finished stays)"
+            f"unchanged: {rendered.release} is there already, with the same content, and will not "
+            "go on by itself; --replace runs it again (what is finished stays)"
         )
     else:
         print(f"{outcome.value} {rendered.release} to namespace {access.namespace}:")

@@ -8,15 +8,22 @@ from enum import StrEnum
 
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import Api, find_resource
+from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError, format_command
-from clusterfit.launch.jobs import Phase
+from clusterfit.launch.jobs import read_time
 from clusterfit.launch.plan import Release, list_releases
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
-from clusterfit.launch.sequence import look
+from clusterfit.launch.sequence import (
+    INSTALL_SECONDS,
+    find_absent,
+    find_failed,
+    find_given_up,
+    look,
+)
 
 
 class Outcome(StrEnum):
@@ -25,8 +32,8 @@ class Outcome(StrEnum):
     SUBMITTED = "submitted"
     UNCHANGED = "unchanged"
     """The very same is there, at work or done; nothing was done."""
-    FAILED = "failed"
-    """The very same is there and has failed; nothing was done."""
+    STUCK = "stuck"
+    """The very same is there and will not go on by itself; nothing was done."""
     REPLACED = "replaced"
 
 
@@ -47,7 +54,7 @@ class Decision:
 def submit(
     helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
 ) -> Outcome:
-    """Install a release, unless the same is there; `replace` runs the same again if it failed.
+    """Install a release, unless the same is there; `replace` runs the same again if it is stuck.
 
     Raises:
         AlreadyExistsError: Something else is there, and `replace` was not asked for; or what is
@@ -87,10 +94,10 @@ def decide(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bo
     """
     in_the_way = find_conflicts(api, rendered)
     is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
-    if is_there and not _has_failed(api, in_the_way[0]):
+    if is_there and not _is_stuck(api, in_the_way[0]):
         return Decision(Outcome.UNCHANGED, [])
     if is_there and not replace:
-        return Decision(Outcome.FAILED, [])
+        return Decision(Outcome.STUCK, [])
     if in_the_way and not replace:
         names = ", ".join(release.plan.release for release in in_the_way)
         stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)
@@ -172,5 +179,9 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
     return release.content == rendered.content and bool(release.content)
 
 
-def _has_failed(api: Api, release: Release) -> bool:
-    return any(view.state.phase is Phase.FAILED for view in look(api, release.plan))
+def _is_stuck(api: Api, release: Release) -> bool:
+    """Whether it has failed, was stopped for good, or lacks a job, as after a killed install."""
+    views = list(look(api, release.plan))
+    age_seconds = (utc_now() - read_time(release.created)).total_seconds()
+    lacks_a_job = age_seconds > INSTALL_SECONDS and find_absent(views) is not None
+    return lacks_a_job or find_failed(views) is not None or find_given_up(views) is not None

@@ -58,10 +58,10 @@ class Objects:
         """Create or replace an object."""
         self.by_path[self._path(resource, manifest["metadata"]["name"])] = manifest
 
-    def install(self, manifests: list[Manifest]) -> None:
+    def install(self, manifests: list[Manifest], created: str = CREATED) -> None:
         """Create what a chart renders, as `kubectl create` does."""
         for manifest in manifests:
-            metadata = {"uid": f"uid-{len(self.by_path)}", "creationTimestamp": CREATED}
+            metadata = {"uid": f"uid-{len(self.by_path)}", "creationTimestamp": created}
             made = {**manifest, "metadata": {**manifest["metadata"], **metadata}}
             self.put(find_resource(manifest), made)
 

@@ -171,7 +171,7 @@ def test_who_may_not_read_quotas_is_not_refused(server: tuple[Api, Objects]) -> 
 def test_what_is_there_already_needs_no_room(server: tuple[Api, Objects]) -> None:
     api, objects = server
     rendered = render()
-    objects.put(CONFIG_MAPS, rendered.config_map)
+    objects.install(rendered.manifests)
     put_quota(objects, "1")
     assert RELEASE not in find_faults(judge(api, rendered))
 

@@ -20,7 +20,9 @@ from clusterfit.launch.api import (
     PYTORCHJOBS,
     Api,
 )
+from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
+from clusterfit.launch.control import cancel_run
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -177,33 +179,50 @@ def test_a_default_queue_must_be_named(server: tuple[Api, Objects]) -> None:
     check_cluster(api, ACCESS, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
 
 
-def test_the_same_again_is_a_no_op(server: tuple[Api, Objects]) -> None:
-    api, objects = server
-    rendered = render()
-    objects.put(CONFIG_MAPS, rendered.config_map)
-    assert submit(HelmLibrary(), api, ACCESS, rendered) is Outcome.UNCHANGED
+def set_condition(objects: Objects, condition: str) -> None:
+    job = objects.get(PYTORCHJOBS, "digits-extract")
+    job["status"] = {"conditions": [{"type": condition, "status": "True"}]}
 
 
-def test_the_same_is_replaced_only_where_it_has_failed(
-    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("condition", ["Running", "Succeeded"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_the_same_again_is_a_no_op(
+    server: tuple[Api, Objects], condition: str, replace: bool
 ) -> None:
     api, objects = server
     rendered = render()
-    objects.put(CONFIG_MAPS, rendered.config_map)
+    objects.install(rendered.manifests)
+    set_condition(objects, condition)
+    assert submit(HelmLibrary(), api, ACCESS, rendered, replace) is Outcome.UNCHANGED
+
+
+def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    rendered = render()
+    objects.install(rendered.manifests, created=utc_now().isoformat())
+    objects.remove(PYTORCHJOBS, "digits-extract")  # Helm makes it last
+    assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
+
+
+@pytest.mark.parametrize("why", ["failed", "cancelled", "half installed"])
+def test_the_same_is_replaced_where_it_is_stuck(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    api, objects = server
+    rendered = render()
+    objects.install(rendered.manifests)
+    if why == "failed":
+        set_condition(objects, "Failed")
+    elif why == "cancelled":
+        cancel_run(api, find_releases(api, "digits"), "ann")
+    else:
+        objects.remove(PYTORCHJOBS, "digits-extract")
     done: list[str] = []
     monkeypatch.setattr(
         "clusterfit.launch.submit.delete_release", lambda *_: done.append("deleted")
     )
     helm = Helm()
-    job = {"metadata": {"name": "digits-extract"}, "spec": {}}
-    for condition in ("Running", "Succeeded"):
-        status = {"conditions": [{"type": condition, "status": "True"}]}
-        objects.put(PYTORCHJOBS, {**job, "status": status})
-        assert submit(helm, api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
-    objects.put(
-        PYTORCHJOBS, {**job, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
-    )
-    assert submit(helm, api, ACCESS, rendered) is Outcome.FAILED
+    assert submit(helm, api, ACCESS, rendered) is Outcome.STUCK
     assert (done, helm.log) == ([], [])
     assert submit(helm, api, ACCESS, rendered, replace=True) is Outcome.REPLACED
     assert (done, helm.log) == (["deleted"], ["install digits-step1"])
