@@ -111,7 +111,7 @@ def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
         if queue.gang == "kueue":
             return [
                 "platform.queue: the cluster serves no LocalQueue of kueue.x-k8s.io/v1beta1 that "
-                "you may list; is Kueue installed?"
+                "you may list; is Kueue installed? (0.20 and later do not serve that version)"
             ]
         return []
     if queue.gang == "kueue" and queue.name not in names:
