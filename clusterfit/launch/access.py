@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,14 @@ class Access:
     namespace: str = ""
     context: str = ""
     kubeconfig: str = ""
+    current: str = field(default="", compare=False)
+    """The kubeconfig's current context when the command began: it goes on in this one, whatever
+    `kubectl config use-context` does meanwhile."""
+
+    @property
+    def used_context(self) -> str:
+        """The context that is meant; empty where the kubeconfig has not been looked at."""
+        return self.context or self.current
 
     def as_options(self) -> str:
         """Return the options that lead another command of ours to the same place."""
@@ -47,16 +55,16 @@ def resolve_access(access: Access) -> Access:
     Raises:
         ClusterError: The kubeconfig has not the context that was named, or is none.
     """
-    namespaces, _ = _read_contexts(access)
+    namespaces, current = _read_contexts(access)
     if access.context and access.context not in namespaces:
         there = ", ".join(namespaces) or "none"
         raise ClusterError(
             f"no cluster: the kubeconfig has no context {access.context}; the contexts are "
             f"{there}; give one of them to --context, or another --kubeconfig"
         )
-    found = namespaces.get(find_context(access), "")
+    found = namespaces.get(access.context or current, "")
     namespace = access.namespace or found or _DEFAULT_NAMESPACE
-    return Access(namespace, access.context, access.kubeconfig)
+    return Access(namespace, access.context, access.kubeconfig, current)
 
 
 def find_context(access: Access) -> str:
@@ -65,7 +73,7 @@ def find_context(access: Access) -> str:
     Of several kubeconfigs the first that names a current one decides, as kubectl has it; the
     kubernetes package takes the last.
     """
-    return access.context or _read_contexts(access)[1]
+    return access.used_context or _read_contexts(access)[1]
 
 
 def _read_contexts(access: Access) -> tuple[dict[str, str], str]:

@@ -61,13 +61,19 @@ class HelmProgram:
 
     def install(self, chart: Path, release: str, access: Access, values: Values) -> None:
         """See `Helm`."""
-        arguments = ["install", release, str(chart), "--values=-", *_options(access)]
+        arguments = [
+            "install",
+            release,
+            str(chart),
+            "--values=-",
+            *_options(access, access.used_context),
+        ]
         self._run(arguments, stdin=write_values(values))
 
     def uninstall(self, release: str, access: Access) -> bool:
         """See `Helm`."""
         try:
-            self._run(["uninstall", release, *_options(access)])
+            self._run(["uninstall", release, *_options(access, access.used_context)])
         except HelmError as error:
             if "not found" in str(error):
                 return False
@@ -77,7 +83,9 @@ class HelmProgram:
     def find_status(self, release: str, access: Access) -> str:
         """See `Helm`."""
         try:
-            said = self._run(["status", release, "--output=json", *_options(access)])
+            said = self._run(
+                ["status", release, "--output=json", *_options(access, access.used_context)]
+            )
         except HelmError as error:
             if "not found" in str(error):
                 return ""
@@ -142,7 +150,7 @@ class HelmLibrary:
         kubeconfig = access.kubeconfig or os.environ.get("KUBECONFIG", "")
         return helm_python.Config(
             kubeconfig_path=None if os.pathsep in kubeconfig else kubeconfig or None,
-            kube_context=access.context or None,
+            kube_context=access.used_context or None,
             namespace=access.namespace,
         )
 
@@ -195,7 +203,7 @@ def find_helm() -> Helm:
 
 def format_command(access: Access, *words: str) -> str:
     """Return `helm WORDS` at the place that our own command was led to, for a person to copy."""
-    return shlex.join(["helm", *words, *_options(access)])
+    return shlex.join(["helm", *words, *_options(access, access.context)])
 
 
 def write_values(values: Values) -> str:
@@ -229,10 +237,10 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
-def _options(access: Access) -> list[str]:
+def _options(access: Access, context: str) -> list[str]:
     options = [f"--namespace={access.namespace}"]
-    if access.context:
-        options.append(f"--kube-context={access.context}")
+    if context:
+        options.append(f"--kube-context={context}")
     if access.kubeconfig:
         options.append(f"--kubeconfig={access.kubeconfig}")
     return options

@@ -155,6 +155,16 @@ def test_of_several_kubeconfigs_the_first_that_says_something_wins(
     assert connect(Access("", "b", "")).server == "http://127.0.0.2"
 
 
+def test_a_command_stays_in_the_context_in_which_it_began(tmp_path: Path) -> None:
+    servers = {"a": "http://127.0.0.1", "b": "http://127.0.0.2"}
+    path = write_kubeconfig(tmp_path / "config", servers)
+    access = resolve_access(Access("", "", str(path)))
+    write_kubeconfig(path, dict(reversed(servers.items())))  # kubectl config use-context b
+    assert connect(access).server == "http://127.0.0.1"
+    assert connect(resolve_access(Access("", "", str(path)))).server == "http://127.0.0.2"
+    assert "--context" not in access.as_options(), "nobody has typed it"
+
+
 def test_a_context_that_is_not_there_is_said_beside_those_that_are(tmp_path: Path) -> None:
     path = str(write_kubeconfig(tmp_path / "one", dict.fromkeys("ab", "http://127.0.0.1")))
     for namespace in ("", "x"):

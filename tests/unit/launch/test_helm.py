@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterfit.launch.access import Access
 from clusterfit.launch.helm import HelmLibrary, HelmProgram, find_helm
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "imagenet.yaml"
@@ -48,3 +49,12 @@ def test_the_users_own_helm_goes_before_the_bundled_one(
     found = find_helm()
     assert isinstance(found, HelmProgram)
     assert found.name == str(program)
+
+
+def test_helm_is_told_the_context_in_which_a_command_began(tmp_path: Path) -> None:
+    """It would take whatever is current by then, or what HELM_KUBECONTEXT says."""
+    program, said = tmp_path / "helm", tmp_path / "said"
+    program.write_text(f'#!/bin/sh\necho "$@" > {said}\n')
+    program.chmod(0o755)
+    HelmProgram(str(program)).uninstall("digits", Access("team", current="here"))
+    assert said.read_text() == "uninstall digits --namespace=team --kube-context=here\n"
