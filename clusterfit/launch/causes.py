@@ -57,6 +57,13 @@ def _explain_held(evidence: Evidence) -> Cause:
             f"`{evidence.command('wait')}` starts no stage in this mode; with "
             "platform.sequencing.mode: client it would, and no supervisor is needed",
         )
+    if evidence.supervisor_trouble:
+        return Cause(
+            f"{what}; the supervisor, which would start it, does not run: "
+            f"{evidence.supervisor_trouble}",
+            f"see `kubectl describe job {evidence.plan.release}-supervisor "
+            f"-n {evidence.plan.namespace}`",
+        )
     return Cause(what)
 
 

@@ -23,7 +23,14 @@ from clusterfit.launch.jobs import (
     see_workload,
     suspend_stage,
 )
-from clusterfit.launch.plan import ROLE_LABEL, Plan, PlannedStage, Release
+from clusterfit.launch.plan import (
+    RELEASE_LABEL,
+    ROLE_LABEL,
+    RUN_LABEL,
+    Plan,
+    PlannedStage,
+    Release,
+)
 from clusterfit.launch.sequence import StageView, find_next, look
 
 _POLL_SECONDS: Final = 1.0
@@ -82,7 +89,7 @@ def delete_release(
         ClusterError: Pods are still there after five minutes, or Helm cannot remove its record.
     """
     plan = release.plan
-    labels = f"app.kubernetes.io/instance={plan.release},clusterfit.dev/run={plan.run}"
+    labels = f"{RELEASE_LABEL}={plan.release},{RUN_LABEL}={plan.run}"
     # Before Helm, which says neither what it could not remove nor why.
     parts = [item for item in reversed(RELEASE_RESOURCES) if item is not CONFIG_MAPS]
     _delete_objects(api, plan.release, parts, labels)

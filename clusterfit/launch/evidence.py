@@ -39,6 +39,8 @@ class Evidence:
     """Whether that stage has failed for good."""
     supervisor_queue: str = ""
     """Where Kueue has put the supervisor in a queue as well, which queue."""
+    supervisor_trouble: str = ""
+    """Why the supervisor does not run, where it does not: nobody else starts a held stage."""
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""

@@ -18,6 +18,7 @@ from clusterfit.launch.manifests import Manifest
 RUN_LABEL: Final = "clusterfit.dev/run"
 STAGE_LABEL: Final = "clusterfit.dev/stage"
 ROLE_LABEL: Final = "app.kubernetes.io/component"
+RELEASE_LABEL: Final = "app.kubernetes.io/instance"
 CONTENT_ANNOTATION: Final = "clusterfit.dev/content"
 """On the ConfigMap: the digest of the values that the release was made of."""
 

@@ -5,14 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clusterfit.launch.api import JOBS, WORKLOADS, Api
+from clusterfit.launch.api import JOBS, PODS, WORKLOADS, Api
 from clusterfit.launch.causes import Cause, find_cause
 from clusterfit.launch.evidence import Evidence, count_restarts
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import QUEUE_LABEL, Phase, find_workload, read_state, see_workload
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.plan import Plan, PlannedStage, Release
-from clusterfit.launch.pods import is_running, select_events, select_placed, select_pods
+from clusterfit.launch.plan import (
+    RELEASE_LABEL,
+    ROLE_LABEL,
+    RUN_LABEL,
+    Plan,
+    PlannedStage,
+    Release,
+)
+from clusterfit.launch.pods import (
+    explain_waiting,
+    is_running,
+    select_events,
+    select_placed,
+    select_pods,
+)
 from clusterfit.logline import Progress, parse_line, read_progress
 
 _TAIL_LINES = 200
@@ -140,16 +153,33 @@ def _gather(
         queue_position=position,
         waits_for=waits_for,
         waits_in_vain=waits_in_vain,
-        supervisor_queue=_find_supervisor_queue(api, plan) if state.phase is Phase.HELD else "",
+        **(_look_at_supervisor(api, plan) if state.phase is Phase.HELD else {}),
     )
 
 
-def _find_supervisor_queue(api: Api, plan: Plan) -> str:
-    """Return the Kueue queue in which the supervisor waits, which nobody asked for."""
-    job = api.find(JOBS, f"{plan.release}-supervisor") if plan.sequencing == "cluster" else None
-    if job is None or not job["spec"].get("suspend", False):
-        return ""
-    return str(job["metadata"].get("labels", {}).get(QUEUE_LABEL, ""))
+def _look_at_supervisor(api: Api, plan: Plan) -> dict[str, str]:
+    """Return the fields of `Evidence` that tell of the supervisor."""
+    if plan.sequencing != "cluster":
+        return {}
+    job = api.find(JOBS, f"{plan.release}-supervisor")
+    if job is None:
+        return {"supervisor_trouble": "its Job was removed"}
+    if job["spec"].get("suspend", False):
+        # Kueue has put it in a queue nobody asked for; or it was cancelled with its stages.
+        return {"supervisor_queue": str(job["metadata"].get("labels", {}).get(QUEUE_LABEL, ""))}
+    if _has_condition(job, "Failed"):
+        return {"supervisor_trouble": "its Job has failed"}
+    labels = f"{RUN_LABEL}={plan.run},{RELEASE_LABEL}={plan.release},{ROLE_LABEL}=supervisor"
+    pods = api.select(PODS, labels=labels)
+    if pods:
+        newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        return {"supervisor_trouble": explain_waiting(newest)[0]}
+    refused = [
+        str(event.get("message", "refused"))
+        for event in select_events(api, job)
+        if event.get("reason") == "FailedCreate"
+    ]
+    return {"supervisor_trouble": refused[-1] if refused else ""}
 
 
 def _find_position(api: Api, workload: Manifest | None) -> int:

@@ -14,7 +14,7 @@ from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError, format_command
 from clusterfit.launch.jobs import read_time
-from clusterfit.launch.plan import Release, list_releases
+from clusterfit.launch.plan import RELEASE_LABEL, Release, list_releases
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
 from clusterfit.launch.sequence import (
@@ -166,7 +166,7 @@ def remove_remains(helm: Helm, api: Api, access: Access, rendered: Rendered) -> 
         except ClusterError:
             continue  # what may not be read was not created
         labels = (found or {}).get("metadata", {}).get("labels", {})
-        if labels.get("app.kubernetes.io/instance") != rendered.release:
+        if labels.get(RELEASE_LABEL) != rendered.release:
             continue
         try:
             api.delete(resource, name)
