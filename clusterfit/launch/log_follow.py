@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -34,10 +35,15 @@ from clusterfit.launch.pods import (
     select_pods,
 )
 from clusterfit.launch.sequence import INSTALL_SECONDS, Absences, RemovedError, look
+from clusterfit.launch.status import explain_stage
 
 _POLL_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 30.0
 """A server that has just come back may refuse for a moment what it will allow."""
+_PATIENCE_SECONDS: Final = 5.0
+"""A pod that comes within this time needs no explanation."""
+_ASK_SECONDS: Final = 10.0
+"""Between two questions why there is no pod: each takes several requests."""
 _TELLING: Final = threading.Lock()
 
 
@@ -57,6 +63,12 @@ class _Follow:
     stop: threading.Event = field(default_factory=threading.Event)
     absences: Absences = field(default_factory=lambda: Absences(INSTALL_SECONDS))
     said: str = ""
+    absent_since: dict[int, float] = field(default_factory=dict)
+    """By node, where it has no pod."""
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    asked_at: float = -math.inf
+    cause: str = ""
+    """Why there was no pod when somebody asked last."""
 
     def tell(self, remark: str) -> None:
         """Say something to a person; what all pods have in common is said once."""
@@ -141,7 +153,8 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
     pods = pick_newest(select_pods(shared.api, shared.release.plan.run, shared.stage))
     pod = next((item for item in pods if read_node_rank(item) == node), None)
     if pod is None:
-        return f"waiting for a pod of {shared.stage.stage}"
+        return _explain_absence(shared, node)
+    shared.absent_since.pop(node, None)
     name = pod["metadata"]["name"]
     if not is_running(pod) and read_end(pod) is None:
         return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
@@ -164,6 +177,20 @@ def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
         if shared.stop.is_set():
             break
     return ""
+
+
+def _explain_absence(shared: _Follow, node: int) -> str:
+    """Say that there is no pod and, where that lasts, why."""
+    now = time.monotonic()
+    waiting = f"waiting for a pod of {shared.stage.stage}"
+    if now - shared.absent_since.setdefault(node, now) < _PATIENCE_SECONDS:
+        return waiting
+    with shared.asking:
+        if now - shared.asked_at >= _ASK_SECONDS:
+            shared.asked_at = now
+            cause = explain_stage(shared.api, shared.release.plan, shared.stage)
+            shared.cause = "; ".join(filter(None, (cause.text, cause.advice)))
+        return f"{waiting}: {shared.cause}" if shared.cause else waiting
 
 
 def _read_on(shared: _Follow, node: int, pod: str, cursor: Cursor) -> Iterator[Line]:

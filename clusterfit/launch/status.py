@@ -95,6 +95,11 @@ def read_status(api: Api, run: str, releases: list[Release]) -> RunStatus:
     return RunStatus(run, api.namespace, tuple(stages))
 
 
+def explain_stage(api: Api, plan: Plan, stage: PlannedStage) -> Cause:
+    """Return why one stage does not move; nothing where it runs or is done."""
+    return next(each.cause for each in _read_release(api, plan) if each.stage == stage.stage)
+
+
 def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
     statuses = []
     before = ""

@@ -117,6 +117,27 @@ def test_pods_that_all_wait_are_spoken_of_once(
     assert said == ["waiting for a pod of train", FAILED]
 
 
+def test_why_there_is_no_pod_is_said_where_that_lasts(
+    held: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow._PATIENCE_SECONDS", 0)
+    api, objects = held
+    said: list[str] = []
+
+    def say(remark: str) -> None:
+        said.append(remark)
+        if "waits for extract" in remark:
+            let_extract_fail(api, objects)
+
+    assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
+    (waiting, failed) = said
+    assert failed == FAILED
+    why = (
+        "waits for extract; the supervisor, which would start it, does not run: its Job was removed"
+    )
+    assert waiting.startswith(f"waiting for a pod of train: {why}; see `kubectl describe job ")
+
+
 def test_a_stage_whose_predecessor_was_removed_is_not_waited_for(
     held: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
