@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import secrets
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.failures import ClusterError
@@ -42,13 +45,32 @@ def run_files_pod(
     """
     name = f"{run}-files-{secrets.token_hex(3)}"
     pod = build_files_pod(template, name, command, seconds)
-    api.create(PODS, pod)
+    with _unwinding_on_signals():
+        api.create(PODS, pod)
+        try:
+            wait_until_started(api, name, say)
+            yield name
+        finally:
+            # Nothing in it is worth a grace, and Ctrl-C must not leave it behind.
+            api.delete(PODS, name, grace_seconds=0)
+
+
+@contextlib.contextmanager
+def _unwinding_on_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end this process as Ctrl-C does, not at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # who is told is the main thread
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        wait_until_started(api, name, say)
-        yield name
+        yield
     finally:
-        # Nothing in it is worth a grace, and Ctrl-C must not leave it behind.
-        api.delete(PODS, name, grace_seconds=0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build_files_pod(
