@@ -10,6 +10,7 @@ from clusterfit.launch.access import Access
 from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, RELEASE_RESOURCES, Api, Resource
 from clusterfit.launch.failures import (
     ClusterError,
+    NoOperatorError,
     NotFoundError,
     NotPermittedError,
     explain_text,
@@ -136,7 +137,7 @@ def _delete_objects(api: Api, release: str, resources: Iterable[Resource], label
     for resource in resources:
         try:
             items = api.select(resource, labels=labels)
-        except (NotFoundError, NotPermittedError):
+        except (NotFoundError, NotPermittedError, NoOperatorError):
             continue  # whoever may not list a kind has not created any of it either
         for item in items:
             name = item["metadata"]["name"]

@@ -41,6 +41,10 @@ class NotFoundError(ClusterError):
     exit_code = 3
 
 
+class NoOperatorError(ClusterError):
+    """The cluster has no PyTorchJobs."""
+
+
 class AlreadyExistsError(ClusterError):
     """An object of that name exists."""
 
@@ -70,7 +74,7 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
     if status == 403:
         return _explain_forbidden(message, what)
     if status == 404 and reason != "NotFound" and "kubeflow.org" in what:
-        return ClusterError(
+        return NoOperatorError(
             f"{what}: the cluster has no PyTorchJob of kubeflow.org/v1; an administrator must "
             "install the Kubeflow training operator, v1.8 or v1.9"
         )

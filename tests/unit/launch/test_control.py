@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import PODS, Api
+from clusterfit.launch.api import PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.helm import read_error
@@ -43,6 +44,23 @@ def test_whoever_copies_files_goes_on(server: tuple[Api, Objects]) -> None:
     objects.put(PODS, {"metadata": metadata, "status": {}})
     delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
     assert list_kinds(objects) == {"pods"}
+
+
+def test_a_release_is_removed_where_there_is_no_operator_any_more(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    objects.remove(PYTORCHJOBS, "digits-extract")
+    objects.kinds.remove("pytorchjobs")
+
+    def answer(method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        if "pytorchjobs" in path:
+            return 404, b"404 page not found"  # what a server says of a kind that it does not know
+        return Objects.answer(objects, method, path, query, body)
+
+    objects.answer = answer  # type: ignore[method-assign]
+    delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
+    assert objects.by_path == {}
 
 
 def test_what_may_not_be_deleted_is_named_and_the_release_is_found_again(
