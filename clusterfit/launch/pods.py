@@ -150,6 +150,12 @@ def is_running(pod: Manifest) -> bool:
     return "running" in (read_container(pod).get("state") or {})
 
 
+def has_succeeded(pod: Manifest) -> bool:
+    """Whether a pod's container has ended well."""
+    end = read_end(pod)
+    return end is not None and end.exit_code == 0
+
+
 def explain_waiting(pod: Manifest) -> tuple[str, str]:
     """Say why a pod does not run yet, and what to do; two empty texts where nothing is wrong."""
     for condition in pod["status"].get("conditions", ()):

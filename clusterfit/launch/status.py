@@ -21,6 +21,7 @@ from clusterfit.launch.plan import (
 )
 from clusterfit.launch.pods import (
     explain_waiting,
+    has_succeeded,
     is_running,
     select_events,
     select_placed,
@@ -217,10 +218,12 @@ def _has_condition(item: Manifest, kind: str) -> bool:
 
 
 def _read_progress(api: Api, evidence: Evidence) -> Progress | None:
-    running = [pod for pod in evidence.pods if is_running(pod)]
-    if not running:
+    # The operator sees a moment later that a stage has ended, and until then it is at work.
+    at_work = evidence.state.phase in (Phase.STARTING, Phase.RUNNING)
+    told = [pod for pod in evidence.pods if is_running(pod) or (at_work and has_succeeded(pod))]
+    if not told:
         return None
-    for line in reversed(api.read_log(running[0]["metadata"]["name"], _TAIL_LINES)):
+    for line in reversed(api.read_log(told[0]["metadata"]["name"], _TAIL_LINES)):
         progress = read_progress(parse_line(line) or {})
         if progress is not None:
             return progress

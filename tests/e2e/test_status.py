@@ -41,6 +41,8 @@ class Reading:
     """Pods whose container runs."""
     main: str
     """The uid of node 0's newest pod."""
+    uids: tuple[str, ...]
+    """Of all pods: one that was made anew between two readings may run as the one before did."""
     done: int
     """Pods whose container has ended well; the operator sees a stage end a little later."""
     told: tuple[tuple[int, int], ...] = field(compare=False)
@@ -77,6 +79,7 @@ def read_cluster(product: Product) -> dict[str, Reading]:
             stopped="clusterfit.dev/stopped" in job["metadata"].get("annotations", {}),
             running=sum(runs(pod) for pod in pods),
             main=main["metadata"]["uid"] if main else "",
+            uids=tuple(sorted(pod["metadata"]["uid"] for pod in pods)),
             done=sum(is_done(pod) for pod in pods),
             told=read_told(product.log(main["metadata"]["name"])) if main else (),
         )

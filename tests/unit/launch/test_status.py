@@ -1,0 +1,34 @@
+"""How far a stage is, until its job says that it is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterfit.launch.api import PODS, PYTORCHJOBS
+from clusterfit.launch.plan import Release
+from clusterfit.launch.status import read_status
+
+from .object_server import CREATED, serve_objects, worker_pod
+from .test_sequence import finish, job, make_plan, planned, run_pods
+
+EXTRACT = planned("extract")
+LINE = "ts=2026-11-23T12:00:01.000Z level=info stage=extract rank=0 msg=progress"
+
+
+@pytest.mark.parametrize("code", [None, 0])
+def test_progress_is_told_until_the_job_is_over(code: int | None) -> None:
+    """Its pods have ended a moment before the operator sees it."""
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        run_pods(objects, EXTRACT, 2)
+        for node, name in enumerate(EXTRACT.pods):
+            objects.put(PODS, worker_pod(EXTRACT, name, node=node, code=code))
+        said = f"{LINE} done=37 total=37 unit=images rate=9 eta_seconds=0"
+        objects.logs[EXTRACT.pods[0]] = [f"2026-11-23T12:00:01.000Z {said}"]
+        release = Release(make_plan(EXTRACT), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+        assert stage.progress is not None
+        assert (stage.progress.done, stage.progress.total) == (37, 37)
+        finish(objects, EXTRACT, "Succeeded")
+        (stage,) = read_status(api, "run", [release]).stages
+        assert (stage.progress is None) is (code == 0), "what is over is not at work"
