@@ -47,7 +47,7 @@ def test_whoever_copies_files_goes_on(server: tuple[Api, Objects]) -> None:
 
 
 def test_a_release_is_removed_where_there_is_no_operator_any_more(
-    server: tuple[Api, Objects],
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api, objects = server
     objects.remove(PYTORCHJOBS, "digits-extract")
@@ -58,7 +58,7 @@ def test_a_release_is_removed_where_there_is_no_operator_any_more(
             return 404, b"404 page not found"  # what a server says of a kind that it does not know
         return Objects.answer(objects, method, path, query, body)
 
-    objects.answer = answer  # type: ignore[method-assign]
+    monkeypatch.setattr(objects, "answer", answer)
     delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
     assert objects.by_path == {}
 
