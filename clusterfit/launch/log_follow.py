@@ -25,6 +25,7 @@ from clusterfit.launch.logs import (
     print_copies,
     read_stage,
 )
+from clusterfit.launch.patience import REFUSED_SECONDS
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
@@ -38,8 +39,6 @@ from clusterfit.launch.sequence import INSTALL_SECONDS, Absences, RemovedError, 
 from clusterfit.launch.status import explain_stage
 
 _POLL_SECONDS: Final = 1.0
-_REFUSED_SECONDS: Final = 30.0
-"""A server that has just come back may refuse for a moment what it will allow."""
 _PATIENCE_SECONDS: Final = 5.0
 """A pod that comes within this time needs no explanation."""
 _ASK_SECONDS: Final = 10.0
@@ -128,7 +127,7 @@ def _follow_node(shared: _Follow, node: int) -> None:
             except NotPermittedError as error:
                 is_over, why = False, str(error)
                 refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since > _REFUSED_SECONDS:
+                if time.monotonic() - refused_since > REFUSED_SECONDS:
                     shared.lines.put(error)
                     return
             except RemovedError as error:

@@ -8,6 +8,8 @@ from typing import Final
 
 _PATIENCE_SECONDS: Final = 20.0
 """How long a single request is tried again. Those who wait for minutes try whole rounds again."""
+REFUSED_SECONDS: Final = 30.0
+"""For those who wait: a server that has just come back may refuse for a moment what it allows."""
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
 

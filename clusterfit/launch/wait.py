@@ -11,6 +11,7 @@ from clusterfit.launch.api import Api
 from clusterfit.launch.bounds import Bounds, utc_now
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
+from clusterfit.launch.patience import REFUSED_SECONDS
 from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import (
     INSTALL_SECONDS,
@@ -25,9 +26,6 @@ from clusterfit.launch.sequence import (
 )
 
 _POLL_SECONDS: Final = 2.0
-
-_REFUSED_SECONDS: Final = 30.0
-"""A server that has just come back may refuse for a moment what it has allowed before."""
 TIMED_OUT: Final = 124
 """What timeout(1) ends with."""
 
@@ -60,7 +58,7 @@ def wait_for_run(
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}
     absences = {release.plan.release: Absences(INSTALL_SECONDS) for release in releases}
     trouble = ""
-    allowed: float | None = None
+    allowed_at: float | None = None
     while True:
         try:
             views = {release.plan.release: list(look(api, release.plan)) for release in releases}
@@ -72,12 +70,14 @@ def wait_for_run(
             if all(is_over(each) or find_given_up(each) for each in views.values()):
                 return _end(api, releases, views, say)
             trouble = ""
-            allowed = time.monotonic()
+            allowed_at = time.monotonic()
         except NotFoundError:
             raise
         except ClusterfitError as error:
             is_refused = isinstance(error, NotPermittedError)
-            if is_refused and (not allowed or time.monotonic() - allowed > _REFUSED_SECONDS):
+            if is_refused and (
+                allowed_at is None or time.monotonic() - allowed_at > REFUSED_SECONDS
+            ):
                 raise
             # A server that restarts is away for a minute; only what changes is said.
             if str(error) != trouble:

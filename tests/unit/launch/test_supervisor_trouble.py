@@ -20,7 +20,7 @@ SUPERVISOR = f"{PLAN.release}-supervisor"
 
 
 @pytest.fixture
-def held(request: pytest.FixtureRequest) -> Iterator[tuple[Api, Objects]]:
+def held() -> Iterator[tuple[Api, Objects]]:
     """A run whose first stage has succeeded; the second one waits for the supervisor."""
     with serve_objects() as (api, objects):
         objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))

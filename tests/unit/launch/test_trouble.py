@@ -35,7 +35,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.control._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
-    monkeypatch.setattr("clusterfit.launch.log_follow._REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr("clusterfit.launch.log_follow.REFUSED_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_waiting_outlasts_what_is_refused_for_a_moment(
     status: int, times: int, server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a server that has just come back, after it had allowed it."""
-    monkeypatch.setattr("clusterfit.launch.wait._REFUSED_SECONDS", 30 if times == 2 else 0.05)
+    monkeypatch.setattr("clusterfit.launch.wait.REFUSED_SECONDS", 30 if times == 2 else 0.05)
     api, objects = server
     requests: list[str] = []
 
