@@ -11,6 +11,7 @@ from tests.cluster import lifecycle, preflight, programs
 from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
 from tests.cluster.paths import CHECKOUT, Cache, State
+from tests.cluster.processes import name_process
 
 TOOLS = {
     "helm3": programs.HELM_3,
@@ -76,6 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--pretend-nodes", type=int, default=0, metavar="N", help="nodes of 8 GPUs on paper"
     )
+    start.add_argument(
+        "--owner", type=int, metavar="PID", help="it goes with the start after this process' death"
+    )
     commands.add_parser("down", help="stop it and remove everything that it made")
     commands.add_parser("check", help="say why this computer cannot run it, if it cannot")
     commands.add_parser("build", help="only fill the cache")
@@ -96,8 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def up(cache: Cache, state: State, args: argparse.Namespace) -> None:
-    """Start a cluster that stays, with what was asked for."""
-    running = lifecycle.up(cache, state, keep=True)
+    """Start a cluster that stays, or is another process', with what was asked for."""
+    owner = name_process(args.owner) if args.owner else None
+    running = lifecycle.up(cache, state, owner=owner)
     if args.kueue:
         running.enable_kueue()
     if args.pretend_nodes:

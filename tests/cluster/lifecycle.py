@@ -44,14 +44,14 @@ def prepare(cache: Cache) -> dict[str, Path]:
     }
 
 
-def up(cache: Cache, state: State, *, keep: bool) -> Cluster:
+def up(cache: Cache, state: State, *, owner: dict[str, int] | None) -> Cluster:
     """Start the cluster, or attach to the one that was started to be kept.
 
     Args:
         cache: Is filled first where it lacks something.
         state: Its remains of a cluster that died, or whose owner did, are removed first.
-        keep: The cluster outlives this process. Otherwise it is removed by the next start after
-            this process has died.
+        owner: The process that the cluster is for. Once that has died, the next start removes it.
+            None: it stays.
 
     Raises:
         preflight.UnsuitableError: This machine cannot.
@@ -60,13 +60,13 @@ def up(cache: Cache, state: State, *, keep: bool) -> Cluster:
     """
     archives = prepare(cache)
     with state.lock():
-        running = find_running(cache, state)
+        running = find_running(cache, state, owner)
         if running is not None:
             return running
         Machine(state).destroy()
         started = time.monotonic()
         try:
-            cluster = start(cache, state, archives, keep=keep)
+            cluster = start(cache, state, archives, owner)
         except BaseException:  # Ctrl-C too must leave nothing behind
             save_logs(cache, state)
             Machine(state).destroy()
@@ -79,7 +79,9 @@ def up(cache: Cache, state: State, *, keep: bool) -> Cluster:
         return cluster
 
 
-def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) -> Cluster:
+def start(
+    cache: Cache, state: State, archives: dict[str, Path], owner: dict[str, int] | None
+) -> Cluster:
     """Start every part in order, waiting for none before another needs it."""
     state.create()
     write_owner(state, this_process())  # until it is complete, whatever is to become of it
@@ -102,8 +104,7 @@ def start(cache: Cache, state: State, archives: dict[str, Path], *, keep: bool) 
     cluster.wait_until_ready("kubelet")
     addons.wait_for_training_operator(kubectl)
     wait_for_service_account(kubectl, "default")
-    if keep:
-        write_owner(state, None)
+    write_owner(state, owner)
     return cluster
 
 
@@ -119,17 +120,18 @@ def attach(cache: Cache, state: State) -> Cluster:
     dead = [name for name in components.names() if not components.is_running(name)]
     if dead:
         raise ClusterError(f"{', '.join(dead)} died; see {components.log(dead[0])}")
-    cluster.kubectl("get", "--raw=/readyz")
+    # A busy computer may leave one question of many without an answer.
+    components.wait_until_ready("kube-apiserver", lambda: cluster.kubectl("get", "--raw=/readyz"))
     return cluster
 
 
-def find_running(cache: Cache, state: State) -> Cluster | None:
-    """Attach to a cluster that was started to be kept; say why where there are only remains."""
+def find_running(cache: Cache, state: State, owner: dict[str, int] | None) -> Cluster | None:
+    """Attach to a cluster that stays, or is the owner's; say why where there are only remains."""
     if not state.exists():
         return None
     try:
-        check_unused(state)
-        if read_owner(state) not in (None, this_process()):
+        check_unused(state, owner)
+        if read_owner(state) not in (None, owner):
             raise ClusterError("the process that started it has died")
         return attach(cache, state)
     except InUseError:
@@ -139,14 +141,14 @@ def find_running(cache: Cache, state: State) -> Cluster | None:
         return None
 
 
-def check_unused(state: State) -> None:
-    """Raise InUseError where another process, which is alive, has started a cluster for itself."""
+def check_unused(state: State, owner: dict[str, int] | None) -> None:
+    """Raise InUseError where the cluster is another process', which is alive."""
     try:
-        owner = read_owner(state)
+        other = read_owner(state)
     except (OSError, ValueError):
         return  # there is none, or what is left of one that was killed as it began
-    if owner not in (None, this_process()) and is_alive(owner["pid"], owner["start_time"]):
-        raise InUseError(f"process {owner['pid']} is using this computer's test cluster")
+    if other not in (None, owner) and is_alive(other["pid"], other["start_time"]):
+        raise InUseError(f"process {other['pid']} is using this computer's test cluster")
 
 
 class InUseError(ClusterError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ class Namespace:
     kubectl: Kubectl
     image: str
 
-    def create(self, storage_class: str = "") -> None:
+    def create(self, labels: Mapping[str, str], storage_class: str = "") -> None:
         """Create it with its claims.
 
         Args:
+            labels: Of the namespace.
             storage_class: Of the two claims; the cluster's default if empty.
         """
         enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
-        metadata = {"name": self.name, "labels": enforced}
+        metadata = {"name": self.name, "labels": {**enforced, **labels}}
         self.kubectl.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         self.kubectl.create(
             claim(DATA_CLAIM, storage_class=storage_class),

@@ -60,9 +60,14 @@ def is_alive(pid: int, started: int) -> bool:
     return started != 0 and start_time(pid) == started
 
 
+def name_process(pid: int) -> dict[str, int]:
+    """Name a process for good."""
+    return {"pid": pid, "start_time": start_time(pid)}
+
+
 def this_process() -> dict[str, int]:
     """Name this process for good."""
-    return {"pid": os.getpid(), "start_time": start_time(os.getpid())}
+    return name_process(os.getpid())
 
 
 def pids() -> Iterator[int]:

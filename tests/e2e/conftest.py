@@ -31,8 +31,10 @@ from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import UnsuitableError
+from tests.cluster.processes import this_process
 from tests.e2e.digits import RUN, run_here, write_images
 from tests.e2e.product import Product
+from tests.e2e.remains import label, remove_remains
 from tests.e2e.unsuitable import give_up
 
 FAILED = Path(__file__).with_name("failed")
@@ -53,9 +55,10 @@ def cluster() -> Iterator[Cluster]:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        running = lifecycle.up(cache, state, keep=False)
+        running = lifecycle.up(cache, state, owner=this_process())
     except UnsuitableError as reason:
         give_up(reason)
+    remove_remains(running)
     yield running
     if lifecycle.is_owned_by_this_process(state):
         lifecycle.down(state)
@@ -95,7 +98,8 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Name
         Kubectl(kubectl.kubeconfig, kubectl.program, name),
         base_image if OTHER_CLUSTER else BASE_IMAGE,
     )
-    own.create(os.environ.get("CLUSTERFIT_E2E_STORAGE_CLASS", "") if OTHER_CLUSTER else "")
+    storage_class = os.environ.get("CLUSTERFIT_E2E_STORAGE_CLASS", "") if OTHER_CLUSTER else ""
+    own.create(label(this_process()), storage_class)
     yield own
     own.delete()
 

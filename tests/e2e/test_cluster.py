@@ -6,6 +6,8 @@ If one of these fails, do not look at the product yet.
 from __future__ import annotations
 
 import json
+import secrets
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ import pytest
 from tests.cluster import gpus, storage
 from tests.cluster.addons import DNS_TTL_SECONDS
 from tests.cluster.cluster import DEFAULT_GPUS, Cluster
-from tests.cluster.commands import ClusterError, CommandError, wait_for
+from tests.cluster.commands import ClusterError, CommandError, Kubectl, wait_for
 from tests.cluster.manifests import Object, claim, has_condition, is_ready, phase, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM, Namespace
 from tests.cluster.node import NODE_NAME
+from tests.cluster.processes import name_process
+from tests.e2e.remains import label, remove_remains
 
 STORAGE = {"/storage": STORAGE_CLAIM}
 SLEEP = ["sleep", "infinity"]
@@ -162,6 +166,31 @@ def test_evidence_of_a_failure_is_saved(namespace: Namespace, tmp_path: Path) ->
     assert names >= {"objects.yaml", "events.txt", "describe.txt", "hello.log"}
     assert (folder / "hello.log").read_text().endswith(" hello\n")
     assert "Started" in (folder / "events.txt").read_text()
+
+
+def test_what_killed_tests_have_left_is_removed(
+    cluster: Cluster, namespace: Namespace, tmp_path: Path
+) -> None:
+    kubectl = cluster.kubectl
+    killed = subprocess.Popen(["sleep", "infinity"])
+    process = name_process(killed.pid)
+    killed.kill()
+    killed.wait()
+    name = f"left-{secrets.token_hex(2)}"
+    left = Namespace(name, Kubectl(kubectl.kubeconfig, kubectl.program, name), namespace.image)
+    left.create(label(process))
+    left.kubectl.create(left.pod("left", SLEEP))
+    kubectl("cordon", NODE_NAME)
+    gpus.set_gpus(kubectl, 0)
+    cluster.pretend_nodes(1)
+    kubectl("delete", "crd", "pytorchjobs.kubeflow.org")
+    remove_remains(cluster)
+    (node,) = kubectl.get("nodes")["items"]
+    assert "unschedulable" not in node["spec"]
+    assert node["status"]["allocatable"][gpus.GPU_RESOURCE] == str(DEFAULT_GPUS)
+    left.wait_until_gone()
+    assert kubectl.get("namespace", namespace.name)["status"]["phase"] == "Active"
+    namespace.kubectl.create(pytorchjob("job", namespace.image, ["true"]))
 
 
 def test_kubeconfig_stands_alone(cluster: Cluster) -> None:

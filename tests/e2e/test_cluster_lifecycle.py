@@ -30,6 +30,8 @@ from tests.e2e.unsuitable import give_up
 CACHE = Cache.from_environment()
 STATE = State.from_environment()
 CLI = [sys.executable, "-m", "tests.cluster"]
+# Theirs, so that the next start removes it where these tests are killed.
+UP = ["up", f"--owner={os.getpid()}"]
 # Programs that run only as part of the cluster, by the names of their files.
 OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
 # Where the programs would leave files, were it not for the machine's own mounts.
@@ -81,7 +83,7 @@ def before() -> Iterator[dict[str, object]]:
         give_up(reason)
     if lifecycle.is_kept(STATE):
         pytest.skip("a cluster is kept running here; stop it first (make cluster-down)")
-    lifecycle.check_unused(STATE)
+    lifecycle.check_unused(STATE, processes.this_process())
     lifecycle.down(STATE)
     yield look()
     lifecycle.down(STATE)
@@ -94,7 +96,7 @@ def cli(*args: str) -> str:
 
 def begin(until: str) -> subprocess.Popen[bytes]:
     """Begin to start a cluster, and return when it has come as far as a component."""
-    process = subprocess.Popen([*CLI, "up"], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*CLI, *UP], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
     record = STATE.records / f"{until}.json"
     wait_for(f"{until} was started", lambda: record.exists() or process.poll() is not None)
     assert process.poll() is None, "the start ended early"
@@ -111,7 +113,7 @@ def run_a_pod() -> None:
 
 
 def test_stop_leaves_nothing(before: dict[str, object]) -> None:
-    cli("up")
+    cli(*UP)
     run_a_pod()
     during = look()
     assert during["settings"] == before["settings"]
@@ -129,7 +131,7 @@ def test_killed_start_is_cleaned_up_by_the_next(before: dict[str, object], compo
     process.kill()
     process.wait()
     assert look() != before
-    cli("up")
+    cli(*UP)
     run_a_pod()
     cli("down")
     assert look() == before
@@ -146,7 +148,7 @@ def test_interrupted_start_cleans_up_itself(
 
 
 def test_stop_works_with_dead_components(before: dict[str, object]) -> None:
-    cli("up")
+    cli(*UP)
     run_a_pod()
     for component in ("containerd", "kubelet", "kube-apiserver"):
         cli("kill", component)
@@ -157,12 +159,25 @@ def test_stop_works_with_dead_components(before: dict[str, object]) -> None:
 
 
 def test_dead_machine_is_replaced(before: dict[str, object]) -> None:
-    cli("up")
+    cli(*UP)
     os.kill(lifecycle.attach(CACHE, STATE).components.machine.pid(), signal.SIGKILL)
     with pytest.raises(CommandError, match="died"):
         cli("env")
-    cli("up")
+    cli(*UP)
     assert f"export KUBECONFIG={STATE.kubeconfig}" in cli("env")
+    cli("down")
+    assert look() == before
+
+
+def test_cluster_of_a_killed_process_is_no_longer_its(before: dict[str, object]) -> None:
+    with subprocess.Popen(["sleep", "infinity"]) as owner:
+        cli("up", f"--owner={owner.pid}")
+        assert not lifecycle.is_kept(STATE)
+        with pytest.raises(CommandError, match=f"process {owner.pid} is using"):
+            cli(*UP)
+        owner.kill()
+    cli(*UP)
+    assert lifecycle.is_owned_by_this_process(STATE)
     cli("down")
     assert look() == before
 
@@ -172,7 +187,7 @@ def test_broken_component_fails_the_start_with_its_own_words(
 ) -> None:
     monkeypatch.setattr("tests.cluster.controlplane.SERVICE_RANGE", "nonsense")
     with pytest.raises(ClusterError, match=r"kube-apiserver ended(?s:.*)not a valid cidr"):
-        lifecycle.up(CACHE, STATE, keep=False)
+        lifecycle.up(CACHE, STATE, owner=processes.this_process())
     assert (CACHE.failed_start / "kube-apiserver.log").exists()
     assert look() == before
 

@@ -145,12 +145,17 @@ def test_extract_without_collectives_notices_a_lost_pod(
     check_same_features(ours, run_here("extract", images, tmp_path / "here", SLOW_EXTRACT))
 
 
-# Runs inside the workers: one node takes long to end when its stage is done, until it may.
+# Runs inside the workers: one node is frozen when its stage is done and it should say so, until it
+# may. It does not even watch the others.
 LINGER = """
-import atexit, os, time
+import os, time
 if os.getpid() == 1 and os.environ["PET_NODE_RANK"] == os.environ["LINGERS"]:
     if not os.path.exists("/storage/enough"):
-        atexit.register(time.sleep, 3600)
+        from clusterfit.worker.entry.gang import Gang
+        def linger(gang, code):
+            gang._parted.set()
+            time.sleep(3600)
+        Gang.leave = linger
 """
 
 

@@ -16,12 +16,11 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError, Kubectl, wait_for
 from tests.cluster.manifests import Object
-from tests.cluster.paths import CHECKOUT
 from tests.e2e.digits import RUN
 from tests.e2e.people import log_in
 from tests.e2e.product import Product
+from tests.e2e.remains import POLICY
 
-POLICY = CHECKOUT / "k8s/prerequisites/supervisor-policy.yaml"
 NOWHERE = {"platform.nodeSelector": {"nowhere": "true"}}
 EXTRACT, CLUSTER = f"pytorchjob/{RUN}-extract", f"job/{RUN}-cluster"
 
