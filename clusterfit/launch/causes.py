@@ -50,17 +50,17 @@ def _explain_held(evidence: Evidence) -> Cause:
             f"{what}; nothing in the cluster starts it",
             f"keep `{evidence.command('wait')}` running",
         )
-    if evidence.supervisor_queue:
+    if evidence.supervision.queue:
         return Cause(
             f"{what}; the supervisor, which would start it, waits in queue "
-            f"{evidence.supervisor_queue} itself",
+            f"{evidence.supervision.queue} itself",
             f"`{evidence.command('wait')}` starts no stage in this mode; with "
             "platform.sequencing.mode: client it would, and no supervisor is needed",
         )
-    if evidence.supervisor_trouble:
+    if evidence.supervision.trouble:
         return Cause(
             f"{what}; the supervisor, which would start it, does not run: "
-            f"{evidence.supervisor_trouble}",
+            f"{evidence.supervision.trouble}",
             f"see `kubectl describe job {evidence.plan.release}-supervisor "
             f"-n {evidence.plan.namespace}`",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from clusterfit.launch.jobs import JobState
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
 from clusterfit.launch.pods import Ended, read_end, read_event_time, read_phase
+from clusterfit.launch.supervision import Supervision
 
 _REFUSED: Final = ("FailedCreatePod", "FailedCreate")
 _MADE: Final = ("SuccessfulCreatePod", "SuccessfulCreate")
@@ -24,23 +25,22 @@ class Evidence:
     plan: Plan
     stage: PlannedStage
     state: JobState
-    pods: list[Manifest]
-    """In the order of `select_pods`: the newest of a rank after those that have failed before."""
-    job_events: list[Manifest]
-    """Oldest first."""
-    placed_pods: frozenset[str]
-    """Uids of those that were placed on a node, also where they are gone."""
-    workload: Manifest | None
-    queue_position: int
-    """Counted from 1; 0: not known."""
     waits_for: str
     """The stage before, where this one is held."""
     waits_in_vain: bool
     """Whether that stage has failed for good."""
-    supervisor_queue: str = ""
-    """Where Kueue has put the supervisor in a queue as well, which queue."""
-    supervisor_trouble: str = ""
-    """Why the supervisor does not run, where it does not: nobody else starts a held stage."""
+    supervision: Supervision
+    """What keeps the supervisor from starting a held stage."""
+    pods: Sequence[Manifest] = ()
+    """In the order of `select_pods`: the newest of a rank after those that have failed before."""
+    job_events: Sequence[Manifest] = ()
+    """Oldest first."""
+    placed_pods: frozenset[str] = frozenset()
+    """Uids of those that were placed on a node, also where they are gone."""
+    workload: Manifest | None = None
+    """Kueue's, where the stage is queued."""
+    queue_position: int = 0
+    """Counted from 1; 0: not known."""
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""

@@ -199,6 +199,12 @@ def see_workload(state: JobState, workload: Manifest | None) -> JobState:
     return replace(state, phase=Phase.SUSPENDED, message=message, stopped_by="Kueue")
 
 
+def has_condition(item: Manifest, kind: str) -> bool:
+    """Whether a job, or a workload, says of itself that something is so."""
+    conditions = (item.get("status") or {}).get("conditions", ())
+    return any(found["type"] == kind and found["status"] == "True" for found in conditions)
+
+
 def now() -> str:
     """Return the present moment in RFC 3339."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

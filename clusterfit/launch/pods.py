@@ -80,21 +80,24 @@ def select_events(api: Api, thing: Manifest) -> list[Manifest]:
     return sorted(events, key=read_event_time)
 
 
-def select_placed(api: Api, stage: PlannedStage, job: Manifest) -> frozenset[str]:
-    """Return the uids of a job's pods that were placed on a node, those that are gone too.
+def read_placements(api: Api) -> list[Manifest]:
+    """Return the events of pods being placed on nodes; none where they may not be read.
 
     As far as events reach, an hour by default. A job's own events would tell less: the API drops
     those that one controller has of one object after the first 25, which 13 pods use up.
     """
-    fields = "involvedObject.kind=Pod,reason=Scheduled"
     try:
-        events = api.select(EVENTS, fields=fields)
+        return api.select(EVENTS, fields="involvedObject.kind=Pod,reason=Scheduled")
     except NotPermittedError:
-        return frozenset()
+        return []
+
+
+def select_placed(placements: list[Manifest], stage: PlannedStage, job: Manifest) -> frozenset[str]:
+    """Return the uids of a job's pods that were placed on a node, those that are gone too."""
     began = job["metadata"]["creationTimestamp"][:_TO_THE_SECOND]
     return frozenset(
         event["involvedObject"]["uid"]
-        for event in events
+        for event in placements
         if _is_named_after(stage, event["involvedObject"]["name"])
         and read_event_time(event)[:_TO_THE_SECOND] >= began  # not of a job that had its name
     )

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from clusterfit.launch.api import JOBS, PODS, WORKLOADS, Api
+from clusterfit.launch.api import WORKLOADS, Api
 from clusterfit.launch.causes import Cause, find_cause
 from clusterfit.launch.evidence import Evidence, count_restarts
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.jobs import QUEUE_LABEL, Phase, find_workload, read_state, see_workload
+from clusterfit.launch.jobs import Phase, find_workload, has_condition, read_state, see_workload
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.plan import (
-    RELEASE_LABEL,
-    ROLE_LABEL,
-    RUN_LABEL,
-    Plan,
-    PlannedStage,
-    Release,
-)
+from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
-    explain_waiting,
     has_succeeded,
     is_running,
+    read_placements,
     select_events,
     select_placed,
     select_pods,
 )
+from clusterfit.launch.supervision import Supervision, read_supervision
 from clusterfit.logline import Progress, parse_line, read_progress
 
 _TAIL_LINES = 200
@@ -102,18 +96,21 @@ def explain_stage(api: Api, plan: Plan, stage: PlannedStage) -> Cause:
 
 
 def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
+    jobs = [api.find(stage.resource, stage.name) for stage in plan.stages]
+    states = [read_state(plan, stage, job) for stage, job in zip(plan.stages, jobs, strict=True)]
+    phases = {state.phase for state in states}
+    supervision = read_supervision(api, plan) if Phase.HELD in phases else Supervision()
+    placements = read_placements(api) if any(map(_may_have_pods, phases)) else []
     statuses = []
-    before = ""
-    in_vain = False
-    for stage in plan.stages:
-        job = api.find(stage.resource, stage.name)
-        evidence = _gather(api, plan, stage, job, before, in_vain)
-        state = evidence.state
+    waits_for, waits_in_vain = "", False
+    for stage, job, state in zip(plan.stages, jobs, states, strict=True):
+        evidence = Evidence(plan, stage, state, waits_for, waits_in_vain, supervision)
+        evidence = _gather(api, job, evidence, placements)
         statuses.append(
             StageStatus(
                 release=plan.release,
                 stage=stage.stage,
-                phase=state.phase,
+                phase=evidence.state.phase,
                 running_pods=sum(is_running(pod) for pod in evidence.pods),
                 wanted_pods=stage.nodes,
                 restarts=count_restarts(evidence),
@@ -121,71 +118,44 @@ def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
                 cause=find_cause(evidence),
             )
         )
-        if state.phase is not Phase.SUCCEEDED and not before:
-            before = stage.stage
-        in_vain = in_vain or state.phase is Phase.FAILED
+        if state.phase is not Phase.SUCCEEDED:
+            waits_for = waits_for or stage.stage
+        waits_in_vain = waits_in_vain or state.phase is Phase.FAILED
     return statuses
 
 
+def _may_have_pods(phase: Phase) -> bool:
+    return phase not in (Phase.MISSING, Phase.HELD)
+
+
 def _gather(
-    api: Api,
-    plan: Plan,
-    stage: PlannedStage,
-    job: Manifest | None,
-    waits_for: str,
-    waits_in_vain: bool,
+    api: Api, job: Manifest | None, evidence: Evidence, placements: list[Manifest]
 ) -> Evidence:
-    state = read_state(plan, stage, job)
-    workload = None
-    position = 0
-    if job is not None and state.phase is Phase.QUEUED:
-        try:
-            workload = find_workload(api, job)
-            position = _find_position(api, workload)
-        except ClusterError:
-            workload = None  # Kueue's objects may not be read; the phase still tells the truth
-        state = see_workload(state, workload)
-    is_interesting = state.phase not in (Phase.MISSING, Phase.HELD)
-    return Evidence(
-        plan=plan,
-        stage=stage,
-        state=state,
-        pods=select_pods(api, plan.run, stage) if is_interesting else [],
-        job_events=select_events(api, job) if is_interesting and job is not None else [],
-        placed_pods=(
-            select_placed(api, stage, job) if is_interesting and job is not None else frozenset()
-        ),
-        workload=workload,
-        queue_position=position,
-        waits_for=waits_for,
-        waits_in_vain=waits_in_vain,
-        **(_look_at_supervisor(api, plan) if state.phase is Phase.HELD else {}),
+    """Return the evidence with what is to be read of the stage's pods and of its place in line."""
+    if job is None or not _may_have_pods(evidence.state.phase):
+        return evidence
+    if evidence.state.phase is Phase.QUEUED:
+        evidence = _see_queue(api, job, evidence)
+    return replace(
+        evidence,
+        pods=select_pods(api, evidence.plan.run, evidence.stage),
+        job_events=select_events(api, job),
+        placed_pods=select_placed(placements, evidence.stage, job),
     )
 
 
-def _look_at_supervisor(api: Api, plan: Plan) -> dict[str, str]:
-    """Return the fields of `Evidence` that tell of the supervisor."""
-    if plan.sequencing != "cluster":
-        return {}
-    job = api.find(JOBS, f"{plan.release}-supervisor")
-    if job is None:
-        return {"supervisor_trouble": "its Job was removed"}
-    if job["spec"].get("suspend", False):
-        # Kueue has put it in a queue nobody asked for; or it was cancelled with its stages.
-        return {"supervisor_queue": str(job["metadata"].get("labels", {}).get(QUEUE_LABEL, ""))}
-    if _has_condition(job, "Failed"):
-        return {"supervisor_trouble": "its Job has failed"}
-    labels = f"{RUN_LABEL}={plan.run},{RELEASE_LABEL}={plan.release},{ROLE_LABEL}=supervisor"
-    pods = api.select(PODS, labels=labels)
-    if pods:
-        newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-        return {"supervisor_trouble": explain_waiting(newest)[0]}
-    refused = [
-        str(event.get("message", "refused"))
-        for event in select_events(api, job)
-        if event.get("reason") == "FailedCreate"
-    ]
-    return {"supervisor_trouble": refused[-1] if refused else ""}
+def _see_queue(api: Api, job: Manifest, evidence: Evidence) -> Evidence:
+    try:
+        workload = find_workload(api, job)
+        position = _find_position(api, workload)
+    except ClusterError:
+        return evidence  # Kueue's objects may not be read; the phase still tells the truth
+    return replace(
+        evidence,
+        state=see_workload(evidence.state, workload),
+        workload=workload,
+        queue_position=position,
+    )
 
 
 def _find_position(api: Api, workload: Manifest | None) -> int:
@@ -200,8 +170,8 @@ def _find_position(api: Api, workload: Manifest | None) -> int:
         for item in api.select(WORKLOADS)
         if item["spec"].get("queueName", "") == queue
         and item["spec"].get("active", True)
-        and not _has_condition(item, "QuotaReserved")
-        and not _has_condition(item, "Finished")
+        and not has_condition(item, "QuotaReserved")
+        and not has_condition(item, "Finished")
     ]
     ahead = [
         item
@@ -210,11 +180,6 @@ def _find_position(api: Api, workload: Manifest | None) -> int:
         < (-priority, created)
     ]
     return len(ahead) + 1
-
-
-def _has_condition(item: Manifest, kind: str) -> bool:
-    conditions = (item.get("status") or {}).get("conditions", ())
-    return any(found["type"] == kind and found["status"] == "True" for found in conditions)
 
 
 def _read_progress(api: Api, evidence: Evidence) -> Progress | None:

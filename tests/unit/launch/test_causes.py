@@ -10,6 +10,7 @@ from clusterfit.launch.causes import Cause, find_cause
 from clusterfit.launch.evidence import Evidence
 from clusterfit.launch.jobs import JobState, Phase
 from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.supervision import Supervision
 
 STAGE = PlannedStage(
     "extract", "PyTorchJob", "run-extract", 2, 8, 8, "nvidia.com/gpu", ("a", "b"), 0, 0
@@ -23,13 +24,9 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
         "plan": PLAN,
         "stage": STAGE,
         "state": state,
-        "pods": [],
-        "job_events": [],
-        "placed_pods": frozenset(),
-        "workload": None,
-        "queue_position": 0,
         "waits_for": "pretext",
         "waits_in_vain": False,
+        "supervision": Supervision(),
     }
     return Evidence(**(fields | changes))
 
@@ -278,7 +275,7 @@ CASES = {
     ),
     "held": (evidence(JobState(Phase.HELD)), "waits for pretext", ""),
     "held, and the supervisor queued": (
-        evidence(JobState(Phase.HELD), supervisor_queue="default"),
+        evidence(JobState(Phase.HELD), supervision=Supervision(queue="default")),
         "waits for pretext; the supervisor, which would start it, waits in queue default itself",
         "sequencing.mode: client",
     ),
