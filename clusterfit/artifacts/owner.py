@@ -13,6 +13,8 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,18 +69,31 @@ class Writer:
 
     def start_heartbeat(self) -> None:
         """Beat from a thread until `release`."""
+        self._stop.clear()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
+    @contextmanager
+    def heartbeat_paused(self) -> Iterator[None]:
+        """Be without a thread for a moment: a process that has some must not be forked."""
+        self._stop_heartbeat()
+        try:
+            yield
+        finally:
+            self.start_heartbeat()
+
     def release(self) -> None:
         """Stop beating and remove owner.json where it is still ours."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._stop_heartbeat()
         with contextlib.suppress(OSError):
             owner = _read_owner(self._path)
             if owner is not None and owner.token == self.token:
                 self._path.unlink()
+
+    def _stop_heartbeat(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):

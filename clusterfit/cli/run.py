@@ -31,7 +31,7 @@ def run(
     override: Overrides,
     nproc_per_node: Annotated[
         int,
-        typer.Option(min=0, help="Processes of each stage; 0: one for each GPU, or one without."),
+        typer.Option(min=0, help="Processes of each stage; 0: one, or one for each GPU."),
     ] = 0,
     data_root: Annotated[
         Path | None,

@@ -28,7 +28,7 @@ class LocalRun:
     data_root: Path
     storage_root: Path
     nproc_per_node: int
-    """Processes of each stage; 0: one for each GPU, or one without."""
+    """Processes of each stage; 0: one for each GPU, or one on the CPU."""
     overwrite: bool
     """Whether finished stages with other settings are redone."""
 
@@ -79,7 +79,8 @@ def run_stages(run: LocalRun, stages: Sequence[StageName], show: Callable[[str],
 
 def _build_environment(run: LocalRun, submission: str) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PET_")}
-    nproc = str(run.nproc_per_node) if run.nproc_per_node else "auto"
+    automatic = "auto" if run.config.device == "cuda" else "1"
+    nproc = str(run.nproc_per_node) if run.nproc_per_node else automatic
     return inherited | {
         "PET_NPROC_PER_NODE": nproc,
         "PET_RDZV_ID": submission,

@@ -1,4 +1,4 @@
-"""The command line of the entry, and of the nursery that it starts."""
+"""The command line of the entry."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ConfigError.exit_code, f"error: {message}\n")
 
 
-def build_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the options that the entry and its nursery share."""
-    parser = _Parser(prog=prog)
+def build_parser() -> argparse.ArgumentParser:
+    """Return the options of `python -m clusterfit.worker`."""
+    parser = _Parser(prog="clusterfit.worker")
     parser.add_argument("stages", nargs="+", choices=STAGES, metavar="STAGE")
     parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--storage-root", type=Path, required=True)
     parser.add_argument("--overwrite", default="", metavar="TOKEN", help="redo a finished stage")
+    parser.add_argument(
+        "--stop-with-parent", type=int, metavar="PID", help="die when the caller dies"
+    )
     return parser
 
 

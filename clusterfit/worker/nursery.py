@@ -1,8 +1,9 @@
-"""`python -m clusterfit.worker.nursery`: the process from which a node's ranks are forked.
+"""The process from which a node's ranks are forked, itself a fork of the entry.
 
-Importing torch and torchvision takes a core several seconds. The nursery does it once, and each
-rank of each stage is a fork of it. It starts no thread and touches no GPU, which makes its forks
-safe (the threads of numpy's OpenBLAS are stopped by its own handler before a fork).
+Importing torch and torchvision takes a core several seconds. The nursery does it once, on top of
+what the entry has imported, and each rank of each stage is a fork of it. It starts no thread and
+touches no GPU, which makes its forks safe (the threads of numpy's OpenBLAS are stopped by its own
+handler before a fork).
 
 The entry talks to it through a socket pair, one JSON object a line:
 
@@ -28,27 +29,58 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from clusterfit.errors import RETRYABLE_EXIT_CODE
-from clusterfit.worker.arguments import Assignment, build_parser, read_assignment
+from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.orphan import die_with_parent, tie_to_parent
-from clusterfit.worker.stopping import STOP_SIGNALS
+from clusterfit.worker.stopping import stop_signals_blocked
 
 
-def main() -> int:
-    """Import what the stages need, then fork ranks until the entry closes its end."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    parser = build_parser("clusterfit.worker.nursery")
-    parser.add_argument("--channel", type=int, required=True, help="file descriptor of the socket")
-    parser.add_argument("--parent", type=int, required=True, help="pid of the entry")
-    options = parser.parse_args()
-    tie_to_parent(options.parent)
-    assignment = read_assignment(options)
-    gc.disable()  # half a million objects that stay: walking them is a fifth of the time
-    preload(options.stages)
-    gc.freeze()  # what all ranks share is never collected, so its pages stay shared
-    gc.enable()
-    with socket.socket(fileno=options.channel) as channel:
-        _Nursery(channel, assignment).serve()
-    return 0
+def fork_nursery(
+    assignment: Assignment, stages: list[str], near_end: socket.socket, far_end: socket.socket
+) -> int:
+    """Fork a nursery for these stages off this process, which must not have other threads.
+
+    Args:
+        assignment: What its ranks get, but for the stage.
+        stages: Whose programs are imported.
+        near_end: The caller's end of the channel.
+        far_end: The nursery's.
+
+    Returns:
+        The nursery's pid. It ends with this process, or when the near end is closed.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with stop_signals_blocked():  # in the nursery for good
+        pid = os.fork()
+        if pid == 0:
+            near_end.close()
+            _be_nursery(assignment, stages, far_end, parent)
+    return pid
+
+
+def _be_nursery(
+    assignment: Assignment, stages: list[str], channel: socket.socket, parent: int
+) -> NoReturn:
+    code = RETRYABLE_EXIT_CODE
+    try:
+        tie_to_parent(parent)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the entry has a handler of its own
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file descriptor
+            os.dup2(nothing.fileno(), 0)
+        gc.disable()  # half a million objects that stay: walking them is a fifth of the time
+        preload(stages)
+        gc.freeze()  # what all ranks share is never collected, so its pages stay shared
+        gc.enable()
+        with channel:
+            _Nursery(channel, assignment).serve()
+        code = 0
+    except BaseException:  # noqa: BLE001 - it must never return into the entry's program
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def preload(stages: list[str]) -> None:
@@ -154,8 +186,3 @@ class _Nursery:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # the entry is gone, and with it the interest
             self._channel.sendall(json.dumps(message).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    main_code = main()
-    os._exit(main_code)  # taking torch apart would only cost time

@@ -25,14 +25,15 @@ def die_with_parent(parent: int) -> None:
         parent: pid of the process that started this one. It may have died before this call, and
             then `os.getppid` already tells of another.
     """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
     tie_to_parent(parent)
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(parent,), name="parent watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def tie_to_parent(parent: int) -> None:

@@ -16,6 +16,7 @@ from clusterfit.logline import parse_line
 from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
 from tests.cluster.namespace import STORAGE_CLAIM
+from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RUN, RUN_FILE
 from tests.e2e.helm import RUN_CHART, helm
@@ -80,6 +81,10 @@ def test_pipeline_is_submitted_and_its_stages_run_in_order(
     check_same_weights(ours, reference, "pretext")
     check_same_step1(ours, reference)
     check_same_weights(ours, reference, "train")
+    versions = json.loads(ours.run_file.read_text())["versions"]
+    lock = (CHECKOUT / "requirements" / "gpu.lock").read_text()
+    locked = dict(re.findall(r"^(torch|torchvision|safetensors)==(\S+)", lock, re.MULTILINE))
+    assert {name: versions[name] for name in locked} == locked
     labels = [item["label"] for item in RUN_FILE["evaluate"]["backbones"]]
     assert [item["label"] for item in json.loads(ours.results().read_text())["backbones"]] == labels
 

@@ -16,6 +16,7 @@ from tests.cluster.manifests import Object
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, SLOW_VIEW
+from tests.e2e.endings import BOUND_SECONDS
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
 from tests.e2e.said import read_start, read_stop
 
@@ -182,6 +183,19 @@ def test_kueue_counts_the_deadline_and_the_stage_can_go_on(
     step = read_stop(product.fetch(), "train", attempt=1)
     assert product.succeed("resume", RUN).stdout == "resumed: train\n"
     assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
+
+
+def test_binary_that_does_not_exist_is_ended(kueue: Cluster, user: Product) -> None:
+    """Kueue holds the job's switch, and would let a suspended one start again."""
+    make_queue(user, QUEUE)
+    no_program = {"platform.extraEnv": [{"name": "PATH", "value": "/nowhere"}]}
+    user.submit("pretext", {**queued(), **no_program})
+    user.wait_for_failure("pretext", BOUND_SECONDS)
+    user.wait_for_pods("pretext", lambda pods: not pods)
+    code, stages = user.status()
+    assert (code, stages["pretext"]["phase"]) == (1, "failed")
+    assert "6 pods in a row died within seconds: StartError (128)" in stages["pretext"]["cause"]
+    user.type("wait", RUN).expect(1)
 
 
 def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(

@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,7 +21,6 @@ from clusterfit.errors import (
     RetryableError,
 )
 from clusterfit.worker.arguments import Assignment
-from clusterfit.worker.cores import count_cores
 from clusterfit.worker.entry.place import Place
 
 _POLL_SECONDS: Final = 0.1
@@ -36,7 +36,9 @@ class LocalRanks:
         self._assignment = assignment
         self._stages = stages
         self._place = place
-        self._nursery: subprocess.Popen[bytes] | None = None
+        self._nursery = 0
+        """Its pid; 0: it was not started."""
+        self._nursery_code: int | None = None
         self._channel, self._far_end = socket.socketpair()
         self._buffer = b""
         self._is_warm = False
@@ -53,32 +55,32 @@ class LocalRanks:
         trace: TracebackType | None,
     ) -> None:
         """End the nursery, and with it whatever rank is left."""
-        if self._nursery is not None:
-            self._nursery.kill()
-            self._nursery.wait()
+        if self._nursery and self._nursery_code is None:
+            os.kill(self._nursery, signal.SIGKILL)
+            self._await_nursery()
         self._far_end.close()
         self._channel.close()
 
-    def warm_up(self) -> None:
-        """Let the nursery import what the stages need, while the entry prepares the rest."""
-        if self._nursery is not None:
+    def warm_up(self, threads_paused: Callable[[], AbstractContextManager[None]]) -> None:
+        """Let the nursery import what the stages need, while the entry prepares the rest.
+
+        Args:
+            threads_paused: While in it this process has a single thread, and can be forked.
+        """
+        if self._nursery:
             return
-        assignment = self._assignment
-        command = [
-            # -P: nothing in the caller's folder stands in for a module of that name.
-            *(sys.executable, "-P", "-m", "clusterfit.worker.nursery", *self._stages),
-            f"--config={assignment.config_path}",
-            f"--data-root={assignment.data_root}",
-            f"--storage-root={assignment.run.storage_root}",
-            f"--channel={self._far_end.fileno()}",
-            f"--parent={os.getpid()}",
-        ]
-        self._nursery = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            env=_build_environment(self._place),
-            pass_fds=[self._far_end.fileno()],
-        )
+        if self._place.num_nodes == 1 and sys.platform == "linux":
+            # A host name that resolves to nothing, or to another interface, must not matter here.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # torch: the entry's agent needs it as well, and so it is imported once for all.
+        import torch.distributed  # noqa: F401
+
+        from clusterfit.worker.nursery import fork_nursery
+
+        with threads_paused():
+            self._nursery = fork_nursery(
+                self._assignment, self._stages, self._channel, self._far_end
+            )
         self._far_end.close()  # so that the nursery's end is the only one
 
     def wait_until_warm(self, seconds: float = _POLL_SECONDS) -> bool:
@@ -152,22 +154,15 @@ class LocalRanks:
                 self._codes[message["ended"]] = message["code"]
 
     def _raise_lost(self) -> None:
-        assert self._nursery is not None
-        code = self._nursery.wait()
+        code = self._await_nursery()
         nursery = "the process that this node's ranks are forked from"
         if code == -signal.SIGKILL:
             raise KilledError(f"{nursery} was {EXIT_CODE_MEANINGS[KILLED_EXIT_CODE]}")
         raise RetryableError(f"{nursery} ended with {code}")
 
-
-def _build_environment(place: Place) -> dict[str, str]:
-    """Return this process's environment with what numeric libraries read when they are loaded."""
-    defaults = {
-        "OMP_NUM_THREADS": str(max(1, count_cores() // place.nproc_per_node)),
-        # Idle threads of one pool (faiss', torch's) must not spin on cores that the other needs.
-        "OMP_WAIT_POLICY": "passive",
-    }
-    if place.num_nodes == 1 and sys.platform == "linux":
-        # A host name that resolves to nothing, or to another interface, must not matter here.
-        defaults["GLOO_SOCKET_IFNAME"] = "lo"
-    return defaults | os.environ
+    def _await_nursery(self) -> int:
+        """Wait until the nursery has ended, and return its exit code."""
+        if self._nursery_code is None:
+            _, status = os.waitpid(self._nursery, 0)
+            self._nursery_code = os.waitstatus_to_exitcode(status)
+        return self._nursery_code

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
@@ -35,6 +36,7 @@ from clusterfit.worker.entry.attempts import (
 )
 from clusterfit.worker.entry.gang import Gang
 from clusterfit.worker.entry.local_ranks import LocalRanks
+from clusterfit.worker.entry.nproc import settle_nproc
 from clusterfit.worker.entry.overwrite import (
     forget_samples,
     is_overwrite_pending,
@@ -51,17 +53,14 @@ from clusterfit.worker.versions import read_versions
 def main() -> int:
     """Run this node's share of one stage, or here of several, and return the exit code."""
     signal.signal(signal.SIGTERM, _exit_terminated)  # PID 1 has no default handler
-    parser = build_parser("clusterfit.worker")
-    parser.add_argument(
-        "--stop-with-parent", type=int, metavar="PID", help="die when the caller dies"
-    )
-    options = parser.parse_args()
+    options = build_parser().parse_args()
     if options.stop_with_parent:
         die_with_parent(options.stop_with_parent)
     log = Log(options.stages[0], rank=None)
     try:
         first = read_assignment(options)
-        place = read_place(os.environ, first.config.device)
+        settle_nproc(os.environ, first.config.device)
+        place = read_place(os.environ)
         if len(options.stages) > 1 and place.num_nodes > 1:
             raise ConfigError(
                 f"got the stages {', '.join(options.stages)}: with PET_NNODES > 1 each stage is a "
@@ -90,7 +89,7 @@ def _run_stage(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log
     if _is_known_finished(assignment, place):
         log.info("already finished")
         return 0
-    ranks.warm_up()
+    ranks.warm_up(nullcontext)
     with Gang.join(place, log) as gang:
         code = _run_ranks(assignment, ranks, gang, log)
         return gang.leave(code)
@@ -131,7 +130,7 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
         except NoProgressError:
             end_submission(run, stage, writer.check)
             raise
-        ranks.warm_up()
+        ranks.warm_up(writer.heartbeat_paused)
         try:
             record_attempt(run, stage, attempt, writer.check)
             with Gang.host(place, writer.token, attempt.number, log) as gang:
@@ -149,7 +148,7 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
 
 def _run_ranks(assignment: Assignment, ranks: LocalRanks, gang: Gang, log: Log) -> int:
     """Run this node's ranks under torchrun's agent and return their common exit code."""
-    # torch: paid only where there is work to do, and while the nursery imports it too
+    # torch: paid only where there is work to do
     from clusterfit.worker.entry.agent import run_agent
 
     return run_agent(

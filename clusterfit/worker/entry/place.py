@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from clusterfit.errors import ConfigError
+from clusterfit.worker.entry.nproc import AUTOMATIC, VARIABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,10 @@ class Place:
         return self.num_nodes * self.nproc_per_node
 
 
-def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -> Place:
+def read_place(environment: Mapping[str, str]) -> Place:
     """Return the place that torchrun's PET_* variables describe; alone where they are not set.
+
+    The number of processes was settled before (`nproc.settle_nproc`).
 
     Raises:
         ConfigError: when they are no numbers, or contradict each other.
@@ -38,7 +40,7 @@ def read_place(environment: Mapping[str, str], device: Literal["cuda", "cpu"]) -
     place = Place(
         num_nodes=num_nodes,
         node_rank=_read_int(environment, "PET_NODE_RANK", 0),
-        nproc_per_node=_read_nproc(environment.get("PET_NPROC_PER_NODE", "auto"), device),
+        nproc_per_node=_read_nproc(environment.get(VARIABLE, "1")),
         master_addr=environment.get("PET_MASTER_ADDR", "127.0.0.1"),
         master_port=_read_int(environment, "PET_MASTER_PORT", 0),
         submission=environment.get("PET_RDZV_ID", "") or uuid.uuid4().hex,
@@ -67,13 +69,7 @@ def _read_int(environment: Mapping[str, str], name: str, default: int) -> int:
         raise ConfigError(f"{name}: got {text}, want a whole number") from None
 
 
-def _read_nproc(text: str, device: Literal["cuda", "cpu"]) -> int:
+def _read_nproc(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    if text not in {"auto", "gpu", "cpu"}:
-        raise ConfigError(f"PET_NPROC_PER_NODE: got {text}, want a number, auto, gpu or cpu")
-    if device == "cpu":
-        return 1
-    from torch import cuda
-
-    return max(1, cuda.device_count())
+    raise ConfigError(f"{VARIABLE}: got {text}, want a number, {', '.join(AUTOMATIC)}")

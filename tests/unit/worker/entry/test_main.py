@@ -17,6 +17,11 @@ CONFIG = '{"formatVersion": 1, "name": "digits", "device": "cpu"}'
 
 
 @pytest.fixture(autouse=True)
+def _one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "1")
+
+
+@pytest.fixture(autouse=True)
 def _keep_sigterm() -> Iterator[None]:
     previous = signal.getsignal(signal.SIGTERM)
     yield

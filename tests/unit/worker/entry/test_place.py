@@ -18,39 +18,22 @@ PAIR = {
 
 
 def test_one_node_of_two_knows_its_place() -> None:
-    place = read_place(PAIR, "cpu")
+    place = read_place(PAIR)
     assert place == Place(2, 1, 4, "run-worker-0", 23456, "abc")
     assert place.world_size == 8
 
 
 def test_without_an_environment_a_node_is_alone() -> None:
-    place = read_place({}, "cpu")
+    place = read_place({})
     assert (place.num_nodes, place.node_rank, place.nproc_per_node) == (1, 0, 1)
     assert (place.master_addr, place.master_port) == ("127.0.0.1", 0)
     assert place.submission
-    assert place.submission != read_place({}, "cpu").submission, "each is a submission of its own"
+    assert place.submission != read_place({}).submission, "each is a submission of its own"
 
 
 def test_an_operators_variables_for_pods_are_not_read() -> None:
     """RANK and WORLD_SIZE count pods there, not processes."""
-    assert read_place({"RANK": "3", "WORLD_SIZE": "9"}, "cpu").world_size == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("1", 1), ("8", 8), ("auto", 1), ("cpu", 1), ("gpu", 1)]
-)
-def test_on_cpus_every_automatic_number_of_processes_is_one(text: str, expected: int) -> None:
-    assert read_place({"PET_NPROC_PER_NODE": text}, "cpu").nproc_per_node == expected
-
-
-@pytest.mark.parametrize(("num_gpus", "expected"), [(0, 1), (1, 1), (8, 8)])
-def test_on_gpus_it_is_one_for_each(
-    monkeypatch: pytest.MonkeyPatch, num_gpus: int, expected: int
-) -> None:
-    """Without any there is one process too, which says that its GPU is not there."""
-    monkeypatch.setattr("torch.cuda.device_count", lambda: num_gpus)
-    assert read_place({"PET_NPROC_PER_NODE": "auto"}, "cuda").nproc_per_node == expected
-    assert read_place({"PET_NPROC_PER_NODE": "3"}, "cuda").nproc_per_node == 3
+    assert read_place({"RANK": "3", "WORLD_SIZE": "9"}).world_size == 1
 
 
 @pytest.mark.parametrize(
@@ -73,4 +56,4 @@ def test_an_environment_that_contradicts_itself_is_refused(
     change: dict[str, str], fault: str
 ) -> None:
     with pytest.raises(ConfigError, match=fault):
-        read_place(PAIR | change, "cpu")
+        read_place(PAIR | change)
