@@ -94,14 +94,20 @@ def follow_run(api: Api, access: Access, run: str, name: str) -> int:
 
     # In client mode this thread is what releases the later stages. It ends with the process.
     threading.Thread(target=wait, daemon=True).start()
+    is_releaser = any(release.plan.sequencing == "client" for release in releases)
     try:
-        _follow(api, stages, Wanted())
+        _follow(api, stages, Wanted(), result if is_releaser else None)
         return result.result()
     except KeyboardInterrupt:
         return _detach(access, releases)
 
 
-def _follow(api: Api, stages: list[tuple[Release, PlannedStage]], wanted: Wanted) -> int:
+def _follow(
+    api: Api,
+    stages: list[tuple[Release, PlannedStage]],
+    wanted: Wanted,
+    releaser: Future[int] | None = None,
+) -> int:
     """Show the stages one after the other; return 0, or the code of the first that did not succeed.
 
     1: it has failed, will not start, or was stopped for good; 3: it was removed. What ends with an
@@ -114,7 +120,8 @@ def _follow(api: Api, stages: list[tuple[Release, PlannedStage]], wanted: Wanted
     with StageView() as view:
         for release, stage in stages:
             view.begin(stage.stage)
-            _show(follow_stage(api, release, stage, wanted, say), stage, wanted, view.show)
+            lines = follow_stage(api, release, stage, wanted, say, releaser)
+            _show(lines, stage, wanted, view.show)
             state = read_state(release.plan, stage, api.find(stage.resource, stage.name))
             code = {Phase.SUCCEEDED: 0, Phase.MISSING: _REMOVED}.get(state.phase, 1)
             view.end(code)

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,6 +56,7 @@ class _Follow:
     stage: PlannedStage
     wanted: Wanted
     say: Say
+    releaser: Future[int] | None
     lines: queue.Queue[Line | ClusterError | None] = field(
         default_factory=lambda: queue.Queue(10_000)
     )
@@ -78,17 +80,31 @@ class _Follow:
 
 
 def follow_stage(
-    api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say
+    api: Api,
+    release: Release,
+    stage: PlannedStage,
+    wanted: Wanted,
+    say: Say,
+    releaser: Future[int] | None = None,
 ) -> Iterator[Line]:
     """Yield what is said until the stage is over, across restarts of pods and of the server.
 
     Lines of one pod keep their order; those of several come as they arrive.
 
+    Args:
+        api: The namespace.
+        release: Whose stage it is.
+        stage: Which one.
+        wanted: Which lines.
+        say: Is told what a person should know meanwhile.
+        releaser: Whoever releases held stages, where that is this process: a held stage is not
+            waited for once it has ended with an error, which is raised.
+
     Raises:
         NotPermittedError: The server refuses to show the pods or their logs, and goes on refusing.
         RemovedError: The stage waits for one that was removed before it had ended.
     """
-    shared = _Follow(api, release, stage, wanted, say)
+    shared = _Follow(api, release, stage, wanted, say, releaser)
     if _is_over(shared):
         yield from read_stage(api, release, stage, wanted, shared.tell)
         return
@@ -234,5 +250,7 @@ def _is_over(shared: _Follow) -> bool:
         why = explain_never(plan, views, stage)
         if why:
             shared.tell(why)
+        elif shared.releaser is not None and shared.releaser.done():
+            shared.releaser.result()
         return bool(why)
     return state.phase.is_final or state.phase is Phase.MISSING or state.is_given_up

@@ -58,9 +58,15 @@ DIGITS: dict[str, Any] = {
 
 
 @pytest.fixture
-def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
-    """A cluster that this user's kubeconfig leads to, where step 1 of the digits is submitted."""
-    rendered = render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(DIGITS)), "team")
+def submitted(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Objects]:
+    """A cluster that this user's kubeconfig leads to, where step 1 of the digits is submitted.
+
+    A test may give the fixture settings of `platform`.
+    """
+    digits = DIGITS | {"platform": DIGITS["platform"] | getattr(request, "param", {})}
+    rendered = render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(digits)), "team")
     with serve_objects() as (_, objects):
         objects.install(rendered.manifests)
         contexts = {"here": objects.address}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import PODS, PYTORCHJOBS
+from clusterfit.cli.cluster import open_api
+from clusterfit.cli.logs import follow_run
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.plan import read_release
 from tests.unit.cli.conftest import RunCommand
 from tests.unit.launch.object_server import Objects, worker_pod, write_stamp
@@ -126,3 +130,30 @@ def test_a_follow_of_what_waits_for_a_cancelled_stage_is_one_line(
         "cluster will not start: extract was stopped, and goes on only after `clusterfit resume "
         "digits -n team`\n"
     )
+
+
+@pytest.mark.parametrize("submitted", [{"sequencing": {"mode": "client"}}], indirect=True)
+def test_a_follow_that_may_not_release_the_next_stage_says_so_and_ends(
+    digits: Objects, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody else would release it."""
+
+    def refuse(*_: Any) -> Any:
+        raise NotPermittedError("change jobs.batch digits-cluster: refused (403)")
+
+    monkeypatch.setattr(Api, "patch", refuse)
+    monkeypatch.setattr("clusterfit.launch.log_follow.REFUSED_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
+
+    def lose_patience(_method: str, _path: str) -> None:
+        if len(digits.requests) > 1000:
+            done = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+            digits.put(JOBS, digits.get(JOBS, "digits-cluster") | done)
+
+    digits.look_on = lose_patience
+    name = read_release(digits.find_config_map()).plan.release
+    api, access = open_api("", "", "")
+    with pytest.raises(NotPermittedError, match=r"digits-cluster: refused"):
+        follow_run(api, access, "digits", name)
+    assert len(digits.requests) <= 1000, "it has waited for what nobody will release"
+    assert say(0, 10) in capsys.readouterr().out.splitlines()
