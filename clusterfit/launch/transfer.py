@@ -13,25 +13,33 @@ import json
 import os
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Final
 
 Listing = dict[str, list[int]]
 """Files by their path below the folder, each with its size in bytes and its time in seconds."""
 
-_PARTIAL = ".clusterfit-partial"
+_PARTIAL: Final = ".clusterfit-partial"
+_PULSE_SECONDS: Final = 10.0
 
 
-def list_files(root: Path) -> Listing:
-    """Return the files below a folder, or the one file that is meant, under its name."""
+def list_files(root: Path, tell: Callable[[], None] = lambda: None) -> Listing:
+    """Return the files below a folder, or the one file that is meant, under its name.
+
+    Args:
+        root: The folder, or the file.
+        tell: Is called at each step: a shared file system may take minutes for a million files.
+    """
     if root.is_file():
         return {root.name: _describe(root)}
-    return {
-        path.relative_to(root).as_posix(): _describe(path)
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith(_PARTIAL)
-    }
+    found = {}
+    for path in root.rglob("*"):
+        tell()
+        if path.is_file() and not path.name.endswith(_PARTIAL):
+            found[path.relative_to(root).as_posix()] = _describe(path)
+    return dict(sorted(found.items()))
 
 
 def send_files(
@@ -83,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = options.folder
     try:
         if options.command == "list":
-            found = list_files(folder) if folder.exists() else None
+            found = list_files(folder, _Pulse()) if folder.exists() else None
             sys.stdout.write(json.dumps(found) + "\n")
         elif options.command == "send":
             names: Any = json.loads(sys.stdin.buffer.readline())
@@ -95,6 +103,19 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+class _Pulse:
+    """Shows whoever waits for the list, and would give up, that it is being made."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= _PULSE_SECONDS:
+            sys.stdout.write("\n")  # JSON may begin with blanks
+            sys.stdout.flush()
+            self._last = time.monotonic()
 
 
 def _write_whole(path: Path, content: IO[bytes], entry: tarfile.TarInfo) -> None:

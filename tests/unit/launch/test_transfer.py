@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.errors import ConfigError
+from clusterfit.launch import transfer
 from clusterfit.launch.files import parse_place
 from clusterfit.launch.transfer import list_files, receive_files, send_files
 
@@ -45,6 +47,18 @@ def test_a_file_takes_the_name_that_it_is_given(tmp_path: Path) -> None:
     stream.seek(0)
     receive_files(tmp_path / "target", stream, ignore, rename="rotnet.torch")
     assert (tmp_path / "target" / "rotnet.torch").read_bytes() == b"w"
+
+
+def test_a_list_that_takes_long_shows_that_it_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_tree(tmp_path / "source")
+    for seconds, pulses in ((3600.0, 0), (0.0, 5)):  # three files in two folders
+        monkeypatch.setattr(transfer, "_PULSE_SECONDS", seconds)
+        assert transfer.main(["list", str(source)]) == 0
+        said = capsys.readouterr().out
+        assert json.loads(said) == list_files(source)
+        assert said.rstrip("\n").count("\n") == pulses
 
 
 def test_a_stream_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
