@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -70,10 +72,21 @@ def test_each_call_is_a_submission_of_its_own_and_may_overwrite_once(
         lines: list[str] = []
         assert run_stages(local_run(tmp_path, overwrite=True), ["train"], lines.append) == 0
         arguments, _, environment, _ = json.loads(lines[0])
-        assert environment["PET_NPROC_PER_NODE"] == "auto"
         assert f"--overwrite={environment['PET_RDZV_ID']}" in arguments
         submissions.add(environment["PET_RDZV_ID"])
     assert len(submissions) == 2
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "1"), ("cuda", "auto")])
+def test_how_many_gpus_there_are_the_worker_finds_out(
+    tmp_path: Path, use_worker: Path, device: Literal["cpu", "cuda"], expected: str
+) -> None:
+    use_worker.write_text(TELL)
+    lines: list[str] = []
+    config = Algorithm(format_version=1, name="digits", device=device)
+    run_stages(replace(local_run(tmp_path), config=config), ["train"], lines.append)
+    _, _, environment, _ = json.loads(lines[0])
+    assert environment["PET_NPROC_PER_NODE"] == expected
 
 
 @pytest.mark.parametrize(
