@@ -92,7 +92,7 @@ class Writer:
 
     def _stop_heartbeat(self) -> None:
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
 
     def _beat(self) -> None:

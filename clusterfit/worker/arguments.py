@@ -20,7 +20,6 @@ class Assignment:
     """What a worker is to do: one stage of one run."""
 
     stage: StageName
-    config_path: Path
     config: Algorithm
     data_root: Path
     run: RunDirectory
@@ -68,7 +67,6 @@ def read_assignment(options: argparse.Namespace) -> Assignment:
         raise ConfigError(*faults) from error
     return Assignment(
         stage=options.stages[0],
-        config_path=path,
         config=config,
         data_root=options.data_root,
         run=RunDirectory(options.storage_root, config.name),

@@ -22,6 +22,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,7 +38,9 @@ from clusterfit.worker.stopping import stop_signals_blocked
 def fork_nursery(
     assignment: Assignment, stages: list[str], near_end: socket.socket, far_end: socket.socket
 ) -> int:
-    """Fork a nursery for these stages off this process, which must not have other threads.
+    """Fork a nursery for these stages off this process, which must have a single thread.
+
+    On macOS it has another one, which looks at its parent and holds no lock.
 
     Args:
         assignment: What its ranks get, but for the stage.
@@ -48,6 +51,7 @@ def fork_nursery(
     Returns:
         The nursery's pid. It ends with this process, or when the near end is closed.
     """
+    assert threading.active_count() == 1 or sys.platform != "linux"
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -68,7 +72,6 @@ def _be_nursery(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the entry has a handler of its own
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file descriptor
             os.dup2(nothing.fileno(), 0)
-        gc.disable()  # half a million objects that stay: walking them is a fifth of the time
         preload(stages)
         gc.freeze()  # what all ranks share is never collected, so its pages stay shared
         gc.enable()
@@ -78,8 +81,18 @@ def _be_nursery(
     except BaseException:  # noqa: BLE001 - it must never return into the entry's program
         traceback.print_exc()
     finally:
+        _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this fork: none of the programs that it was forked from may go on in it.
+
+    Threads of loaders, or of a process group whose peer has died, do not hold it back either.
+    """
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
+    finally:
         os._exit(code)
 
 
@@ -178,10 +191,7 @@ class _Nursery:
         except BaseException:  # noqa: BLE001 - a rank must never return into the nursery's loop
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # Threads of loaders, or of a process group whose peer has died, must not hold it back.
-            os._exit(code)
+            _end(code)
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # the entry is gone, and with it the interest

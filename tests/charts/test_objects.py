@@ -96,7 +96,7 @@ def test_pods_are_named_as_the_operator_names_them(values: Values, render: Rende
     container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
     env = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert env["PET_MASTER_ADDR"] == extract["pods"][0]
-    assert container["command"][:4] == ["python", "-m", "clusterfit.worker", "extract"]
+    assert container["command"][:5] == ["python", "-P", "-m", "clusterfit.worker", "extract"]
 
 
 def test_clustering_on_several_nodes_is_a_pytorchjob_like_any_other(

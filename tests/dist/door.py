@@ -204,7 +204,7 @@ class Bench:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.config), encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "clusterfit.worker", stage, f"--config={path}"),
+            *(sys.executable, "-P", "-m", "clusterfit.worker", stage, f"--config={path}"),
             *(f"--data-root={self.data_root}", f"--storage-root={self.storage_root}"),
         ]
         place = {"PET_NPROC_PER_NODE": str(nproc), "PET_RDZV_ID": submission}

@@ -24,7 +24,7 @@ def check() -> None:
     here, config = Path.cwd(), Path.cwd() / "config.json"
     algorithm = Algorithm.model_validate_json(config.read_bytes(), by_alias=True, by_name=False)
     run = RunDirectory(here, "x")
-    assignment = Assignment("cluster", config, algorithm, here, run, overwrite="")
+    assignment = Assignment("cluster", algorithm, here, run, overwrite="")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(99))  # an entry's own; ranks have none
     with LocalRanks(assignment, ["cluster"], PLACE) as ranks:
         ranks.warm_up(nullcontext)

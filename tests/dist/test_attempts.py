@@ -67,6 +67,20 @@ def test_three_attempts_without_progress_end_a_submission_and_a_stopped_one_does
     assert _read_record(bench)["stalled"] == 0, "who submits once more has mended something"
 
 
+def test_what_fails_before_there_are_ranks_was_an_attempt_too(bench: Bench, tmp_path: Path) -> None:
+    """Nothing else would end a submission whose every pod dies of a broken library."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    worker = bench.start_worker("pretext", 1, "first", PYTHONPATH=str(hook))
+    ending = worker.wait()
+    assert ending.code == 203, ending.text
+    assert "torch" in ending.text
+    record = _read_record(bench)
+    assert (record["number"], record["stalled"]) == (1, 1)
+    assert not bench.run.owner_file.exists()
+
+
 @pytest.mark.parametrize("victim", ["nursery", "rank"])
 def test_what_is_killed_is_told_from_what_fails(bench: Bench, victim: str) -> None:
     """It is what the kernel does where memory has run out, and status must be able to say so."""

@@ -156,7 +156,7 @@ Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of cluster
 {{- range $platform.extraEnv -}}
 {{- $env = append $env (ternary (dict "name" .name "valueFrom" .valueFrom) (dict "name" .name "value" (.value | default "")) (not (empty .valueFrom))) -}}
 {{- end -}}
-{{- $command := list "python" "-m" "clusterfit.worker" $stage.stage "--config" "/etc/clusterfit/config.json"
+{{- $command := list "python" "-P" "-m" "clusterfit.worker" $stage.stage "--config" "/etc/clusterfit/config.json"
       "--data-root" "/data" "--storage-root" "/storage" -}}
 {{- with $platform.overwriteToken }}{{ $command = concat $command (list "--overwrite" .) }}{{ end -}}
 metadata:

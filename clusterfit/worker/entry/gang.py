@@ -162,8 +162,6 @@ class Gang:
 
 def _meet(place: Place, log: Log) -> tuple[Place, TCPStore, str, int]:
     """Connect to node 0's store; return where it answers, the store, and what node 0 tells."""
-    import torch.distributed  # noqa: F401 - takes seconds; what follows is waiting alone
-
     log.info("waiting for node 0", address=place.master_addr)
     address = find_address(place.master_addr, place.master_port + 1, _MEET_SECONDS)
     met = replace(place, master_addr=address)

@@ -53,6 +53,8 @@ from clusterfit.worker.versions import read_versions
 def main() -> int:
     """Run this node's share of one stage, or here of several, and return the exit code."""
     signal.signal(signal.SIGTERM, _exit_terminated)  # PID 1 has no default handler
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # it was held back for the handler
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it learns no exit codes
     options = build_parser().parse_args()
     if options.stop_with_parent:
         die_with_parent(options.stop_with_parent)
@@ -130,9 +132,10 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
         except NoProgressError:
             end_submission(run, stage, writer.check)
             raise
-        ranks.warm_up(writer.heartbeat_paused)
         try:
+            # First of all: what ends while torch is imported was an attempt too.
             record_attempt(run, stage, attempt, writer.check)
+            ranks.warm_up(writer.heartbeat_paused)
             with Gang.host(place, writer.token, attempt.number, log) as gang:
                 code = gang.leave(_run_ranks(assignment, ranks, gang, log))
         except SystemExit:  # SIGTERM where no rank can be told: before they start, or after

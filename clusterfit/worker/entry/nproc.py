@@ -7,6 +7,7 @@ this process. So both are settled in the environment before anything numeric is 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import MutableMapping
@@ -37,6 +38,8 @@ def settle_nproc(environment: MutableMapping[str, str], device: Literal["cuda", 
         return
     environment[VARIABLE] = str(max(1, _count_gpus()) if device == "cuda" else 1)
     sys.stdout.flush()
+    # As PID 1 this process would miss it until `main` has a handler again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
 
 

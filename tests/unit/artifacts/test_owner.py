@@ -165,6 +165,22 @@ def test_a_heartbeat_touches_the_file_and_never_a_successors(
     assert not first._thread.is_alive(), "a writer that lost its claim stops beating"
 
 
+def test_a_paused_heartbeat_has_no_thread_and_beats_again_after_it(
+    run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "HEARTBEAT_SECONDS", 0.01)
+    writer = claim(run_directory, "extract", "one")
+    beaten = threading.Event()
+    monkeypatch.setattr(owner, "os", FakeOs(lambda _path: beaten.set()))
+    writer.start_heartbeat()
+    with writer.heartbeat_paused():
+        assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
+        beaten.clear()
+    assert beaten.wait(30)
+    writer.release()
+    assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
+
+
 class FakeOs:
     """The os module with a utime of our own."""
 

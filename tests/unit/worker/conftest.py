@@ -54,7 +54,7 @@ def env() -> Iterator[DistEnv]:
 def context(env: DistEnv, log: Log, run_directory: RunDirectory) -> Iterator[Context]:
     """Return what a stage of this process alone is given."""
     config = check_values({"formatVersion": 1, "name": run_directory.name}).algorithm()
-    assignment = Assignment("train", Path("config.json"), config, Path("data"), run_directory, "")
+    assignment = Assignment("train", config, Path("data"), run_directory, "")
     writer = claim(run_directory, "train", "submission")
     yield Context(assignment, env, log, writer)
     writer.release()

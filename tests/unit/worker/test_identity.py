@@ -58,7 +58,7 @@ def assign(run_directory: RunDirectory) -> Assign:
 
     def build(stage: StageName, changes: Mapping[str, Any] | None = None) -> Assignment:
         config = check_values(merge(VALUES, changes or {})).algorithm()
-        return Assignment(stage, Path("config.json"), config, Path("data"), run, "")
+        return Assignment(stage, config, Path("data"), run, "")
 
     for stage in ("pretext", "extract", "cluster", "train"):
         for folder, identity in list_targets(build(stage), world_size=2):

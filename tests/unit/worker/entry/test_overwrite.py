@@ -42,7 +42,7 @@ def no_guard() -> None:
 
 
 def assign(run: RunDirectory, stage: StageName, token: str) -> Assignment:
-    return Assignment(stage, Path("config.json"), CONFIG, Path("data"), run, token)
+    return Assignment(stage, CONFIG, Path("data"), run, token)
 
 
 @pytest.fixture

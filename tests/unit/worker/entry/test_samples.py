@@ -274,7 +274,7 @@ def assignment(write_folder: WriteFolder, run_directory: RunDirectory) -> Assign
         pretext=Pretext(batch_size_per_rank=1),
         train=Train(batch_size_per_rank=1),
     )
-    return Assignment("pretext", root / "config.json", config, root, run_directory, "")
+    return Assignment("pretext", config, root, run_directory, "")
 
 
 def fix(assignment: Assignment, log: Log) -> None:
