@@ -7,7 +7,7 @@ from itertools import islice
 
 from clusterfit.errors import NoProgressError
 from clusterfit.launch.evidence import Evidence, find_refusal, list_ends
-from clusterfit.launch.jobs import Phase
+from clusterfit.launch.jobs import SUPERVISOR, Phase
 from clusterfit.launch.pods import Ended, explain_waiting, is_running, pick_newest, read_end
 
 
@@ -128,6 +128,11 @@ def _explain_crash(evidence: Evidence, end: Ended) -> Cause:
 
 def _explain_failed(evidence: Evidence) -> Cause:
     command = evidence.command("logs", evidence.stage.stage)
+    if evidence.state.stopped_by == SUPERVISOR:  # under Kueue it can end a stage, not suspend it
+        return Cause(
+            f"stopped by the supervisor: {evidence.state.message}",
+            f"mend what it says and submit with --replace; {command}",
+        )
     found = [
         (f"{pod['metadata']['name']}: ", end)
         for pod in pick_newest(evidence.pods)

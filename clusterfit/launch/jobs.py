@@ -65,7 +65,7 @@ class JobState:
     message: str = ""
     """Why it failed or was stopped, in the words of whoever did that."""
     stopped_by: str = ""
-    """With `suspended`: supervisor, Kueue, user, or empty where it was done by other means."""
+    """The supervisor, Kueue, a user, or empty where nobody has, or by other means."""
 
     @property
     def is_given_up(self) -> bool:
@@ -103,6 +103,7 @@ def read_state(plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobStat
                     released=released,
                     finished=found.get("lastTransitionTime", ""),
                     message=stopped.get("why", "") or found.get("message", ""),
+                    stopped_by=stopped.get("by", ""),
                 )
     if not is_suspended(stage, job):
         is_whole = running + _count_succeeded(stage, status) >= stage.nodes

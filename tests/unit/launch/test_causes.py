@@ -268,6 +268,14 @@ CASES = {
         "could not start: no x",
         "clusterfit logs",
     ),
+    "a stage that the supervisor has ended in a queue": (
+        evidence(
+            JobState(Phase.FAILED, message="6 pods in a row died", stopped_by="supervisor"),
+            job_events=[exited(128)],
+        ),
+        "stopped by the supervisor: 6 pods in a row died",
+        "submit with --replace; clusterfit logs run extract",
+    ),
     "a failure whose pods are gone": (
         evidence(FAILED),
         "PyTorchJob run-extract failed",
