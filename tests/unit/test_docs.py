@@ -86,7 +86,7 @@ def test_the_readme_first_commands_work_as_typed(
     from clusterfit.cli import main
 
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     monkeypatch.chdir(tmp_path)
     init, check, run, render, plan, *_ = (shlex.split(command)[1:] for command in commands)
     for arguments in (init, check, plan, render):
@@ -95,3 +95,4 @@ def test_the_readme_first_commands_work_as_typed(
         assert ending.value.code in {None, 0}, capsys.readouterr().err
     assert "kind: PyTorchJob" in capsys.readouterr().out
     assert run == ["run", "pipeline", "-f", init[-1]], "the file that init writes is what is run"
+    assert load_run_file([Path(init[-1])]).run_file.name == "flowers", "as the others call the run"

@@ -51,7 +51,7 @@ class Resources(Section):
     suspended and can be resumed. Under Kueue only the time admitted counts. 0: no limit."""
     start_deadline_seconds: Annotated[NonNegativeInt, OPERATIONAL] = 1800
     """Longest time until all pods of a stage run; then it is suspended, so that it does not hold
-    GPUs while it waits for others. Not counted in a Kueue queue. 0: no limit."""
+    GPUs while it waits for others. Only with queue.gang: none. 0: no limit."""
 
     @property
     def nodes(self) -> int:
