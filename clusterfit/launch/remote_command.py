@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/#-strong-con
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import ssl
@@ -22,6 +23,12 @@ from clusterfit.launch.patience import Patience
 _PROTOCOL: Final = "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _END = range(4)
 _TIMEOUT_SECONDS: Final = 300
+_FRAME_BYTES: Final = 1 << 20
+"""Servers refuse messages of more than some tens of megabytes."""
+
+
+class _BrokenError(ClusterError):
+    """The connection is gone."""
 
 
 class RemoteCommand(io.RawIOBase):
@@ -80,13 +87,21 @@ class RemoteCommand(io.RawIOBase):
         return True
 
     def write(self, content: Any) -> int:
-        """Send input."""
-        piece = bytes(content)
+        """Send input.
+
+        Raises:
+            ClusterError: The command failed, and its own words are in the message; or the
+                connection broke.
+        """
+        whole = bytes(content)
         try:
-            self._socket.send_binary(bytes([_STDIN]) + piece)
+            for first in range(0, len(whole), _FRAME_BYTES):
+                piece = whole[first : first + _FRAME_BYTES]
+                self._socket.send_binary(bytes([_STDIN]) + piece)
         except (self._lost, OSError) as error:
+            self._raise_end()
             raise ClusterError(f"{self._what}: the connection broke: {error}") from None
-        return len(piece)
+        return len(whole)
 
     def readinto(self, buffer: Any) -> int:
         """Receive output; 0 at its end.
@@ -101,13 +116,19 @@ class RemoteCommand(io.RawIOBase):
         self._waiting = self._waiting[len(piece) :]
         return len(piece)
 
+    def _raise_end(self) -> None:
+        """Raise what the command said as it ended, where that has come before the break."""
+        with contextlib.suppress(_BrokenError):
+            while not self._ended:
+                self._receive()
+
     def _receive(self) -> None:
         try:
             message = self._socket.recv()
         except (self._lost, OSError) as error:
-            raise ClusterError(f"{self._what}: the connection broke: {error}") from None
+            raise _BrokenError(f"{self._what}: the connection broke: {error}") from None
         if not message:
-            raise ClusterError(f"{self._what}: the connection was closed")
+            raise _BrokenError(f"{self._what}: the connection was closed")
         content = message if isinstance(message, bytes) else message.encode()
         channel, piece = content[0], content[1:]
         if channel == _STDOUT:

@@ -14,7 +14,7 @@ import os
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -28,6 +28,8 @@ _PULSE_SECONDS: Final = 10.0
 def list_files(root: Path, tell: Callable[[], None] = lambda: None) -> Listing:
     """Return the files below a folder, or the one file that is meant, under its name.
 
+    A link is what it leads to.
+
     Args:
         root: The folder, or the file.
         tell: Is called at each step: a shared file system may take minutes for a million files.
@@ -35,19 +37,32 @@ def list_files(root: Path, tell: Callable[[], None] = lambda: None) -> Listing:
     if root.is_file():
         return {root.name: _describe(root)}
     found = {}
-    for path in root.rglob("*"):
+    for path in _walk(root, ()):
         tell()
         if path.is_file() and not path.name.endswith(_PARTIAL):
             found[path.relative_to(root).as_posix()] = _describe(path)
     return dict(sorted(found.items()))
 
 
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """Yield what is below a folder, through links, but not into a folder that it lies in."""
+    status = folder.stat()
+    own = (status.st_dev, status.st_ino)
+    if own in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _walk(path, (*above, own))
+        else:
+            yield path
+
+
 def send_files(
     root: Path, names: Iterable[str], target: IO[bytes], tell: Callable[[int], None]
 ) -> None:
-    """Write files as a tar stream, and tell how many bytes have gone."""
+    """Write files, links as what they lead to, as a tar stream; tell how many bytes have gone."""
     folder = root.parent if root.is_file() else root
-    with tarfile.open(fileobj=target, mode="w|", bufsize=1 << 20) as archive:
+    with tarfile.open(fileobj=target, mode="w|", bufsize=1 << 20, dereference=True) as archive:
         for name in names:
             archive.add(folder / name, name, recursive=False, filter=_anonymise)
             tell((folder / name).stat().st_size)

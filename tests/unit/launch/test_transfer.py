@@ -53,12 +53,37 @@ def test_a_list_that_takes_long_shows_that_it_is_being_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = make_tree(tmp_path / "source")
-    for seconds, pulses in ((3600.0, 0), (0.0, 5)):  # three files in two folders
+    for seconds, pulses in ((3600.0, 0), (0.0, 3)):  # one for each file
         monkeypatch.setattr(transfer, "_PULSE_SECONDS", seconds)
         assert transfer.main(["list", str(source)]) == 0
         said = capsys.readouterr().out
         assert json.loads(said) == list_files(source)
         assert said.rstrip("\n").count("\n") == pulses
+
+
+def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    """Image folders are often made of them."""
+    store = make_tree(tmp_path / "store")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").symlink_to(store / "a.bin")
+    (source / "folder").symlink_to(store / "b")
+    (source / "again").symlink_to(store / "b")
+    (source / "gone").symlink_to(store / "nothing")
+    (source / "round").symlink_to(source)
+    os.link(store / "a.bin", source / "one")
+    os.link(store / "a.bin", source / "two")
+    names = ["again/d", "again/ü ö/c.txt", "file", "folder/d", "folder/ü ö/c.txt", "one", "two"]
+    assert [*list_files(source)] == names
+    stream = io.BytesIO()
+    send_files(source, names, stream, ignore)
+    stream.seek(0)
+    target = tmp_path / "target"
+    assert receive_files(target, stream, ignore) == len(names)
+    assert list_files(target) == list_files(source)
+    for name in names:
+        assert (target / name).read_bytes() == (source / name).read_bytes()
+        assert not (target / name).is_symlink()
 
 
 def test_a_stream_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
