@@ -133,9 +133,12 @@ def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
         wait_for("the policy is in force", attempt, lambda said: refusal in said)
         renewed = log_in(submitted, f"{RUN}-step1-supervisor")
         assert "patched" in patch(renewed, EXTRACT, {"runPolicy": {"suspend": True}})
-        elsewhere = {"template": {"spec": {"nodeSelector": {"nowhere": "false"}}}}
-        with pytest.raises(CommandError, match=refusal):
-            patch(renewed, CLUSTER, elsewhere)
+        for change in (
+            {"spec": {"nodeSelector": {"nowhere": "false"}}},
+            {"metadata": {"annotations": {"injector": "enabled"}}},
+        ):
+            with pytest.raises(CommandError, match=refusal):
+                patch(renewed, CLUSTER, {"template": change})
         assert "patched" in patch(renewed, CLUSTER, {"suspend": False})
         # The policy is the supervisor's alone.
         assert "patched" in patch(submitted.namespace.kubectl, EXTRACT, theft)
