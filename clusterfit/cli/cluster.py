@@ -54,7 +54,7 @@ def open_api(namespace: str, context: str, kubeconfig: str) -> tuple[Api, Access
     from clusterfit.launch.connection import connect
 
     access = find_access(namespace, context, kubeconfig)
-    return Api(lambda: connect(access), access.namespace), access
+    return Api(lambda: connect(access), access.namespace, access.as_options()), access
 
 
 def say(text: str) -> None:

@@ -113,7 +113,7 @@ def _follow(
     1: it has failed, will not start, or was stopped for good; 3: it was removed. What ends with an
     error of its own (it is refused, or waits for a stage that was removed) raises it.
     """
-    from clusterfit.launch.jobs import Phase, read_state
+    from clusterfit.launch.jobs import Phase, see_job
     from clusterfit.launch.log_follow import follow_stage
     from clusterfit.launch.progress import StageView
 
@@ -122,7 +122,8 @@ def _follow(
             view.begin(stage.stage)
             lines = follow_stage(api, release, stage, wanted, say, releaser)
             _show(lines, stage, wanted, view.show)
-            state = read_state(release.plan, stage, api.find(stage.resource, stage.name))
+            job = api.find(stage.resource, stage.name)
+            state = see_job(api, release.plan, stage, job)
             code = {Phase.SUCCEEDED: 0, Phase.MISSING: _REMOVED}.get(state.phase, 1)
             view.end(code)
             if state.is_given_up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +34,7 @@ def list_runs(
 ) -> None:
     """List the runs of a namespace, whoever submitted them."""
     from clusterfit.launch.plan import list_releases
-    from clusterfit.launch.sequence import look
+    from clusterfit.launch.sequence import look_closely
     from clusterfit.launch.status import summarise
 
     api, _ = open_api(namespace, context, kubeconfig)
@@ -42,7 +43,9 @@ def list_runs(
             "run": release.plan.run,
             "release": release.plan.release,
             "stages": [stage.stage for stage in release.plan.stages],
-            "phase": summarise([view.state.phase for view in look(api, release.plan)]).value,
+            "phase": summarise(
+                [view.state.phase for view in look_closely(api, release.plan)]
+            ).value,
             "created": release.created,
         }
         for release in list_releases(api)
@@ -105,7 +108,7 @@ def suspend(
     from clusterfit.launch.plan import find_releases
 
     api, access = open_api(namespace, context, kubeconfig)
-    stages = suspend_run(api, find_releases(api, run), getpass.getuser())
+    stages = suspend_run(api, find_releases(api, run), _find_user())
     _print_stages("suspended", stages, "nothing of it runs")
     if stages:
         print(f"go on:  clusterfit resume {run}{access.as_options()}")
@@ -130,7 +133,7 @@ def cancel(
     from clusterfit.launch.plan import find_releases
 
     api, access = open_api(namespace, context, kubeconfig)
-    stages = cancel_run(api, find_releases(api, run), getpass.getuser())
+    stages = cancel_run(api, find_releases(api, run), _find_user())
     _print_stages("cancelled", stages, "nothing of it runs")
     print(f"remove: clusterfit delete {run}{access.as_options()}")
 
@@ -149,6 +152,14 @@ def delete(
     for release in releases:
         delete_release(helm, api, access, release, say)
         print(f"deleted {release.plan.release}; its results stay on the claim, below {run}")
+
+
+def _find_user() -> str:
+    """Return who types this; a number where nobody knows a name, as in many a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _print_stages(done: str, stages: list[PlannedStage], nothing: str) -> None:

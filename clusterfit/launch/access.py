@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +36,7 @@ class Access:
         given = (
             ("-n", self.namespace), ("--context", self.context), ("--kubeconfig", self.kubeconfig)
         )  # fmt: skip
-        return "".join(f" {option} {value}" for option, value in given if value)
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
 
     def find_kubeconfig(self) -> str:
         """Return the kubeconfig's path, or several that are merged, as kubectl finds them."""

@@ -21,6 +21,7 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.patience import Patience
 
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=30)
+_FOLLOWED: Final = urllib3.Timeout(connect=5, read=None)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
@@ -81,9 +82,13 @@ class LogBrokenError(ClusterError):
 class Api:
     """One namespace of one cluster."""
 
-    def __init__(self, connect: Callable[[], Connection], namespace: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], namespace: str, options: str = ""
+    ) -> None:
         """Connect now, and again whenever the server no longer takes the credentials."""
         self.namespace = namespace
+        self.options = options or f" -n {namespace}"
+        """What leads another command of ours to the same place, for advice that can be copied."""
         self._connect = connect
         self.connection = connect()
 
@@ -145,7 +150,9 @@ class Api:
             LogBrokenError: The connection broke before the log had ended.
         """
         path = f"{PODS.path(self.namespace)}/{pod}/log"
-        response = self._request("GET", path, query, None, f"read the log of {pod}", stream=True)
+        # A log that is followed may be silent for hours; one that is there comes at once.
+        timeout = _FOLLOWED if query.get("follow") == "true" else _TIMEOUT
+        response = self._request("GET", path, query, None, f"read the log of {pod}", timeout)
         try:
             # read1 gives what has come; stream would wait for more of a line that is there.
             while piece := response.read1(1 << 16):
@@ -188,11 +195,12 @@ class Api:
         query: Mapping[str, str],
         body: Mapping[str, Any] | None,
         what: str,
-        stream: bool = False,
+        stream: urllib3.Timeout | None = None,
     ) -> Any:
         """Send a request until it is answered or patience ends.
 
-        A POST whose answer was lost is not sent again: it may have been carried out.
+        A POST whose answer was lost is not sent again: it may have been carried out. With `stream`,
+        the time that may pass without any of it, the answer comes in pieces.
         """
         patience = Patience(self.log_in_again)
         while True:
@@ -224,7 +232,7 @@ class Api:
         path: str,
         query: Mapping[str, str],
         body: Mapping[str, Any] | None,
-        stream: bool,
+        stream: urllib3.Timeout | None,
     ) -> Any:
         url = f"{self.connection.server}{path}" + (f"?{urlencode(query)}" if query else "")
         content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
@@ -234,10 +242,9 @@ class Api:
             url,
             headers=headers | self.connection.read_headers(),
             body=None if body is None else json.dumps(body).encode(),
-            # A log that is followed may be silent for hours.
-            timeout=urllib3.Timeout(connect=5, read=None) if stream else _TIMEOUT,
+            timeout=stream or _TIMEOUT,
             retries=False,
-            preload_content=not stream,
+            preload_content=stream is None,
         )
 
 

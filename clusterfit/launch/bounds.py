@@ -10,6 +10,7 @@ from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.jobs import SUPERVISOR, Phase, end_stage, read_time, suspend_stage
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan
+from clusterfit.launch.pods import is_running
 from clusterfit.launch.sequence import StageView
 
 MAX_EARLY_DEATHS: Final = 6
@@ -27,6 +28,7 @@ class PodWatch:
     early_deaths: dict[str, int] = field(default_factory=dict)
     last_death: str = ""
     first_seen: dict[str, datetime] = field(default_factory=dict)
+    """By pod; of one whose container has not started, when that was seen last."""
     last_whole: datetime | None = None
     """When all pods of the stage were last seen running."""
     whole_since: datetime | None = None
@@ -106,6 +108,8 @@ class Bounds:
                     watch.early_deaths[name] = deaths + 1 if lived < _EARLY_SECONDS else 0
                 watch.uids[name] = uid
                 watch.first_seen[name] = moment
+            elif not is_running(pod) and not ended:
+                watch.first_seen[name] = moment  # it lives from the start of its container on
             elif (moment - watch.first_seen[name]).total_seconds() >= _EARLY_SECONDS:
                 watch.early_deaths[name] = 0
             if watch.early_deaths.get(name, 0) >= MAX_EARLY_DEATHS:

@@ -61,8 +61,7 @@ def _explain_held(evidence: Evidence) -> Cause:
         return Cause(
             f"{what}; the supervisor, which would start it, does not run: "
             f"{evidence.supervision.trouble}",
-            f"see `kubectl describe job {evidence.plan.release}-supervisor "
-            f"-n {evidence.plan.namespace}`",
+            f"see `kubectl describe job {evidence.plan.release}-supervisor{evidence.options}`",
         )
     return Cause(what)
 
@@ -97,6 +96,12 @@ def _explain_starting(evidence: Evidence) -> Cause:
         text, advice = explain_waiting(pod)
         if text:
             return Cause(f"{pod['metadata']['name']}: {text}", advice)
+    if evidence.unprepared:
+        return Cause(
+            evidence.unprepared,
+            "correct what it names (platform.extraVolumes, a claim, its file system), and submit "
+            "with --replace where that changes the run file",
+        )
     end = next(list_ends(evidence), None)
     if end:
         return _explain_crash(evidence, end)

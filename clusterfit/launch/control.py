@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, RELEASE_RESOURCES, Api, Resource
+from clusterfit.launch.api import (
+    CONFIG_MAPS,
+    JOBS,
+    PODS,
+    RELEASE_RESOURCES,
+    WORKLOADS,
+    Api,
+    Resource,
+)
 from clusterfit.launch.failures import (
     ClusterError,
     NoOperatorError,
@@ -18,10 +26,10 @@ from clusterfit.launch.failures import (
 from clusterfit.launch.helm import Helm, HelmError
 from clusterfit.launch.jobs import (
     CANCELLED,
+    QUEUE_LABEL,
     Phase,
     find_workload,
     resume_stage,
-    see_workload,
     suspend_stage,
 )
 from clusterfit.launch.plan import (
@@ -32,7 +40,8 @@ from clusterfit.launch.plan import (
     PlannedStage,
     Release,
 )
-from clusterfit.launch.sequence import StageView, find_next, look
+from clusterfit.launch.pods import has_ended
+from clusterfit.launch.sequence import StageView, find_next, look, look_closely
 
 _POLL_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 300.0
@@ -55,12 +64,8 @@ def resume_run(api: Api, releases: Iterable[Release]) -> list[PlannedStage]:
     resumed = []
     for release in releases:
         _switch_supervisor(api, release, suspend=False)
-        for view in look(api, release.plan):
-            state = view.state
-            if state.phase is Phase.QUEUED:
-                job = api.get(view.stage.resource, view.stage.name)
-                state = see_workload(state, find_workload(api, job))
-            if state.phase is Phase.SUSPENDED:
+        for view in look_closely(api, release.plan):
+            if view.state.phase is Phase.SUSPENDED:
                 resume_stage(api, release.plan, view.stage)
                 resumed.append(view.stage)
     return resumed
@@ -102,7 +107,10 @@ def delete_release(
     _delete_objects(api, plan.release, [CONFIG_MAPS], labels)  # kubectl's, or an interrupted Helm's
     # Helm leaves the pod of `helm test` behind.
     _delete_objects(api, plan.release, [PODS], f"{labels},{ROLE_LABEL}=test")
-    # Whoever copies files meanwhile goes on: that pod is no part of the release.
+    # Whoever copies files meanwhile goes on: that pod is no part of the release, but its remains.
+    for pod in api.select(PODS, labels=f"{RUN_LABEL}={plan.run},{ROLE_LABEL}=files"):
+        if has_ended(pod):
+            api.delete(PODS, pod["metadata"]["name"])
     labels = f"{labels},{ROLE_LABEL}!=files"
     deadline = time.monotonic() + _GONE_SECONDS
     said = -1
@@ -177,5 +185,14 @@ def _stop(
 def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:
     name = f"{release.plan.release}-supervisor"
     job = api.find(JOBS, name)
-    if job is not None and job["spec"].get("suspend", False) is not suspend:
+    if job is None:
+        return
+    if job["metadata"].get("labels", {}).get(QUEUE_LABEL):
+        # Kueue has put it in a queue, holds its switch, and would undo what is done to it.
+        workload = find_workload(api, job)
+        if workload is not None:
+            change = {"spec": {"active": not suspend}}
+            api.patch(WORKLOADS, workload["metadata"]["name"], change)
+            return
+    if job["spec"].get("suspend", False) is not suspend:
         api.patch(JOBS, name, {"spec": {"suspend": suspend}})

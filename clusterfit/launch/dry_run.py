@@ -11,12 +11,17 @@ from clusterfit.launch.failures import AlreadyExistsError, ClusterError
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL
-from clusterfit.launch.pod_quota import ALIVE, KEPT, Pods, find_excess, select_quotas
+from clusterfit.launch.pod_quota import (
+    ALIVE,
+    EXCEEDED_QUOTA,
+    KEPT,
+    Pods,
+    find_excess,
+    select_quotas,
+)
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
 from clusterfit.launch.submit import decide
-
-_QUOTA = "exceeded quota"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def _judge_sum(api: Api, job: Manifest, pods: list[Pods]) -> str:
     spec = {key: val for key, val in pod["spec"].items() if key != "volumes"}
     fault = _judge(api, PODS, _make_pod(job, {**pod, "spec": {**spec, "containers": together}}))
     # A limit of a pod's size is none of theirs.
-    return fault[fault.index(_QUOTA) :] if _QUOTA in fault else ""
+    return fault[fault.index(EXCEEDED_QUOTA) :] if EXCEEDED_QUOTA in fault else ""
 
 
 def _is_supervisor(manifest: Manifest) -> bool:

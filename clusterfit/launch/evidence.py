@@ -29,6 +29,8 @@ class Evidence:
     """The stage before, where this one is held."""
     waits_in_vain: bool
     """Whether that stage has failed for good."""
+    options: str
+    """What leads a command of ours to the same cluster and namespace."""
     supervision: Supervision
     """What keeps the supervisor from starting a held stage."""
     pods: Sequence[Manifest] = ()
@@ -37,6 +39,8 @@ class Evidence:
     """Oldest first."""
     placed_pods: frozenset[str] = frozenset()
     """Uids of those that were placed on a node, also where they are gone."""
+    unprepared: str = ""
+    """Which pod waits for its node to mount a volume or the like in vain, and why."""
     workload: Manifest | None = None
     """Kueue's, where the stage is queued."""
     queue_position: int = 0
@@ -44,8 +48,7 @@ class Evidence:
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""
-        words = ("clusterfit", verb, self.plan.run, *arguments, "-n", self.plan.namespace)
-        return " ".join(words)
+        return " ".join(("clusterfit", verb, self.plan.run, *arguments)) + self.options
 
 
 def count_restarts(evidence: Evidence) -> int:

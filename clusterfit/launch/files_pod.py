@@ -18,17 +18,32 @@ from typing import Final, NoReturn
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.pods import explain_waiting, is_running, read_end, read_phase
+from clusterfit.launch.pods import (
+    explain_preparation,
+    explain_waiting,
+    has_ended,
+    is_running,
+    read_end,
+)
 
 _START_SECONDS: Final = 300.0
+_COPY_SECONDS: Final = 3600
+"""What a pod that prints has, unless another time is given."""
 _POLL_SECONDS: Final = 0.5
+
+_ENDING: Final = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
 def run_files_pod(
-    api: Api, template: Manifest, run: str, command: Sequence[str], say: Say, seconds: int = 3600
+    api: Api,
+    template: Manifest,
+    run: str,
+    command: Sequence[str],
+    say: Say,
+    seconds: int = _COPY_SECONDS,
 ) -> Iterator[str]:
     """Start the pod with a command, yield its name once it runs or has ended, and remove it.
 
@@ -46,7 +61,12 @@ def run_files_pod(
     name = f"{run}-files-{secrets.token_hex(3)}"
     pod = build_files_pod(template, name, command, seconds)
     with _unwinding_on_signals():
-        api.create(PODS, pod)
+        try:
+            api.create(PODS, pod)
+        except BaseException:
+            with contextlib.suppress(ClusterError):  # interrupted, or unanswered, it may be there
+                api.delete(PODS, name, grace_seconds=0)
+            raise
         try:
             wait_until_started(api, name, say)
             yield name
@@ -65,7 +85,7 @@ def _unwinding_on_signals() -> Iterator[None]:
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, leave) for number in _ENDING}
     try:
         yield
     finally:
@@ -96,9 +116,10 @@ def wait_until_started(api: Api, name: str, say: Say) -> None:
     said = ""
     while True:
         pod = api.get(PODS, name)
-        if is_running(pod) or read_phase(pod) in ("Succeeded", "Failed"):
+        if is_running(pod) or has_ended(pod):
             return
         why, advice = explain_waiting(pod)
+        why = why or explain_preparation(api, [pod])
         if why and why != said:
             said = why
             say(f"waiting for the pod {name}: {why}")
@@ -109,9 +130,23 @@ def wait_until_started(api: Api, name: str, say: Say) -> None:
 
 
 def wait_until_ended(api: Api, name: str) -> int:
-    """Wait until the pod's container has ended and return its exit code."""
+    """Wait until the pod's container has ended and return its exit code.
+
+    Raises:
+        ClusterError: The pod was refused by its node, or does not end within the time it has.
+    """
+    deadline = time.monotonic() + _COPY_SECONDS
     while True:
-        end = read_end(api.get(PODS, name))
+        pod = api.get(PODS, name)
+        end = read_end(pod)
         if end is not None:
             return end.exit_code
+        if has_ended(pod):
+            status = pod["status"]
+            why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
+            raise ClusterError(f"pod {name}: {why or 'it has failed without saying why'}")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"pod {name}: not over within {_COPY_SECONDS / 60:.0f} minutes; is its node alive?"
+            )
         time.sleep(_POLL_SECONDS)

@@ -24,6 +24,7 @@ STOPPED_ANNOTATION: Final = "clusterfit.dev/stopped"
 
 
 SUPERVISOR: Final = "supervisor"
+KUEUE: Final = "Kueue"
 CANCELLED: Final = "clusterfit cancel"
 """Who stops a stage that gets nowhere, and why a cancelled one was stopped."""
 
@@ -70,7 +71,7 @@ class JobState:
     @property
     def is_given_up(self) -> bool:
         """Whether it was stopped for getting nowhere, or cancelled: nobody means to resume it."""
-        was_given_up = self.stopped_by == SUPERVISOR or self.message == CANCELLED
+        was_given_up = self.stopped_by in (SUPERVISOR, KUEUE) or self.message == CANCELLED
         return self.phase is Phase.SUSPENDED and was_given_up
 
 
@@ -197,7 +198,21 @@ def see_workload(state: JobState, workload: Manifest | None) -> JobState:
     conditions = workload.get("status", {}).get("conditions", ())
     messages = [item.get("message", "") for item in conditions if item["type"] == "Evicted"]
     message = messages[0] if messages else ""
-    return replace(state, phase=Phase.SUSPENDED, message=message, stopped_by="Kueue")
+    return replace(state, phase=Phase.SUSPENDED, message=message, stopped_by=KUEUE)
+
+
+def see_job(api: Api, plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobState:
+    """Return the state of a stage whose job was read, and what Kueue says of one that is queued.
+
+    The supervisor has no rights on Kueue's objects; users who have none see what it does.
+    """
+    state = read_state(plan, stage, job)
+    if job is None or state.phase is not Phase.QUEUED:
+        return state
+    try:
+        return see_workload(state, find_workload(api, job))
+    except ClusterError:
+        return state
 
 
 def has_condition(item: Manifest, kind: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 from clusterfit.launch.api import Api
 from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.failures import ClusterError, NotPermittedError
-from clusterfit.launch.jobs import Phase, read_state
+from clusterfit.launch.jobs import Phase, see_job
 from clusterfit.launch.log_seen import Seen
 from clusterfit.launch.log_stream import Cursor, read_lines
 from clusterfit.launch.logs import (
@@ -36,7 +36,7 @@ from clusterfit.launch.pods import (
     read_node_rank,
     select_pods,
 )
-from clusterfit.launch.sequence import INSTALL_SECONDS, Absences, RemovedError, look
+from clusterfit.launch.sequence import INSTALL_SECONDS, Absences, RemovedError, look_closely
 from clusterfit.launch.status import explain_stage
 
 _POLL_SECONDS: Final = 1.0
@@ -243,11 +243,12 @@ def _show_missing(shared: _Follow, node: int, seen: Seen) -> None:
 def _is_over(shared: _Follow) -> bool:
     """Whether nothing more will be said; a stage that will not start says why."""
     plan, stage = shared.release.plan, shared.stage
-    state = read_state(plan, stage, shared.api.find(stage.resource, stage.name))
+    job = shared.api.find(stage.resource, stage.name)
+    state = see_job(shared.api, plan, stage, job)
     if state.phase is Phase.HELD:
-        views = list(look(shared.api, plan))
+        views = list(look_closely(shared.api, plan))
         shared.absences.check(views, utc_now())
-        why = explain_never(plan, views, stage)
+        why = explain_never(shared.api, plan, views, stage)
         if why:
             shared.tell(why)
         elif shared.releaser is not None and shared.releaser.done():

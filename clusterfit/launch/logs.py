@@ -23,7 +23,7 @@ from clusterfit.launch.pods import (
     read_node_rank,
     select_pods,
 )
-from clusterfit.launch.sequence import StageView, find_failed, find_given_up, look
+from clusterfit.launch.sequence import StageView, find_failed, find_given_up, look_closely
 from clusterfit.logline import parse_line
 
 Say = Callable[[str], None]
@@ -108,7 +108,8 @@ def read_stage(
         state = read_state(release.plan, stage, job)
         if state.phase in (Phase.HELD, Phase.QUEUED):
             why = f"{stage.stage} has not started: {state.phase.value}"
-            say(explain_never(release.plan, list(look(api, release.plan)), stage) or why)
+            views = list(look_closely(api, release.plan))
+            say(explain_never(api, release.plan, views, stage) or why)
             return
         yield from read_copies(api, release, stage, wanted, say)
         return
@@ -190,7 +191,7 @@ def print_copies(
         return list(read_lines(api, pod, Cursor(), follow=False))
 
 
-def explain_never(plan: Plan, views: Sequence[StageView], stage: PlannedStage) -> str:
+def explain_never(api: Api, plan: Plan, views: Sequence[StageView], stage: PlannedStage) -> str:
     """Return why a held stage will not start by itself; nothing where it may."""
     failed, given_up = find_failed(views), find_given_up(views)
     if failed is not None:
@@ -198,6 +199,6 @@ def explain_never(plan: Plan, views: Sequence[StageView], stage: PlannedStage) -
     if given_up is not None:
         return (
             f"{stage.stage} will not start: {given_up.stage} was stopped, and goes on only after "
-            f"`clusterfit resume {plan.run} -n {plan.namespace}`"
+            f"`clusterfit resume {plan.run}{api.options}`"
         )
     return ""

@@ -9,6 +9,8 @@ from clusterfit.launch.api import RESOURCE_QUOTAS, Api
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.manifests import Manifest
 
+EXCEEDED_QUOTA: Final = "exceeded quota"
+"""How the server refuses what a quota has no room for."""
 ALIVE: Final = "pods"
 """What a quota calls the pods that have not ended."""
 KEPT: Final = "count/pods"

@@ -15,6 +15,7 @@ from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedSt
 
 _INSUFFICIENT: Final = re.compile(r"(\d+) Insufficient ([^\s,]*[^\s,.])")
 _TO_THE_SECOND: Final = len("2026-01-31T12:00:00")
+_UNPREPARED: Final = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 _ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
 """Where the scheduler goes on to what it tried besides."""
 
@@ -153,6 +154,11 @@ def is_running(pod: Manifest) -> bool:
     return "running" in (read_container(pod).get("state") or {})
 
 
+def has_ended(pod: Manifest) -> bool:
+    """Whether a pod is over, whatever is known of its container."""
+    return read_phase(pod) in ("Succeeded", "Failed")
+
+
 def has_succeeded(pod: Manifest) -> bool:
     """Whether a pod's container has ended well."""
     end = read_end(pod)
@@ -177,6 +183,19 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return f"the container cannot be made: {message or reason}", "correct what it names"
     return "", ""
+
+
+def explain_preparation(api: Api, pods: Iterable[Manifest]) -> str:
+    """Say why a node cannot prepare the first pod that waits for that: a volume, most often."""
+    for pod in pods:
+        container = read_container(pod).get("state") or {}
+        is_placed = bool(pod["spec"].get("nodeName"))
+        if is_placed and not container.keys() & {"running", "terminated"} and not has_ended(pod):
+            events = [event for event in select_events(api, pod) if event["reason"] in _UNPREPARED]
+            if events:
+                message = " ".join(str(events[-1].get("message", "")).split())
+                return f"{pod['metadata']['name']}: its node cannot prepare it: {message}"
+    return ""
 
 
 def _explain_unschedulable(pod: Manifest, message: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from clusterfit.launch.jobs import (
     read_state,
     read_time,
     release_stage,
+    see_job,
 )
 from clusterfit.launch.plan import Plan, PlannedStage
 
@@ -41,9 +42,16 @@ class StageView:
 
 
 def look(api: Api, plan: Plan) -> Iterator[StageView]:
-    """Yield the state of each stage, read now."""
+    """Yield the state of each stage, read now, as far as the supervisor can see."""
     for stage in plan.stages:
         yield StageView(stage, read_state(plan, stage, api.find(stage.resource, stage.name)))
+
+
+def look_closely(api: Api, plan: Plan) -> Iterator[StageView]:
+    """Yield the same as far as a user can see: also whether Kueue has given up a queued stage."""
+    for stage in plan.stages:
+        job = api.find(stage.resource, stage.name)
+        yield StageView(stage, see_job(api, plan, stage, job))
 
 
 def find_next(views: Sequence[StageView]) -> PlannedStage | None:

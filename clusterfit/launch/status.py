@@ -13,6 +13,7 @@ from clusterfit.launch.jobs import Phase, find_workload, has_condition, read_sta
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
+    explain_preparation,
     has_succeeded,
     is_running,
     read_placements,
@@ -104,7 +105,7 @@ def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
     statuses = []
     waits_for, waits_in_vain = "", False
     for stage, job, state in zip(plan.stages, jobs, states, strict=True):
-        evidence = Evidence(plan, stage, state, waits_for, waits_in_vain, supervision)
+        evidence = Evidence(plan, stage, state, waits_for, waits_in_vain, api.options, supervision)
         evidence = _gather(api, job, evidence, placements)
         statuses.append(
             StageStatus(
@@ -136,9 +137,11 @@ def _gather(
         return evidence
     if evidence.state.phase is Phase.QUEUED:
         evidence = _see_queue(api, job, evidence)
+    pods = select_pods(api, evidence.plan.run, evidence.stage)
     return replace(
         evidence,
-        pods=select_pods(api, evidence.plan.run, evidence.stage),
+        pods=pods,
+        unprepared=explain_preparation(api, pods),
         job_events=select_events(api, job),
         placed_pods=select_placed(placements, evidence.stage, job),
     )

@@ -15,6 +15,7 @@ from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError, format_command
 from clusterfit.launch.jobs import read_time
 from clusterfit.launch.plan import RELEASE_LABEL, Release, list_releases
+from clusterfit.launch.pod_quota import EXCEEDED_QUOTA
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered
 from clusterfit.launch.sequence import (
@@ -22,7 +23,7 @@ from clusterfit.launch.sequence import (
     find_absent,
     find_failed,
     find_given_up,
-    look,
+    look_closely,
 )
 
 
@@ -66,6 +67,8 @@ def submit(
     if not decision.installs:
         return decision.outcome
     check_cluster(api, access, rendered)
+    if decision.removed:
+        check_admission(api, rendered)
     for release in decision.removed:
         delete_release(helm, api, access, release)
     try:
@@ -84,6 +87,22 @@ def submit(
             )
         raise refusal from None
     return decision.outcome
+
+
+def check_admission(api: Api, rendered: Rendered) -> None:
+    """Let the server judge every object before what is there is removed for them.
+
+    Raises:
+        ClusterError: One is refused.
+    """
+    for manifest in rendered.manifests:
+        try:
+            api.create(find_resource(manifest), manifest, dry_run=True)
+        except AlreadyExistsError:
+            continue  # admission was passed before the name was looked at
+        except ClusterError as error:
+            if EXCEEDED_QUOTA not in str(error):  # there will be room
+                raise type(error)(f"{error}; nothing was removed") from None
 
 
 def decide(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool) -> Decision:
@@ -181,7 +200,7 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
 
 def _is_stuck(api: Api, release: Release) -> bool:
     """Whether it has failed, was stopped for good, or lacks a job, as after a killed install."""
-    views = list(look(api, release.plan))
+    views = list(look_closely(api, release.plan))
     age_seconds = (utc_now() - read_time(release.created)).total_seconds()
     lacks_a_job = age_seconds > INSTALL_SECONDS and find_absent(views) is not None
     return lacks_a_job or find_failed(views) is not None or find_given_up(views) is not None

@@ -21,7 +21,7 @@ from clusterfit.launch.sequence import (
     find_failed,
     find_given_up,
     is_over,
-    look,
+    look_closely,
     release_next,
 )
 
@@ -61,7 +61,9 @@ def wait_for_run(
     allowed_at: float | None = None
     while True:
         try:
-            views = {release.plan.release: list(look(api, release.plan)) for release in releases}
+            views = {
+                release.plan.release: list(look_closely(api, release.plan)) for release in releases
+            }
             for release in releases:
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
@@ -119,8 +121,8 @@ def _end(api: Api, releases: Sequence[Release], views: dict[str, list[StageView]
         given_up = find_given_up(own)
         if given_up is not None:
             say(
-                f"{given_up.stage}: goes on only after `clusterfit resume {release.plan.run} "
-                f"-n {api.namespace}`"
+                f"{given_up.stage}: goes on only after `clusterfit resume {release.plan.run}"
+                f"{api.options}`"
             )
         elif release.plan.sequencing == "client":
             expire(api, release.plan, own, utc_now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,16 @@ def test_what_is_suggested_leads_to_the_same_cluster(
     assert run_command("resume", "digits", "-n", "team", "--context", "there").code == 0
     assert digits.get(PYTORCHJOBS, "digits-extract")["spec"]["runPolicy"]["suspend"] is False
     assert digits.get(JOBS, "digits-cluster")["spec"]["suspend"] is True, "its turn has not come"
+
+
+@pytest.mark.parametrize("error", [KeyError("uid"), OSError("no name")])
+def test_who_has_no_name_can_stop_a_run_too(
+    submitted: Objects, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def find_no_name() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", find_no_name)
+    assert run_command("cancel", "digits").code == 0
+    note = submitted.get(PYTORCHJOBS, "digits-extract")["metadata"]["annotations"]
+    assert json.loads(note["clusterfit.dev/stopped"])["by"] == f"user {os.getuid()}"

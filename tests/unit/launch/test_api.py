@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from clusterfit.launch.access import Access, resolve_access
-from clusterfit.launch.api import CONFIG_MAPS, PODS, PYTORCHJOBS, Api
-from clusterfit.launch.connection import connect
+from clusterfit.launch.api import CONFIG_MAPS, PODS, PYTORCHJOBS, Api, LogBrokenError
+from clusterfit.launch.connection import Connection, connect
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -165,6 +168,15 @@ def test_a_command_stays_in_the_context_in_which_it_began(tmp_path: Path) -> Non
     assert "--context" not in access.as_options(), "nobody has typed it"
 
 
+def test_options_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "my cluster; prod"
+    access = Access("team", "admin@prod (east)", str(path))
+    words = shlex.split(access.as_options())
+    assert words == ["-n", "team", "--context", "admin@prod (east)", "--kubeconfig", str(path)]
+    api = Api(lambda: Connection("http://127.0.0.1", urllib3.PoolManager(), dict), "team")
+    assert api.options == " -n team"
+
+
 def test_a_context_that_is_not_there_is_said_beside_those_that_are(tmp_path: Path) -> None:
     path = str(write_kubeconfig(tmp_path / "one", dict.fromkeys("ab", "http://127.0.0.1")))
     for namespace in ("", "x"):
@@ -182,3 +194,27 @@ def test_what_is_no_kubeconfig_is_said(text: str, tmp_path: Path) -> None:
         resolve_access(Access("", "", str(path)))
     with pytest.raises(ClusterError, match="the kubeconfig cannot be read"):
         resolve_access(Access("", "", str(tmp_path)))
+
+
+def test_a_log_that_is_there_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubelet that hangs keeps its connection open."""
+    monkeypatch.setattr("clusterfit.launch.api._TIMEOUT", urllib3.Timeout(connect=5, read=0.2))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        api = Api(lambda: Connection(address, urllib3.PoolManager(), dict), "team")
+        hang_ups = []
+
+        def hang() -> None:
+            connection, _ = server.accept()
+            hang_ups.append(connection)
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf a")
+
+        thread = threading.Thread(target=hang)
+        thread.start()
+        pieces = api.stream_log("x", {})
+        assert next(pieces) == b"half a"
+        with pytest.raises(LogBrokenError, match=r"the log of x broke off"):
+            next(pieces)
+        thread.join()
+        hang_ups[0].close()

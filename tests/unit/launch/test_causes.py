@@ -26,6 +26,7 @@ def evidence(state: JobState, **changes: Any) -> Evidence:
         "state": state,
         "waits_for": "pretext",
         "waits_in_vain": False,
+        "options": " -n team",
         "supervision": Supervision(),
     }
     return Evidence(**(fields | changes))
@@ -257,6 +258,11 @@ CASES = {
         "exit code 70: three attempts made no progress; a pod before it: killed for want of "
         "memory (OOM)",
         "raise platform.memoryGibPerNode and submit with --replace; clusterfit logs run cluster",
+    ),
+    "a volume that cannot be mounted": (
+        evidence(STARTING, unprepared="run-extract-worker-0: its node cannot prepare it: no x"),
+        "run-extract-worker-0: its node cannot prepare it: no x",
+        "platform.extraVolumes",
     ),
     "a program that is not there": (
         evidence(

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.api import PODS, PYTORCHJOBS, Api
-from clusterfit.launch.control import delete_release
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
+from clusterfit.launch.control import cancel_run, delete_release, resume_run
 from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.helm import read_error
+from clusterfit.launch.jobs import QUEUE_LABEL
 from clusterfit.launch.plan import Release, find_releases
 
 from .object_server import Objects, serve_objects
+from .test_sequence import put_workload
 from .test_submit import ACCESS, Helm, render
 
 
@@ -106,3 +108,27 @@ def test_a_record_that_may_not_be_removed_is_a_refusal(
     with pytest.raises(NotPermittedError, match=wanted):
         delete_release(helm, api, ACCESS, find_release(api))
     assert list_kinds(objects) == {"configmaps"}
+
+
+def test_what_copied_files_and_is_over_goes_with_the_release(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    metadata = {**find_release(api).files_pod["metadata"], "name": "files"}
+    objects.put(PODS, {"metadata": metadata, "status": {"phase": "Failed"}})
+    delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
+    assert objects.by_path == {}
+
+
+def test_a_supervisor_that_kueue_has_queued_is_stopped_by_its_workload(
+    server: tuple[Api, Objects],
+) -> None:
+    """Kueue undoes what is done to the switch of a job that it has taken into a queue."""
+    api, objects = server
+    name = "digits-step1-supervisor"
+    supervisor = objects.get(JOBS, name)
+    supervisor["metadata"] |= {"labels": {QUEUE_LABEL: "default"}, "uid": f"uid-of-{name}"}
+    put_workload(objects, name, active=True)
+    cancel_run(api, [find_release(api)], "ann")
+    assert objects.get(WORKLOADS, "workload")["spec"]["active"] is False
+    assert not objects.get(JOBS, name)["spec"].get("suspend")
+    resume_run(api, [find_release(api)])
+    assert objects.get(WORKLOADS, "workload")["spec"]["active"] is True

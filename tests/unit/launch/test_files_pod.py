@@ -7,12 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterfit.launch.files_pod import run_files_pod
+from clusterfit.launch.api import EVENTS, PODS
+from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.files_pod import run_files_pod, wait_until_ended, wait_until_started
 
-from .object_server import serve_objects
+from .api_server import RESET
+from .object_server import Objects, serve_objects
 from .test_submit import render
 
 
@@ -35,3 +39,77 @@ def test_no_signal_leaves_it_behind(tmp_path: Path, number: signal.Signals) -> N
         assert not objects.by_path
     assert ending.type is KeyboardInterrupt or ending.value.args == (128 + number,)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("trouble", [RESET, 500])
+def test_one_that_may_have_been_made_all_the_same_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int
+) -> None:
+    """The answer was lost, or a fault."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "abcdef")
+    template = json.loads(render().config_map["data"]["files-pod.json"])
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+
+        def look_on(method: str, path: str) -> None:
+            if method == "POST":
+                objects.put(PODS, {"metadata": {"name": "made"}, "status": {}})
+                objects.by_path[f"{path}/{names[0]}"] = objects.by_path.pop(f"{path}/made")
+                objects.trouble.append(trouble)
+
+        names = ["digits-files-abcdef"]
+        objects.look_on = look_on
+        pod = run_files_pod(api, template, "digits", ["python"], print)
+        with pytest.raises(ClusterError):
+            pod.__enter__()
+        assert objects.by_path == {}
+
+
+def put_files_pod(objects: Objects, **status: Any) -> None:
+    metadata = {"name": "files", "uid": "uid-of-files"}
+    spec = {"nodeName": "node", "containers": [{"image": "x"}]}
+    objects.put(PODS, {"metadata": metadata, "spec": spec, "status": status})
+
+
+def test_one_that_its_node_has_refused_is_not_waited_for() -> None:
+    with serve_objects() as (api, objects):
+        put_files_pod(objects, phase="Failed", reason="OutOfcpu", message="Node has no room")
+        wait_until_started(api, "files", print)
+        with pytest.raises(ClusterError, match=r"^pod files: OutOfcpu: Node has no room$"):
+            wait_until_ended(api, "files")
+
+
+def test_one_whose_node_is_gone_is_waited_for_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.files_pod._COPY_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.files_pod._POLL_SECONDS", 0)
+    with serve_objects() as (api, objects):
+        put_files_pod(objects, phase="Running", containerStatuses=[{"state": {"running": {}}}])
+        with pytest.raises(ClusterError, match="not over within 0 minutes; is its node alive"):
+            wait_until_ended(api, "files")
+
+
+def test_what_its_node_cannot_mount_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterfit.launch.files_pod._START_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.files_pod._POLL_SECONDS", 0)
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        waiting = {"waiting": {"reason": "ContainerCreating"}}
+        put_files_pod(objects, phase="Pending", containerStatuses=[{"state": waiting}])
+        put_mount_failure(objects, "files")
+        with pytest.raises(ClusterError, match=r"within 5 minutes: .*hostPath type check failed"):
+            wait_until_started(api, "files", said.append)
+    assert "its node cannot prepare it: MountVolume.SetUp failed" in said[0]
+
+
+def put_mount_failure(objects: Objects, pod: str) -> None:
+    """Put what the kubelet says where a folder of the node is not there."""
+    event = {
+        "metadata": {"name": f"{pod}.1"},
+        "involvedObject": {"name": pod, "uid": f"uid-of-{pod}"},
+        "reason": "FailedMount",
+        "message": 'MountVolume.SetUp failed for volume "ib" : hostPath type check failed',
+        "lastTimestamp": "2026-11-23T12:00:00Z",
+    }
+    objects.put(EVENTS, event)

@@ -14,7 +14,7 @@ import pytest
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import NotFoundError
-from clusterfit.launch.jobs import SUPERVISOR, suspend_stage
+from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
@@ -22,7 +22,7 @@ from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import INSTALL_SECONDS
 
 from .object_server import Objects, serve_objects, worker_pod, write_stamp
-from .test_sequence import START, job, make_plan, planned
+from .test_sequence import START, job, make_plan, planned, put_workload
 
 EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
 PLAN = make_plan(EXTRACT, CLUSTER, TRAIN)
@@ -115,6 +115,19 @@ def test_pods_that_all_wait_are_spoken_of_once(
 
     assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
     assert said == ["waiting for a pod of train", FAILED]
+
+
+def test_what_kueue_has_given_up_is_not_followed_any_longer(held: tuple[Api, Objects]) -> None:
+    api, objects = held
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+    put_workload(objects, EXTRACT.name, active=False)
+    plan = make_plan(EXTRACT, CLUSTER, TRAIN, gang="kueue")
+    release = Release(plan, "", "", FILES_POD, is_helm=True)
+    said: list[str] = []
+    for stage in (EXTRACT, TRAIN):
+        assert list(follow_stage(api, release, stage, Wanted(()), said.append)) == []
+    assert said[-1].startswith("train will not start: extract was stopped")
+    assert len(objects.requests) < 100
 
 
 def test_why_there_is_no_pod_is_said_where_that_lasts(

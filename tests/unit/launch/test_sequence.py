@@ -106,6 +106,21 @@ def server() -> Iterator[tuple[Api, Objects]]:
 
 
 EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
+TOO_LONG = "The workload is deactivated due to exceeding the maximum execution time"
+
+
+def put_workload(objects: Objects, job_name: str, *, active: bool) -> None:
+    """Put what Kueue makes of a queued job; it has deactivated one that took too long."""
+    kinds = ("Evicted", "True"), ("QuotaReserved", "False")
+    conditions = [{"type": kind, "status": is_so, "message": TOO_LONG} for kind, is_so in kinds]
+    metadata = {
+        "name": "workload",
+        "labels": {"kueue.x-k8s.io/job-uid": f"uid-of-{job_name}"},
+        "creationTimestamp": START.isoformat(),
+    }
+    spec = {"active": active, "queueName": "gpu"}
+    status = {"conditions": conditions}
+    objects.put(WORKLOADS, {"metadata": metadata, "spec": spec, "status": status})
 
 
 def test_each_stage_is_released_after_the_one_before(server: tuple[Api, Objects]) -> None:
@@ -238,23 +253,10 @@ def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, 
     api, objects = server
     release = Release(make_plan(EXTRACT, gang="kueue"), "content", START.isoformat(), {}, True)
     objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
-    why = "The workload is deactivated due to exceeding the maximum execution time"
-    workload = {
-        "metadata": {
-            "name": "workload",
-            "labels": {"kueue.x-k8s.io/job-uid": f"uid-of-{EXTRACT.name}"},
-            "creationTimestamp": START.isoformat(),
-        },
-        "spec": {"active": False, "queueName": "gpu"},
-        "status": {"conditions": [
-            {"type": "Evicted", "status": "True", "message": why},
-            {"type": "QuotaReserved", "status": "False", "message": why},
-        ]},
-    }  # fmt: skip
-    objects.put(WORKLOADS, workload)
+    put_workload(objects, EXTRACT.name, active=False)
     (stage,) = read_status(api, "run", [release]).stages
     assert stage.phase is Phase.SUSPENDED
-    assert stage.cause == Cause(f"suspended by Kueue: {why}", "clusterfit resume run -n team")
+    assert stage.cause == Cause(f"suspended by Kueue: {TOO_LONG}", "clusterfit resume run -n team")
     assert resume_run(api, [release]) == [EXTRACT]
     assert objects.get(WORKLOADS, "workload")["spec"]["active"] is True
     (stage,) = read_status(api, "run", [release]).stages
@@ -262,8 +264,9 @@ def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, 
     assert stage.cause.text.startswith("place 1 in queue gpu: ")
     assert resume_run(api, [release]) == []
     # A mark that Kueue has left on it would have it deactivated at once; it makes a new one.
+    put_workload(objects, EXTRACT.name, active=False)
     condemned = {"conditions": [{"type": "DeactivationTarget", "status": "True"}]}
-    objects.put(WORKLOADS, {**workload, "status": condemned})
+    objects.put(WORKLOADS, {**objects.get(WORKLOADS, "workload"), "status": condemned})
     assert resume_run(api, [release]) == [EXTRACT]
     assert api.select(WORKLOADS) == []
 
@@ -351,6 +354,23 @@ def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> No
         put_pod(objects, "run-extract-worker-1", f"uid-{number}", ended)
         why = check(bounds, api, plan, 5 * number)
     assert "6 pods in a row died within seconds: StartError (128): no such file" in why
+
+
+def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    bounds = Bounds(api, plan)
+    for look_number in range(10 * MAX_EARLY_DEATHS):  # each pod a minute, without a container
+        put_pod(objects, "run-extract-worker-1", f"uid-{look_number // 10}")
+        pod = objects.get(PODS, "run-extract-worker-1")
+        pod["status"]["containerStatuses"] = [{"state": {"waiting": {}}}]
+        assert check(bounds, api, plan, 6 * look_number) == ""
+    put_pod(objects, "run-extract-worker-1", "uid-last")
+    why = check(bounds, api, plan, 60 * MAX_EARLY_DEATHS)
+    assert "6 pods in a row died within seconds" in why
 
 
 def test_pods_that_live_are_not_counted(server: tuple[Api, Objects]) -> None:

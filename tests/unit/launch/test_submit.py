@@ -228,6 +228,44 @@ def test_the_same_is_replaced_where_it_is_stuck(
     assert (done, helm.log) == (["deleted"], ["install digits-step1"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "fault", "is_removed"),
+    [
+        ("Job", "policy: no Jobs on Fridays", False),
+        ("RoleBinding", "may not bind", False),
+        ("PyTorchJob", "exceeded quota: gpus, requested: 8", True),
+    ],
+)
+def test_what_would_be_refused_does_not_cost_what_is_there(
+    server: tuple[Api, Objects],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    fault: str,
+    is_removed: bool,
+) -> None:
+    api, objects = server
+    objects.install(render(seed=1).manifests)
+    objects.judge = lambda item: (
+        (403, fault) if item["kind"] == kind and item["metadata"]["name"] != "try" else None
+    )
+    there = dict(objects.by_path)
+    for path in [path for path in there if f"/{kind.lower()}s/" in path]:
+        del objects.by_path[path]  # else its name would be what is refused
+    done: list[str] = []
+    monkeypatch.setattr(
+        "clusterfit.launch.submit.delete_release", lambda *_: done.append("deleted")
+    )
+    monkeypatch.setattr("clusterfit.launch.submit.check_cluster", lambda *_: None)
+    helm = Helm()
+    if is_removed:
+        assert submit(helm, api, ACCESS, render(), replace=True) is Outcome.REPLACED
+        assert done == ["deleted"]
+        return
+    with pytest.raises(ClusterError, match=rf"{fault}.*; nothing was removed$"):
+        submit(helm, api, ACCESS, render(), replace=True)
+    assert (done, helm.log) == ([], [])
+
+
 def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Objects]) -> None:
     api, objects = server
     there = render(seed=1).config_map

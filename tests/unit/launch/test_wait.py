@@ -11,12 +11,13 @@ import pytest
 from clusterfit.launch.api import JOBS, PYTORCHJOBS, Api
 from clusterfit.launch.control import cancel_run, resume_run, suspend_run
 from clusterfit.launch.failures import NotFoundError
-from clusterfit.launch.jobs import SUPERVISOR, suspend_stage
+from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.plan import Release
+from clusterfit.launch.status import read_status
 from clusterfit.launch.wait import TIMED_OUT, wait_for_run
 
 from .object_server import Objects, serve_objects
-from .test_sequence import finish, job, make_plan, planned
+from .test_sequence import TOO_LONG, finish, job, make_plan, planned, put_workload
 
 EXTRACT, CLUSTER = planned("extract"), planned("cluster")
 PLAN = make_plan(EXTRACT, CLUSTER)
@@ -106,3 +107,40 @@ def test_what_was_removed_ends_it(
     with pytest.raises(NotFoundError, match="extract: PyTorchJob run-extract was removed") as ended:
         wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.01)
     assert ended.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("active", "code"), [(False, 1), (True, TIMED_OUT)])
+def test_what_kueue_has_given_up_ends_it_and_what_it_has_preempted_does_not(
+    server: tuple[Api, Objects], active: bool, code: int
+) -> None:
+    api, objects = server
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+    put_workload(objects, EXTRACT.name, active=active)
+    release = replace(RELEASE, plan=make_plan(EXTRACT, CLUSTER, gang="kueue"))
+    said: list[str] = []
+    assert wait_for_run(api, [release], said.append, timeout_seconds=0.01) == code
+    if not active:
+        assert f"extract: suspended: {TOO_LONG}" in said
+        assert said[-1] == "extract: goes on only after `clusterfit resume run -n team`"
+
+
+def test_who_may_not_read_kueues_objects_waits_all_the_same(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    objects.kinds.remove("workloads")
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+    release = replace(RELEASE, plan=make_plan(EXTRACT, CLUSTER, gang="kueue"))
+    assert wait_for_run(api, [release], lambda _: None, timeout_seconds=0.01) == TIMED_OUT
+
+
+def test_advice_leads_to_the_cluster_that_was_asked(server: tuple[Api, Objects]) -> None:
+    """There may be a run of that name on another one."""
+    api, _ = server
+    elsewhere = Api(lambda: api.connection, "team", " -n team --context prod")
+    cancel_run(api, [RELEASE], "ann")
+    said: list[str] = []
+    assert wait_for_run(elsewhere, [RELEASE], said.append) == 1
+    assert said[-1].endswith("`clusterfit resume run -n team --context prod`")
+    (extract, _) = read_status(elsewhere, "run", [RELEASE]).stages
+    assert extract.cause.advice == "clusterfit resume run -n team --context prod"
