@@ -162,7 +162,7 @@ def _find_active(views: list[StageView]) -> list[PlannedStage]:
     """Return what is at work, and what would be in a moment: a held stage whose turn has come."""
     due = find_next(views)
     phases = (Phase.STARTING, Phase.RUNNING, Phase.QUEUED)
-    return [view.stage for view in views if view.state.phase in phases or view.stage is due]
+    return [view.stage for view in views if view.state.phase in phases or view is due]
 
 
 def _find_resumable(views: list[StageView]) -> list[PlannedStage]:

@@ -67,6 +67,8 @@ class JobState:
     """Why it failed or was stopped, in the words of whoever did that."""
     stopped_by: str = ""
     """The supervisor, Kueue, a user, or empty where nobody has, or by other means."""
+    version: str = ""
+    """Of the job that was read, as Kubernetes counts its changes."""
 
     @property
     def is_given_up(self) -> bool:
@@ -79,6 +81,11 @@ def read_state(plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobStat
     """Return the state of a stage whose job was read."""
     if job is None:
         return JobState(Phase.MISSING)
+    version = str(job["metadata"].get("resourceVersion", ""))
+    return replace(_read_job(plan, stage, job), version=version)
+
+
+def _read_job(plan: Plan, stage: PlannedStage, job: Manifest) -> JobState:
     status = job.get("status") or {}
     metadata = job["metadata"]
     annotations = metadata.get("annotations") or {}
@@ -130,9 +137,15 @@ def is_suspended(stage: PlannedStage, job: Manifest) -> bool:
     return bool(spec.get("suspend", False))
 
 
-def release_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
-    """Let a held stage start, or enter its queue."""
+def release_stage(api: Api, plan: Plan, stage: PlannedStage, state: JobState) -> None:
+    """Let a held stage start, or enter its queue.
+
+    Raises:
+        RefusedError: Somebody has changed its job since it was read: it may be cancelled.
+    """
     change: dict[str, Any] = {"metadata": {"annotations": {RELEASED_ANNOTATION: now()}}}
+    if state.version:
+        change["metadata"]["resourceVersion"] = state.version
     if plan.gang == "kueue":
         change["metadata"]["labels"] = {QUEUE_LABEL: plan.queue}
     else:

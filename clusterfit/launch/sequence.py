@@ -54,11 +54,11 @@ def look_closely(api: Api, plan: Plan) -> Iterator[StageView]:
         yield StageView(stage, see_job(api, plan, stage, job))
 
 
-def find_next(views: Sequence[StageView]) -> PlannedStage | None:
+def find_next(views: Sequence[StageView]) -> StageView | None:
     """Return the held stage whose turn it is, if there is one."""
     for before, view in pairwise(views):
         if view.state.phase is Phase.HELD:
-            return view.stage if before.state.phase is Phase.SUCCEEDED else None
+            return view if before.state.phase is Phase.SUCCEEDED else None
     return None
 
 
@@ -124,10 +124,11 @@ class Absences:
 
 def release_next(api: Api, plan: Plan, views: Sequence[StageView]) -> PlannedStage | None:
     """Release the stage whose turn it is and return it, if there is one."""
-    stage = find_next(views)
-    if stage is not None:
-        release_stage(api, plan, stage)
-    return stage
+    due = find_next(views)
+    if due is None:
+        return None
+    release_stage(api, plan, due.stage, due.state)
+    return due.stage
 
 
 def expire(api: Api, plan: Plan, views: Iterable[StageView], moment: datetime) -> None:

@@ -96,6 +96,9 @@ class Objects:
         if method == "DELETE":
             return 200, self.by_path.pop(path)
         if method == "PATCH":
+            seen = body.get("metadata", {}).get("resourceVersion")
+            if seen not in (None, self.by_path[path]["metadata"].get("resourceVersion")):
+                return 409, status_body("the object has been modified", "Conflict")
             self.by_path[path] = merge(self.by_path[path], body)
         return 200, self.by_path[path]
 

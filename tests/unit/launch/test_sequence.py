@@ -14,6 +14,7 @@ from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds, utc_now
 from clusterfit.launch.causes import Cause
 from clusterfit.launch.control import resume_run
+from clusterfit.launch.failures import RefusedError
 from clusterfit.launch.jobs import (
     QUEUE_LABEL,
     RELEASED_ANNOTATION,
@@ -241,12 +242,29 @@ def test_under_kueue_releasing_means_the_real_queue(server: tuple[Api, Objects])
     plan = make_plan(EXTRACT, CLUSTER, gang="kueue")
     objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
     objects.put(JOBS, job(CLUSTER, suspend=True, labels={QUEUE_LABEL: "clusterfit-held"}))
-    phases = [view.state.phase for view in look(api, plan)]
-    assert phases == [Phase.QUEUED, Phase.HELD]
-    release_stage(api, plan, CLUSTER)
+    views = list(look(api, plan))
+    assert [view.state.phase for view in views] == [Phase.QUEUED, Phase.HELD]
+    release_stage(api, plan, CLUSTER, views[1].state)
     changed = objects.get(JOBS, CLUSTER.name)
     assert changed["metadata"]["labels"][QUEUE_LABEL] == "gpu"
     assert changed["spec"]["suspend"] is True, "Kueue switches it on when it fits"
+
+
+def test_what_was_cancelled_since_the_look_is_not_released(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, CLUSTER)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    finish(objects, EXTRACT, "Succeeded")
+    held = job(CLUSTER, suspend=True)
+    held["metadata"]["resourceVersion"] = "1"
+    objects.put(JOBS, held)
+    views = list(look(api, plan))
+    held["metadata"] |= {"resourceVersion": "2", "annotations": {STOPPED_ANNOTATION: "{}"}}
+    with pytest.raises(RefusedError, match="has been modified"):
+        release_next(api, plan, views)
+    assert objects.get(JOBS, CLUSTER.name)["spec"]["suspend"] is True
+    objects.get(JOBS, CLUSTER.name)["metadata"]["annotations"] = {}
+    assert release_next(api, plan, list(look(api, plan))) == CLUSTER
 
 
 def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, Objects]) -> None:
