@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -21,6 +24,7 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.patience import Patience
 
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=30)
+_SKEW: Final = timedelta(seconds=5)
 _FOLLOWED: Final = urllib3.Timeout(connect=5, read=None)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -90,7 +94,15 @@ class Api:
         self.options = options or f" -n {namespace}"
         """What leads another command of ours to the same place, for advice that can be copied."""
         self._connect = connect
+        self._skew = timedelta(0)
         self.connection = connect()
+
+    def now(self) -> datetime:
+        """Return the present moment by the server's clock, as far as it has told: ours may be off.
+
+        What one command writes down is compared by another one, elsewhere.
+        """
+        return datetime.now(UTC) + self._skew
 
     def log_in_again(self) -> None:
         """Read anew how to speak to the server."""
@@ -214,6 +226,7 @@ class Api:
                         "is the cluster up, and is --context the right one?"
                     ) from None
             else:
+                self._note_clock(response.headers.get("Date", ""))
                 if response.status < 400:
                     return response
                 error = explain_answer(response.status, response.data, what)
@@ -225,6 +238,12 @@ class Api:
                     patience.pause, float(response.headers.get("Retry-After") or 0)
                 )
             patience.wait()
+
+    def _note_clock(self, date: str) -> None:
+        with contextlib.suppress(ValueError, TypeError):
+            skew = parsedate_to_datetime(date) - datetime.now(UTC)
+            # Whole seconds, and the way here: a difference of a few says nothing.
+            self._skew = skew if abs(skew) > _SKEW else timedelta(0)
 
     def _send_once(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from clusterfit.launch.api import PODS, Api
@@ -129,11 +129,6 @@ class Bounds:
         if view.state.failed_pods - watch.failures_before < MAX_EARLY_DEATHS:
             return ""
         return f"{MAX_EARLY_DEATHS} pods in a row died within seconds"
-
-
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(UTC)
 
 
 def describe_end(pod: Manifest) -> str:

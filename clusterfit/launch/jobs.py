@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -143,7 +143,7 @@ def release_stage(api: Api, plan: Plan, stage: PlannedStage, state: JobState) ->
     Raises:
         RefusedError: Somebody has changed its job since it was read: it may be cancelled.
     """
-    change: dict[str, Any] = {"metadata": {"annotations": {RELEASED_ANNOTATION: now()}}}
+    change: dict[str, Any] = {"metadata": {"annotations": {RELEASED_ANNOTATION: write_now(api)}}}
     if state.version:
         change["metadata"]["resourceVersion"] = state.version
     if plan.gang == "kueue":
@@ -155,7 +155,7 @@ def release_stage(api: Api, plan: Plan, stage: PlannedStage, state: JobState) ->
 
 def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) -> None:
     """Stop a stage so that it can be resumed; its workers get SIGTERM and checkpoint."""
-    note = json.dumps({"by": by, "why": why, "at": now()})
+    note = json.dumps({"by": by, "why": why, "at": write_now(api)})
     change: dict[str, Any] = {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}}
     if plan.gang == "kueue":
         # Kueue undoes a change of the job's own switch within seconds.
@@ -168,7 +168,7 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
 
 def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
     """Let a suspended stage go on from its last checkpoint."""
-    marks = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: now()}
+    marks = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: write_now(api)}
     change: dict[str, Any] = {"metadata": {"annotations": marks}}
     if plan.gang != "kueue":
         change["spec"] = _policy(stage, "suspend", value=False)
@@ -179,7 +179,7 @@ def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
 
 def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
     """Make a job fail for good, where it cannot be suspended: Kueue holds its switch."""
-    note = json.dumps({"by": by, "why": why, "at": now()})
+    note = json.dumps({"by": by, "why": why, "at": write_now(api)})
     change = {
         "metadata": {"annotations": {STOPPED_ANNOTATION: note}},
         "spec": _policy(stage, "activeDeadlineSeconds", value=1),
@@ -234,9 +234,9 @@ def has_condition(item: Manifest, kind: str) -> bool:
     return any(found["type"] == kind and found["status"] == "True" for found in conditions)
 
 
-def now() -> str:
+def write_now(api: Api) -> str:
     """Return the present moment in RFC 3339."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return api.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_time(text: str) -> datetime:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clusterfit.launch.api import Api
-from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.failures import ClusterError, NotPermittedError
 from clusterfit.launch.jobs import Phase, see_job
 from clusterfit.launch.log_seen import Seen
@@ -247,7 +246,7 @@ def _is_over(shared: _Follow) -> bool:
     state = see_job(shared.api, plan, stage, job)
     if state.phase is Phase.HELD:
         views = list(look_closely(shared.api, plan))
-        shared.absences.check(views, utc_now())
+        shared.absences.check(views, shared.api.now())
         why = explain_never(shared.api, plan, views, stage)
         if why:
             shared.tell(why)

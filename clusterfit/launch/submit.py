@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import Api, find_resource
-from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
@@ -201,6 +200,6 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
 def _is_stuck(api: Api, release: Release) -> bool:
     """Whether it has failed, was stopped for good, or lacks a job, as after a killed install."""
     views = list(look_closely(api, release.plan))
-    age_seconds = (utc_now() - read_time(release.created)).total_seconds()
+    age_seconds = (api.now() - read_time(release.created)).total_seconds()
     lacks_a_job = age_seconds > INSTALL_SECONDS and find_absent(views) is not None
     return lacks_a_job or find_failed(views) is not None or find_given_up(views) is not None

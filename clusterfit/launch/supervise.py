@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Final
 
 from clusterfit.errors import TERMINATED_EXIT_CODE, ClusterfitError
 from clusterfit.launch.api import Api
-from clusterfit.launch.bounds import Bounds, utc_now
+from clusterfit.launch.bounds import Bounds
 from clusterfit.launch.plan import Plan, PlannedStage
 from clusterfit.launch.sequence import (
     Absences,
@@ -57,16 +58,16 @@ def supervise(
         try:
             views = list(look(api, plan))
             _say_changes(views, said)
-            removed = absences.find_removed(views, utc_now())
+            removed = absences.find_removed(views, api.now())
             if is_over(views) or removed is not None:
                 _say("over", outcome=_describe_outcome(views, removed))
-                expire(api, plan, views, utc_now())
+                expire(api, plan, views, api.now())
                 return 0
             released = release_next(api, plan, views)
             if released is not None:
                 _say("released", stage=released.stage)
             for view in views:
-                why = bounds.check(view, utc_now())
+                why = bounds.check(view, api.now())
                 if why:
                     _say("stopped", level="warning", stage=view.stage.stage, why=why)
         except ClusterfitError as error:
@@ -102,5 +103,5 @@ def _is_news(said: dict[str, str], key: str, text: str) -> bool:
 
 
 def _say(message: str, level: str = "info", **fields: str) -> None:
-    stamp = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     print(format_line({"ts": stamp, "level": level, "msg": message, **fields}), flush=True)

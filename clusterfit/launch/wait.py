@@ -8,7 +8,7 @@ from typing import Final
 
 from clusterfit.errors import ClusterfitError
 from clusterfit.launch.api import Api
-from clusterfit.launch.bounds import Bounds, utc_now
+from clusterfit.launch.bounds import Bounds
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.patience import REFUSED_SECONDS
@@ -68,7 +68,7 @@ def wait_for_run(
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
-                absences[release.plan.release].check(views[release.plan.release], utc_now())
+                absences[release.plan.release].check(views[release.plan.release], api.now())
             if all(is_over(each) or find_given_up(each) for each in views.values()):
                 return _end(api, releases, views, say)
             trouble = ""
@@ -98,7 +98,7 @@ def _take_turn(
     if released is not None:
         say(f"{released.stage}: released")
     for view in views:
-        why = bounds[release.plan.release].check(view, utc_now())
+        why = bounds[release.plan.release].check(view, api.now())
         if why:
             say(f"{view.stage.stage}: stopped: {why}")
 
@@ -125,7 +125,7 @@ def _end(api: Api, releases: Sequence[Release], views: dict[str, list[StageView]
                 f"{api.options}`"
             )
         elif release.plan.sequencing == "client":
-            expire(api, release.plan, own, utc_now())
+            expire(api, release.plan, own, api.now())
         if given_up is not None or find_failed(own) is not None:
             code = 1
     return code

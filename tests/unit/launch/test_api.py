@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 import socket
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +221,19 @@ def test_a_log_that_is_there_is_not_waited_for_for_ever(monkeypatch: pytest.Monk
             next(pieces)
         thread.join()
         hang_ups[0].close()
+
+
+@pytest.mark.parametrize(("seconds", "is_off"), [(7200, True), (-7200, True), (2, False)])
+def test_time_is_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, is_off: bool
+) -> None:
+    """What one laptop writes down is compared by the supervisor, and by other laptops."""
+    there = datetime.now(UTC) + timedelta(seconds=seconds)
+    stamp = format_datetime(there, usegmt=True)
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: stamp)
+    with serve(tmp_path, Answer(200, {"items": []})) as server:
+        api = server.open()
+        assert abs(api.now() - datetime.now(UTC)) < timedelta(seconds=1), "nobody has told"
+        api.select(PODS)
+        assert abs(api.now() - there) < timedelta(seconds=30 if is_off else 5)
+        assert (abs(api.now() - datetime.now(UTC)) > timedelta(seconds=60)) is is_off

@@ -156,9 +156,7 @@ def test_a_stage_whose_predecessor_was_removed_is_not_waited_for(
 ) -> None:
     """But for as long as it may take to be made: here each look is a second later."""
     seconds = itertools.count()
-    monkeypatch.setattr(
-        "clusterfit.launch.log_follow.utc_now", lambda: START + timedelta(seconds=next(seconds))
-    )
+    monkeypatch.setattr(Api, "now", lambda _self: START + timedelta(seconds=next(seconds)))
     api, objects = held
     objects.remove(PYTORCHJOBS, EXTRACT.name)
     said: list[str] = []

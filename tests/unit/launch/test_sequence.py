@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
-from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds, utc_now
+from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
 from clusterfit.launch.causes import Cause
 from clusterfit.launch.control import resume_run
 from clusterfit.launch.failures import RefusedError
@@ -180,7 +180,7 @@ def test_stages_are_removed_only_once_the_release_is_over(
     plan = replace(make_plan(EXTRACT, CLUSTER, TRAIN), ttl_seconds=60)
     for position, stage in enumerate(plan.stages):
         objects.put(stage.resource, job(stage, suspend=position > 0))
-    now = utc_now()
+    now = datetime.now(UTC)
     finish(objects, EXTRACT, "Succeeded", now - timedelta(seconds=100))
     release_next(api, plan, list(look(api, plan)))
     assert "ttlSecondsAfterFinished" not in json.dumps(list(objects.by_path.values()))
@@ -197,7 +197,7 @@ def test_stages_are_removed_only_once_the_release_is_over(
 def test_a_client_in_charge_lets_the_stages_be_removed(server: tuple[Api, Objects]) -> None:
     api, objects = server
     objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    finish(objects, EXTRACT, "Succeeded", utc_now())
+    finish(objects, EXTRACT, "Succeeded", datetime.now(UTC))
     for sequencing, is_set in (("cluster", False), ("client", True)):
         plan = replace(make_plan(EXTRACT), ttl_seconds=60, sequencing=sequencing)
         assert wait_for_run(api, [Release(plan, "", "", {}, is_helm=True)], lambda _: None) == 0

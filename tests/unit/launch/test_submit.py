@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from clusterfit.launch.api import (
     PYTORCHJOBS,
     Api,
 )
-from clusterfit.launch.bounds import utc_now
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
 from clusterfit.launch.control import cancel_run
 from clusterfit.launch.failures import (
@@ -199,7 +199,7 @@ def test_the_same_again_is_a_no_op(
 def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> None:
     api, objects = server
     rendered = render()
-    objects.install(rendered.manifests, created=utc_now().isoformat())
+    objects.install(rendered.manifests, created=datetime.now(UTC).isoformat())
     objects.remove(PYTORCHJOBS, "digits-extract")  # Helm makes it last
     assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
 
