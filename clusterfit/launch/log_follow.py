@@ -25,6 +25,7 @@ from clusterfit.launch.logs import (
     print_copies,
     read_stage,
 )
+from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.patience import REFUSED_SECONDS
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
@@ -46,6 +47,15 @@ _ASK_SECONDS: Final = 10.0
 _TELLING: Final = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """What is seen of a stage at one moment."""
+
+    is_over: bool
+    pods: list[Manifest]
+    """The newest of each node, read after that."""
+
+
 @dataclass(slots=True)
 class _Follow:
     """What the readers of a stage's pods share."""
@@ -65,10 +75,23 @@ class _Follow:
     said: str = ""
     absent_since: dict[int, float] = field(default_factory=dict)
     """By node, where it has no pod."""
+    looking: threading.Lock = field(default_factory=threading.Lock)
+    looked_at: float = -math.inf
+    glance: _Glance = field(default_factory=lambda: _Glance(is_over=False, pods=[]))
     asking: threading.Lock = field(default_factory=threading.Lock)
     asked_at: float = -math.inf
     cause: str = ""
     """Why there was no pod when somebody asked last."""
+
+    def look(self) -> _Glance:
+        """Look at the stage, once a second for all of its readers: there may be hundreds."""
+        with self.looking:
+            if time.monotonic() - self.looked_at >= _POLL_SECONDS:
+                # Asked before the pods: what is over now has nothing more to say after it.
+                is_over = _is_over(self)
+                pods = pick_newest(select_pods(self.api, self.release.plan.run, self.stage))
+                self.glance, self.looked_at = _Glance(is_over, pods), time.monotonic()
+            return self.glance
 
     def tell(self, remark: str) -> None:
         """Say something to a person; what all pods have in common is said once."""
@@ -135,9 +158,9 @@ def _follow_node(shared: _Follow, node: int) -> None:
     try:
         while not shared.stop.is_set():
             try:
-                # Asked before reading: what is over now has nothing more to say after it.
-                is_over = _is_over(shared)
-                why = _read_node(shared, node, cursor, seen)
+                glance = shared.look()
+                is_over = glance.is_over
+                why = _read_node(shared, node, glance.pods, cursor, seen)
                 refused_since = 0.0
             except NotPermittedError as error:
                 is_over, why = False, str(error)
@@ -162,9 +185,8 @@ def _follow_node(shared: _Follow, node: int) -> None:
         shared.lines.put(None)
 
 
-def _read_node(shared: _Follow, node: int, cursor: Cursor, seen: Seen) -> str:
+def _read_node(shared: _Follow, node: int, pods: list[Manifest], cursor: Cursor, seen: Seen) -> str:
     """Read what one pod has to say now; return why there is nothing to read, if so."""
-    pods = pick_newest(select_pods(shared.api, shared.release.plan.run, shared.stage))
     pod = next((item for item in pods if read_node_rank(item) == node), None)
     if pod is None:
         return _explain_absence(shared, node)

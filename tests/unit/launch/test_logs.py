@@ -117,6 +117,27 @@ def test_pods_that_all_wait_are_spoken_of_once(
     assert said == ["waiting for a pod of train", FAILED]
 
 
+def test_hundreds_of_pods_are_looked_at_by_one(
+    held: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.2)
+    api, objects = held
+    stage = planned("extract", nodes=100, pods=tuple(f"run-extract-worker-{i}" for i in range(100)))
+    release = Release(make_plan(stage), "", "", FILES_POD, is_helm=True)
+
+    def count(wanted: str) -> int:
+        return sum(path.endswith(wanted) for _, path in objects.requests)
+
+    def look_on(_method: str, _path: str) -> None:
+        if count("/pods") == 5:
+            objects.put(PYTORCHJOBS, {**job(EXTRACT, suspend=False), "status": ended("Failed")})
+
+    objects.look_on = look_on
+    assert list(follow_stage(api, release, stage, Wanted(()), lambda _: None)) == []
+    assert count("/pods") < 20
+    assert count("/run-extract") < 20
+
+
 def test_what_kueue_has_given_up_is_not_followed_any_longer(held: tuple[Api, Objects]) -> None:
     api, objects = held
     objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
