@@ -158,9 +158,11 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
     note = json.dumps({"by": by, "why": why, "at": write_now(api)})
     change: dict[str, Any] = {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}}
     if plan.gang == "kueue":
-        # Kueue undoes a change of the job's own switch within seconds.
-        name = _get_workload(api, stage)["metadata"]["name"]
-        api.patch(WORKLOADS, name, {"spec": {"active": False}})
+        # Kueue undoes a change of the job's own switch within seconds. What it has not taken notice
+        # of does not run.
+        workload = find_workload(api, api.get(stage.resource, stage.name))
+        if workload is not None:
+            api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
     else:
         change["spec"] = _policy(stage, "suspend", value=True)
     api.patch(stage.resource, stage.name, change)

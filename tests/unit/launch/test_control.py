@@ -11,10 +11,11 @@ import pytest
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.control import cancel_run, delete_release, resume_run
-from clusterfit.launch.failures import NotPermittedError
+from clusterfit.launch.failures import ClusterError, NotPermittedError
 from clusterfit.launch.helm import read_error
-from clusterfit.launch.jobs import QUEUE_LABEL
+from clusterfit.launch.jobs import QUEUE_LABEL, Phase
 from clusterfit.launch.plan import Release, find_releases
+from clusterfit.launch.sequence import look
 
 from .object_server import Objects, serve_objects
 from .test_sequence import put_workload
@@ -132,3 +133,18 @@ def test_a_supervisor_that_kueue_has_queued_is_stopped_by_its_workload(
     assert not objects.get(JOBS, name)["spec"].get("suspend")
     resume_run(api, [find_release(api)])
     assert objects.get(WORKLOADS, "workload")["spec"]["active"] is True
+
+
+def test_what_kueue_has_taken_no_notice_of_can_be_cancelled(server: tuple[Api, Objects]) -> None:
+    """Its integration is off, most likely, and somebody wants to be rid of the run."""
+    api, objects = server
+    release = find_release(api)
+    release = replace(release, plan=replace(release.plan, gang="kueue", queue="gpu"))
+    extract = objects.get(PYTORCHJOBS, "digits-extract")
+    extract["spec"]["runPolicy"]["suspend"] = True
+    extract["metadata"] |= {"labels": {QUEUE_LABEL: "gpu"}}
+    assert cancel_run(api, [release], "ann") == [release.plan.stages[0]]
+    (state, _) = (view.state for view in look(api, release.plan))
+    assert (state.phase, state.stopped_by) == (Phase.SUSPENDED, "ann")
+    with pytest.raises(ClusterError, match="Kueue has no workload for it; is its integration"):
+        resume_run(api, [release])
