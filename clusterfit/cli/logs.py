@@ -115,9 +115,9 @@ def _follow(
     """
     from clusterfit.launch.jobs import Phase, see_job
     from clusterfit.launch.log_follow import follow_stage
-    from clusterfit.launch.progress import StageView
+    from clusterfit.launch.progress import StageDisplay
 
-    with StageView() as view:
+    with StageDisplay() as view:
         for release, stage in stages:
             view.begin(stage.stage)
             lines = follow_stage(api, release, stage, wanted, say, releaser)

@@ -48,7 +48,7 @@ def run(
     from clusterfit.cli.results import print_results
     from clusterfit.config.stages import list_step_stages
     from clusterfit.launch.local import LocalRun, run_stages
-    from clusterfit.launch.progress import StageView
+    from clusterfit.launch.progress import StageDisplay
 
     run_file = load(file, override).run_file
     stages = list_step_stages(step.value, run_file.stages)
@@ -61,7 +61,7 @@ def run(
         nproc_per_node=nproc_per_node,
         overwrite=overwrite,
     )
-    with StageView() as view:
+    with StageDisplay() as view:
         view.begin(stages[0])
         code = run_stages(local, stages, view.show)
         view.end(code)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.jobs import SUPERVISOR, Phase, end_stage, read_time, suspend_stage
-from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan
-from clusterfit.launch.pods import is_running
+from clusterfit.launch.pods import is_running, read_end
 from clusterfit.launch.sequence import StageView
 
 MAX_EARLY_DEATHS: Final = 6
@@ -97,9 +96,10 @@ class Bounds:
             if pod is None:
                 continue
             uid = pod["metadata"]["uid"]
-            ended = describe_end(pod)
+            ended = read_end(pod)
             if ended:
-                watch.last_death = ended
+                words = f"{ended.reason} ({ended.exit_code})"
+                watch.last_death = f"{words}: {ended.message}" if ended.message else words
             if uid != watch.uids.get(name):
                 seen = watch.first_seen.get(name)
                 if seen is not None:
@@ -129,14 +129,3 @@ class Bounds:
         if view.state.failed_pods - watch.failures_before < MAX_EARLY_DEATHS:
             return ""
         return f"{MAX_EARLY_DEATHS} pods in a row died within seconds"
-
-
-def describe_end(pod: Manifest) -> str:
-    """Return how a pod's container ended: `StartError (128): no such file`; else nothing."""
-    for status in (pod.get("status") or {}).get("containerStatuses", ()):
-        ended: dict[str, Any] | None = (status.get("state") or {}).get("terminated")
-        if ended:
-            message = " ".join((ended.get("message") or "").split())
-            words = f"{ended.get('reason', 'ended')} ({ended.get('exitCode', 0)})"
-            return f"{words}: {message}" if message else words
-    return ""

@@ -61,7 +61,7 @@ def _explain_held(evidence: Evidence) -> Cause:
         return Cause(
             f"{what}; the supervisor, which would start it, does not run: "
             f"{evidence.supervision.trouble}",
-            f"see `kubectl describe job {evidence.plan.release}-supervisor{evidence.options}`",
+            f"see `kubectl describe job {evidence.plan.supervisor}{evidence.options}`",
         )
     return Cause(what)
 

@@ -183,7 +183,7 @@ def _stop(
 
 
 def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:
-    name = f"{release.plan.release}-supervisor"
+    name = release.plan.supervisor
     job = api.find(JOBS, name)
     if job is None:
         return

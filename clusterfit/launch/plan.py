@@ -71,6 +71,11 @@ class Plan:
     ttl_seconds: int = 0
     """How long after the release is over its stages are removed; 0: never."""
 
+    @property
+    def supervisor(self) -> str:
+        """Name of the Job that takes the release through its stages in the cluster."""
+        return f"{self.release}-supervisor"
+
 
 @dataclass(frozen=True, slots=True)
 class Release:

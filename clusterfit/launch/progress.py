@@ -19,7 +19,7 @@ _BAR_WIDTH = 24
 _NOT_TOLD = frozenset({"ts", "level", "stage", "rank", "msg", "folder", "exit_code"})
 
 
-class StageView:
+class StageDisplay:
     """Shows the lines of one stage after another."""
 
     def __init__(self, console: Console | None = None) -> None:

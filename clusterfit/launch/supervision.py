@@ -25,7 +25,7 @@ def read_supervision(api: Api, plan: Plan) -> Supervision:
     """Look at the supervisor of a release."""
     if plan.sequencing != "cluster":
         return Supervision()
-    job = api.find(JOBS, f"{plan.release}-supervisor")
+    job = api.find(JOBS, plan.supervisor)
     if job is None:
         return Supervision(trouble="its Job was removed")
     if job["spec"].get("suspend", False):

@@ -8,7 +8,7 @@ import random
 import pytest
 from rich.console import Console
 
-from clusterfit.launch.progress import StageView
+from clusterfit.launch.progress import StageDisplay
 from clusterfit.logline import format_line, parse_line
 from tests.chance import damage_text, draw_cases
 
@@ -40,7 +40,7 @@ def test_fields_come_back_as_they_were() -> None:
 
 
 def test_any_line_can_be_shown() -> None:
-    with StageView(Console(file=io.StringIO(), force_terminal=True, width=100)) as view:
+    with StageDisplay(Console(file=io.StringIO(), force_terminal=True, width=100)) as view:
         for label, chance in draw_cases("line", 1500):
             if chance.random() < 0.01:
                 view.begin("train")

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from clusterfit.launch.progress import StageView
+from clusterfit.launch.progress import StageDisplay
 from clusterfit.logline import format_line
 
 
@@ -19,7 +19,9 @@ def line(msg: str, level: str = "info", stage: str = "train", **fields: object) 
 def draw(*lines: str, exit_code: int = 0) -> str:
     """Return all that a terminal of 100 columns was sent."""
     output = StringIO()
-    with StageView(Console(file=output, force_terminal=True, width=100, highlight=False)) as view:
+    with StageDisplay(
+        Console(file=output, force_terminal=True, width=100, highlight=False)
+    ) as view:
         view.begin("train")
         for each in lines:
             view.show(each)
@@ -29,7 +31,7 @@ def draw(*lines: str, exit_code: int = 0) -> str:
 
 def test_without_a_terminal_the_lines_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line("progress", done=1), "Traceback (most recent call last):", ""]
-    with StageView(Console(file=StringIO())) as view:
+    with StageDisplay(Console(file=StringIO())) as view:
         view.begin("train")
         for each in lines:
             view.show(each)
@@ -39,7 +41,7 @@ def test_without_a_terminal_the_lines_stay_as_they_are(capsys: pytest.CaptureFix
 
 def test_progress_becomes_a_bar_with_the_time_left() -> None:
     output = StringIO()
-    with StageView(Console(file=output, force_terminal=True, width=100)) as view:
+    with StageDisplay(Console(file=output, force_terminal=True, width=100)) as view:
         view.begin("train")
         view.show(
             line("progress", unit="steps", rate=12.4, done=1500, total=12000, eta_seconds=3725)
@@ -49,7 +51,7 @@ def test_progress_becomes_a_bar_with_the_time_left() -> None:
 
 def test_before_there_is_a_rate_the_time_left_is_unknown() -> None:
     output = StringIO()
-    with StageView(Console(file=output, force_terminal=True, width=100)) as view:
+    with StageDisplay(Console(file=output, force_terminal=True, width=100)) as view:
         view.begin("train")
         view.show(line("progress", unit="steps", rate=0, done=0, total=7, eta_seconds=-1))
     assert "0/7 steps  0/s  ? left" in output.getvalue()
