@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -29,9 +30,11 @@ from clusterfit.launch.jobs import (
     QUEUE_LABEL,
     Phase,
     find_workload,
+    read_time,
     resume_stage,
     suspend_stage,
 )
+from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import (
     RELEASE_LABEL,
     ROLE_LABEL,
@@ -44,6 +47,8 @@ from clusterfit.launch.pods import has_ended
 from clusterfit.launch.sequence import StageView, find_next, look, look_closely
 
 _POLL_SECONDS: Final = 1.0
+_READ_SECONDS: Final = 120.0
+"""Whoever has had a pod print copies of logs has read them by then."""
 _GONE_SECONDS: Final = 300.0
 """Longer than a worker's grace of 120 s, and the time that kubelets take after it."""
 
@@ -109,8 +114,9 @@ def delete_release(
     _delete_objects(api, plan.release, [PODS], f"{labels},{ROLE_LABEL}=test")
     # Whoever copies files meanwhile goes on: that pod is no part of the release, but its remains.
     for pod in api.select(PODS, labels=f"{RUN_LABEL}={plan.run},{ROLE_LABEL}=files"):
-        if has_ended(pod):
-            api.delete(PODS, pod["metadata"]["name"])
+        if has_ended(pod) and _read_age(api, pod) > _READ_SECONDS:
+            with contextlib.suppress(NotPermittedError):
+                api.delete(PODS, pod["metadata"]["name"])
     labels = f"{labels},{ROLE_LABEL}!=files"
     deadline = time.monotonic() + _GONE_SECONDS
     said = -1
@@ -127,6 +133,11 @@ def delete_release(
                 "is their node alive?"
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _read_age(api: Api, item: Manifest) -> float:
+    """Return for how many seconds an object has existed."""
+    return (api.now() - read_time(item["metadata"]["creationTimestamp"])).total_seconds()
 
 
 def needs_helm(releases: Iterable[Release]) -> bool:
@@ -187,12 +198,22 @@ def _switch_supervisor(api: Api, release: Release, *, suspend: bool) -> None:
     job = api.find(JOBS, name)
     if job is None:
         return
-    if job["metadata"].get("labels", {}).get(QUEUE_LABEL):
-        # Kueue has put it in a queue, holds its switch, and would undo what is done to it.
-        workload = find_workload(api, job)
-        if workload is not None:
-            change = {"spec": {"active": not suspend}}
-            api.patch(WORKLOADS, workload["metadata"]["name"], change)
-            return
+    if job["metadata"].get("labels", {}).get(QUEUE_LABEL) and _switch_workload(api, job, suspend):
+        return
     if job["spec"].get("suspend", False) is not suspend:
         api.patch(JOBS, name, {"spec": {"suspend": suspend}})
+
+
+def _switch_workload(api: Api, job: Manifest, suspend: bool) -> bool:
+    """Switch a job that Kueue has put in a queue: it would undo what is done to the job itself.
+
+    Return whether that could be done: Kueue may be gone, or closed to this user.
+    """
+    try:
+        workload = find_workload(api, job)
+        if workload is None:
+            return False
+        api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": not suspend}})
+    except ClusterError:
+        return False
+    return True

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from clusterfit.launch.access import Access
+from clusterfit.launch.admission import try_object
 from clusterfit.launch.api import PODS, Api, Resource, find_resource
-from clusterfit.launch.failures import AlreadyExistsError, ClusterError
+from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.helm import Helm
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import ROLE_LABEL
@@ -69,9 +70,7 @@ def _judge_release(
 
 def _judge(api: Api, resource: Resource, manifest: Manifest) -> str:
     try:
-        api.create(resource, manifest, dry_run=True)
-    except AlreadyExistsError:
-        return ""  # admission was passed before the name was looked at
+        try_object(api, resource, manifest)
     except ClusterError as error:
         return str(error)
     return ""

@@ -86,7 +86,10 @@ def put_files(
     """
     if not source.exists():
         raise MissingInputError(f"{source}: no such file or folder")
-    here = list_files(source)
+    try:
+        here = list_files(source, follow_links=True)
+    except OSError as error:
+        raise MissingInputError(f"{error.filename}: {error.strerror}") from error
     folder, rename = target.in_pod, ""
     if source.is_file():
         folder, _, rename = target.in_pod.rpartition("/")

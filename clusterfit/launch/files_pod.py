@@ -27,6 +27,8 @@ from clusterfit.launch.pods import (
 )
 
 _START_SECONDS: Final = 300.0
+_PATIENCE_SECONDS: Final = 5.0
+"""Between two questions why its node does not start it, which take several requests."""
 _COPY_SECONDS: Final = 3600
 """What a pod that prints has, unless another time is given."""
 _POLL_SECONDS: Final = 0.5
@@ -114,12 +116,15 @@ def wait_until_started(api: Api, name: str, say: Say) -> None:
     """Wait until the pod's container runs or has ended."""
     deadline = time.monotonic() + _START_SECONDS
     said = ""
+    asks_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
         pod = api.get(PODS, name)
         if is_running(pod) or has_ended(pod):
             return
         why, advice = explain_waiting(pod)
-        why = why or explain_preparation(api, [pod])
+        if not why and time.monotonic() >= asks_at:
+            why = explain_preparation(api, [pod])
+            asks_at = time.monotonic() + _PATIENCE_SECONDS
         if why and why != said:
             said = why
             say(f"waiting for the pod {name}: {why}")

@@ -157,26 +157,41 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
     """Stop a stage so that it can be resumed; its workers get SIGTERM and checkpoint."""
     note = json.dumps({"by": by, "why": why, "at": write_now(api)})
     change: dict[str, Any] = {"metadata": {"annotations": {STOPPED_ANNOTATION: note}}}
-    if plan.gang == "kueue":
-        # Kueue undoes a change of the job's own switch within seconds. What it has not taken notice
-        # of does not run.
-        workload = find_workload(api, api.get(stage.resource, stage.name))
-        if workload is not None:
-            api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
-    else:
+    if plan.gang != "kueue":
         change["spec"] = _policy(stage, "suspend", value=True)
-    api.patch(stage.resource, stage.name, change)
+        api.patch(stage.resource, stage.name, change)
+        return
+    # The note goes first: a stage of an inactive workload without one was given up by Kueue.
+    job = api.patch(stage.resource, stage.name, change)
+    workload = find_workload(api, job)
+    if workload is not None:
+        # Kueue undoes a change of the job's own switch within seconds.
+        api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
+    else:
+        # It has not taken notice of the job, and must not when it does.
+        held = {"metadata": {"labels": {QUEUE_LABEL: HELD_QUEUE}}}
+        api.patch(stage.resource, stage.name, held)
 
 
 def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
-    """Let a suspended stage go on from its last checkpoint."""
-    marks = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: write_now(api)}
-    change: dict[str, Any] = {"metadata": {"annotations": marks}}
+    """Let a suspended stage go on from its last checkpoint, or wait for its turn again."""
+    annotations = {STOPPED_ANNOTATION: None, RELEASED_ANNOTATION: write_now(api)}
+    change: dict[str, Any] = {"metadata": {"annotations": annotations}}
     if plan.gang != "kueue":
         change["spec"] = _policy(stage, "suspend", value=False)
+        api.patch(stage.resource, stage.name, change)
+        return
+    job = api.get(stage.resource, stage.name)
+    metadata = job["metadata"]
+    is_first = stage.name == plan.stages[0].name
+    if is_first or RELEASED_ANNOTATION in (metadata.get("annotations") or {}):
+        change["metadata"]["labels"] = {QUEUE_LABEL: plan.queue}
+    else:
+        del annotations[RELEASED_ANNOTATION]  # whoever releases stages will, in its turn
+    workload = find_workload(api, job)
+    if workload is not None:
+        _reactivate(api, workload)
     api.patch(stage.resource, stage.name, change)
-    if plan.gang == "kueue":
-        _reactivate(api, stage)
 
 
 def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
@@ -208,8 +223,10 @@ def see_workload(state: JobState, workload: Manifest | None) -> JobState:
     Kueue deactivates what has used up its time (kueue.x-k8s.io/max-exec-time-seconds), and what an
     admission check rejects; somebody has to activate it again.
     """
-    if workload is None or workload["spec"].get("active", True) or state.phase is not Phase.QUEUED:
+    if state.phase is not Phase.QUEUED or workload is None or workload["spec"].get("active", True):
         return state
+    if "deletionTimestamp" in workload["metadata"]:
+        return state  # it was resumed: Kueue makes another one
     conditions = workload.get("status", {}).get("conditions", ())
     messages = [item.get("message", "") for item in conditions if item["type"] == "Evicted"]
     message = messages[0] if messages else ""
@@ -246,30 +263,17 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _reactivate(api: Api, stage: PlannedStage) -> None:
-    """Let Kueue admit a stage again.
+def _reactivate(api: Api, workload: Manifest) -> None:
+    """Let Kueue admit a workload again.
 
-    Where Kueue itself has deactivated a workload, its mark may stay (Kueue 0.10), by which it would
-    at once do so again. For a job without a workload it makes a new one, without a past.
+    Where Kueue itself has deactivated it, its mark may stay (Kueue 0.10), by which it would at once
+    do so again. For a job without a workload it makes a new one, without a past.
     """
-    workload = _get_workload(api, stage)
     name = workload["metadata"]["name"]
-    conditions = workload.get("status", {}).get("conditions", ())
-    marks = {item["type"]: item["status"] for item in conditions}
-    if marks.get("DeactivationTarget") == "True":
+    if has_condition(workload, "DeactivationTarget"):
         api.delete(WORKLOADS, name)
     else:
         api.patch(WORKLOADS, name, {"spec": {"active": True}})
-
-
-def _get_workload(api: Api, stage: PlannedStage) -> Manifest:
-    workload = find_workload(api, api.get(stage.resource, stage.name))
-    if workload is None:
-        raise ClusterError(
-            f"stage {stage.stage}: Kueue has no workload for it; is its integration for "
-            f"{stage.kind} on?"
-        )
-    return workload
 
 
 def _policy(stage: PlannedStage, field: str, value: int) -> dict[str, Any]:

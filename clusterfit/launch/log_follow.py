@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from clusterfit.launch.api import Api
+from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.failures import ClusterError, NotPermittedError
 from clusterfit.launch.jobs import Phase, see_job
 from clusterfit.launch.log_seen import Seen
@@ -195,6 +195,9 @@ def _read_node(shared: _Follow, node: int, pods: list[Manifest], cursor: Cursor,
     if not is_running(pod) and read_end(pod) is None:
         return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
     uid = pod["metadata"]["uid"]
+    present = shared.api.find(PODS, name)
+    if present is None or present["metadata"]["uid"] != uid:
+        return ""  # it was made anew since the look: logs are read by name
     if cursor.uid and cursor.uid != uid:
         _show_missing(shared, node, seen)
         # A Job's pods have random names: nobody knows this one's.

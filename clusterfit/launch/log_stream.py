@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from clusterfit.launch.api import Api, LogBrokenError
+
+_ATTEMPTS: Final = 4
+"""How often a log that is there is asked for; what came before is not read again."""
 
 
 @dataclass(slots=True)
@@ -58,30 +62,37 @@ class Cursor:
 def read_lines(api: Api, pod: str, cursor: Cursor, *, follow: bool) -> Iterator[str]:
     """Yield the lines that the cursor has not seen, without their line ends.
 
-    A connection that breaks within a line ends them quietly before that line; the whole of it comes
-    with the next call.
+    A connection that breaks within a line ends them before that line, quietly where they are
+    followed: the whole of it comes with the next call.
 
     Args:
         api: The namespace.
         pod: Its name.
         cursor: Is moved on.
         follow: Stay until the log ends.
+
+    Raises:
+        LogBrokenError: What is not followed broke off several times.
     """
-    query = {"timestamps": "true", "follow": str(follow).lower(), **cursor.attach()}
-    for line in _split_lines(api, pod, query):
-        stamp, _, text = line.decode(errors="replace").partition(" ")
-        if cursor.is_new(_normalise(stamp)):
-            yield text
+    for left in reversed(range(1 if follow else _ATTEMPTS)):
+        query = {"timestamps": "true", "follow": str(follow).lower(), **cursor.attach()}
+        try:
+            for line in _split_lines(api, pod, query):
+                stamp, _, text = line.decode(errors="replace").partition(" ")
+                if cursor.is_new(_normalise(stamp)):
+                    yield text
+        except LogBrokenError:
+            if not left and not follow:
+                raise
+        else:
+            return
 
 
 def _split_lines(api: Api, pod: str, query: dict[str, str]) -> Iterator[bytes]:
     rest = b""
-    try:
-        for piece in api.stream_log(pod, query):
-            *lines, rest = (rest + piece).split(b"\n")
-            yield from lines
-    except LogBrokenError:
-        return
+    for piece in api.stream_log(pod, query):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
     if rest:
         yield rest  # the process died within a line
 

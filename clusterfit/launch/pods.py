@@ -186,16 +186,32 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
 
 
 def explain_preparation(api: Api, pods: Iterable[Manifest]) -> str:
-    """Say why a node cannot prepare the first pod that waits for that: a volume, most often."""
-    for pod in pods:
-        container = read_container(pod).get("state") or {}
-        is_placed = bool(pod["spec"].get("nodeName"))
-        if is_placed and not container.keys() & {"running", "terminated"} and not has_ended(pod):
-            events = [event for event in select_events(api, pod) if event["reason"] in _UNPREPARED]
-            if events:
-                message = " ".join(str(events[-1].get("message", "")).split())
+    """Say why a node cannot prepare one of these pods: a volume that it cannot mount, most often.
+
+    Nothing where all are prepared, or where something else has come after such a failure.
+    """
+    waiting = {pod["metadata"]["uid"]: pod for pod in pods if _is_being_prepared(pod)}
+    if not waiting:
+        return ""
+    for reason in _UNPREPARED:
+        try:
+            events = api.select(EVENTS, fields=f"involvedObject.kind=Pod,reason={reason}")
+        except NotPermittedError:
+            return ""
+        for event in events:
+            pod = waiting.get(event["involvedObject"].get("uid", ""))
+            newest = select_events(api, pod)[-1:] if pod is not None else []
+            if pod is not None and newest and newest[0].get("reason") in _UNPREPARED:
+                message = " ".join(str(newest[0].get("message", "")).split())
                 return f"{pod['metadata']['name']}: its node cannot prepare it: {message}"
     return ""
+
+
+def _is_being_prepared(pod: Manifest) -> bool:
+    """Whether a pod has a node, and its container has not started."""
+    state = read_container(pod).get("state") or {}
+    is_placed = bool(pod["spec"].get("nodeName"))
+    return is_placed and not state.keys() & {"running", "terminated"} and not has_ended(pod)
 
 
 def _explain_unschedulable(pod: Manifest, message: str) -> tuple[str, str]:

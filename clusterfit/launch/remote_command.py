@@ -23,6 +23,7 @@ from clusterfit.launch.patience import Patience
 _PROTOCOL: Final = "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _END = range(4)
 _TIMEOUT_SECONDS: Final = 300
+_LAST_WORDS_SECONDS: Final = 5
 _FRAME_BYTES: Final = 1 << 20
 """Servers refuse messages of more than some tens of megabytes."""
 
@@ -118,6 +119,7 @@ class RemoteCommand(io.RawIOBase):
 
     def _raise_end(self) -> None:
         """Raise what the command said as it ended, where that has come before the break."""
+        self._socket.settimeout(_LAST_WORDS_SECONDS)
         with contextlib.suppress(_BrokenError):
             while not self._ended:
                 self._receive()

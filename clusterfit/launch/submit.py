@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from clusterfit.launch.access import Access
+from clusterfit.launch.admission import try_object
 from clusterfit.launch.api import Api, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.control import delete_release
@@ -96,9 +97,7 @@ def check_admission(api: Api, rendered: Rendered) -> None:
     """
     for manifest in rendered.manifests:
         try:
-            api.create(find_resource(manifest), manifest, dry_run=True)
-        except AlreadyExistsError:
-            continue  # admission was passed before the name was looked at
+            try_object(api, find_resource(manifest), manifest)
         except ClusterError as error:
             if EXCEEDED_QUOTA not in str(error):  # there will be room
                 raise type(error)(f"{error}; nothing was removed") from None

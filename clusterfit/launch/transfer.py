@@ -25,36 +25,53 @@ _PARTIAL: Final = ".clusterfit-partial"
 _PULSE_SECONDS: Final = 10.0
 
 
-def list_files(root: Path, tell: Callable[[], None] = lambda: None) -> Listing:
+def list_files(
+    root: Path, tell: Callable[[], None] = lambda: None, *, follow_links: bool = False
+) -> Listing:
     """Return the files below a folder, or the one file that is meant, under its name.
-
-    A link is what it leads to.
 
     Args:
         root: The folder, or the file.
         tell: Is called at each step: a shared file system may take minutes for a million files.
+        follow_links: Go through links to folders. Then a folder that cannot be read is an error,
+            because nothing may be left out; else it is nobody's business here.
+
+    Raises:
+        PermissionError: With `follow_links` only.
     """
     if root.is_file():
         return {root.name: _describe(root)}
     found = {}
-    for path in _walk(root, ()):
-        tell()
+    for path in _walk(root, tell, (), follow_links=follow_links):
         if path.is_file() and not path.name.endswith(_PARTIAL):
             found[path.relative_to(root).as_posix()] = _describe(path)
     return dict(sorted(found.items()))
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """Yield what is below a folder, through links, but not into a folder that it lies in."""
+def _walk(
+    folder: Path,
+    tell: Callable[[], None],
+    above: tuple[tuple[int, int], ...],
+    *,
+    follow_links: bool,
+) -> Iterator[Path]:
+    """Yield what is below a folder, but not through a link to one that it lies in."""
     status = folder.stat()
     own = (status.st_dev, status.st_ino)
     if own in above:
         return
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _walk(path, (*above, own))
-        else:
+    try:
+        paths = list(folder.iterdir())
+    except PermissionError:
+        if follow_links:
+            raise
+        return
+    for path in paths:
+        tell()
+        if not path.is_dir():
             yield path
+        elif follow_links or not path.is_symlink():
+            yield from _walk(path, tell, (*above, own), follow_links=follow_links)
 
 
 def send_files(

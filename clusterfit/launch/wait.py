@@ -48,7 +48,7 @@ def wait_for_run(
 
     Returns:
         0 where all stages have succeeded; 1 where one has failed, was stopped by the supervisor or
-        cancelled; 124 after the timeout.
+        Kueue, or cancelled; 124 after the timeout.
 
     Raises:
         RemovedError: A stage was removed before it had ended.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,13 +12,21 @@ import pytest
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.control import cancel_run, delete_release, resume_run
-from clusterfit.launch.failures import ClusterError, NotPermittedError
+from clusterfit.launch.failures import NotPermittedError
 from clusterfit.launch.helm import read_error
-from clusterfit.launch.jobs import QUEUE_LABEL, Phase
+from clusterfit.launch.jobs import (
+    QUEUE_LABEL,
+    JobState,
+    Phase,
+    read_state,
+    resume_stage,
+    see_workload,
+    suspend_stage,
+)
 from clusterfit.launch.plan import Release, find_releases
 from clusterfit.launch.sequence import look
 
-from .object_server import Objects, serve_objects
+from .object_server import CREATED, Objects, serve_objects
 from .test_sequence import put_workload
 from .test_submit import ACCESS, Helm, render
 
@@ -114,7 +123,12 @@ def test_a_record_that_may_not_be_removed_is_a_refusal(
 def test_what_copied_files_and_is_over_goes_with_the_release(server: tuple[Api, Objects]) -> None:
     api, objects = server
     metadata = {**find_release(api).files_pod["metadata"], "name": "files"}
+    metadata["creationTimestamp"] = datetime.now(UTC).isoformat()
     objects.put(PODS, {"metadata": metadata, "status": {"phase": "Failed"}})
+    delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
+    assert list_kinds(objects) == {"pods"}, "somebody may be about to read it"
+    objects.install(render().manifests)
+    metadata["creationTimestamp"] = CREATED
     delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
     assert objects.by_path == {}
 
@@ -146,5 +160,66 @@ def test_what_kueue_has_taken_no_notice_of_can_be_cancelled(server: tuple[Api, O
     assert cancel_run(api, [release], "ann") == [release.plan.stages[0]]
     (state, _) = (view.state for view in look(api, release.plan))
     assert (state.phase, state.stopped_by) == (Phase.SUSPENDED, "ann")
-    with pytest.raises(ClusterError, match="Kueue has no workload for it; is its integration"):
-        resume_run(api, [release])
+    # Nor must it start when Kueue takes notice of it later.
+    extract = objects.get(PYTORCHJOBS, "digits-extract")
+    assert extract["metadata"]["labels"][QUEUE_LABEL] == "clusterfit-held"
+    assert resume_run(api, [release]) == [release.plan.stages[0]]
+    (state, _) = (view.state for view in look(api, release.plan))
+    assert state.phase is Phase.QUEUED
+
+
+def test_a_held_stage_that_was_cancelled_waits_for_its_turn_again(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    release = find_release(api)
+    plan = replace(release.plan, gang="kueue", queue="gpu")
+    release = replace(release, plan=plan)
+    cluster = objects.get(JOBS, "digits-cluster")
+    cluster["metadata"]["labels"] = {QUEUE_LABEL: "clusterfit-held"}
+    suspend_stage(api, plan, plan.stages[1], "ann", "clusterfit suspend")
+    resume_stage(api, plan, plan.stages[1])
+    (_, view) = look(api, plan)
+    assert view.state.phase is Phase.HELD
+
+
+def test_between_suspend_and_resume_nothing_looks_given_up_by_kueue(
+    server: tuple[Api, Objects],
+) -> None:
+    """Whoever waits for the run would take it for lost."""
+    api, objects = server
+    release = find_release(api)
+    plan = replace(release.plan, gang="kueue", queue="gpu")
+    extract = objects.get(PYTORCHJOBS, "digits-extract")
+    extract["spec"]["runPolicy"]["suspend"] = True
+    extract["metadata"] |= {"labels": {QUEUE_LABEL: "gpu"}, "uid": "uid-of-digits-extract"}
+    put_workload(objects, "digits-extract", active=True)
+    seen: list[JobState] = []
+
+    def look_on(_method: str, _path: str) -> None:
+        job = objects.get(PYTORCHJOBS, "digits-extract")
+        state = read_state(plan, plan.stages[0], job)
+        seen.append(see_workload(state, objects.get(WORKLOADS, "workload")))
+
+    objects.look_on = look_on
+    suspend_stage(api, plan, plan.stages[0], "ann", "clusterfit suspend")
+    resume_stage(api, plan, plan.stages[0])
+    assert {state.phase for state in seen} == {Phase.QUEUED, Phase.SUSPENDED}
+    assert not any(state.is_given_up for state in seen)
+
+
+@pytest.mark.parametrize("why", ["gone", "forbidden"])
+def test_a_queued_supervisor_is_stopped_where_kueue_cannot_be_asked(
+    server: tuple[Api, Objects], why: str
+) -> None:
+    api, objects = server
+    supervisor = objects.get(JOBS, "digits-step1-supervisor")
+    supervisor["metadata"] |= {"labels": {QUEUE_LABEL: "default"}}
+    if why == "gone":
+        objects.kinds.remove("workloads")
+    else:
+        objects.look_on = lambda _method, path: (
+            objects.trouble.append(403) if "/workloads" in path else None
+        )
+    cancel_run(api, [find_release(api)], "ann")
+    assert objects.get(JOBS, "digits-step1-supervisor")["spec"]["suspend"] is True

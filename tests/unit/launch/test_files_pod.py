@@ -14,6 +14,7 @@ import pytest
 from clusterfit.launch.api import EVENTS, PODS
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.files_pod import run_files_pod, wait_until_ended, wait_until_started
+from clusterfit.launch.pods import explain_preparation
 
 from .api_server import RESET
 from .object_server import Objects, serve_objects
@@ -91,8 +92,8 @@ def test_one_whose_node_is_gone_is_waited_for_within_a_bound(
 
 
 def test_what_its_node_cannot_mount_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterfit.launch.files_pod._START_SECONDS", 0)
-    monkeypatch.setattr("clusterfit.launch.files_pod._POLL_SECONDS", 0)
+    for name in ("START", "POLL", "PATIENCE"):
+        monkeypatch.setattr(f"clusterfit.launch.files_pod._{name}_SECONDS", 0)
     said: list[str] = []
     with serve_objects() as (api, objects):
         waiting = {"waiting": {"reason": "ContainerCreating"}}
@@ -103,11 +104,24 @@ def test_what_its_node_cannot_mount_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert "its node cannot prepare it: MountVolume.SetUp failed" in said[0]
 
 
+def test_what_came_right_since_is_not_the_matter() -> None:
+    with serve_objects() as (api, objects):
+        waiting = {"waiting": {"reason": "ContainerCreating"}}
+        put_files_pod(objects, phase="Pending", containerStatuses=[{"state": waiting}])
+        put_mount_failure(objects, "files")
+        assert "hostPath" in explain_preparation(api, [objects.get(PODS, "files")])
+        assert explain_preparation(api, []) == ""
+        event = objects.get(EVENTS, "files.1")
+        pulling = {**event, "metadata": {"name": "files.2"}, "reason": "Pulling"}
+        objects.put(EVENTS, {**pulling, "lastTimestamp": "2026-11-23T12:00:05Z"})
+        assert explain_preparation(api, [objects.get(PODS, "files")]) == ""
+
+
 def put_mount_failure(objects: Objects, pod: str) -> None:
     """Put what the kubelet says where a folder of the node is not there."""
     event = {
         "metadata": {"name": f"{pod}.1"},
-        "involvedObject": {"name": pod, "uid": f"uid-of-{pod}"},
+        "involvedObject": {"kind": "Pod", "name": pod, "uid": f"uid-of-{pod}"},
         "reason": "FailedMount",
         "message": 'MountVolume.SetUp failed for volume "ib" : hostPath type check failed',
         "lastTimestamp": "2026-11-23T12:00:00Z",

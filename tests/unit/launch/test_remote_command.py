@@ -34,6 +34,9 @@ class Socket:
         channel, piece = self._said.popleft()
         return bytes([channel]) + piece
 
+    def settimeout(self, seconds: float) -> None:
+        assert seconds < 60
+
     def close(self) -> None:
         pass
 

@@ -6,13 +6,15 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterfit.errors import ConfigError
+from clusterfit.errors import ConfigError, MissingInputError
 from clusterfit.launch import transfer
-from clusterfit.launch.files import parse_place
+from clusterfit.launch.files import parse_place, put_files
 from clusterfit.launch.transfer import list_files, receive_files, send_files
 
 
@@ -53,7 +55,7 @@ def test_a_list_that_takes_long_shows_that_it_is_being_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = make_tree(tmp_path / "source")
-    for seconds, pulses in ((3600.0, 0), (0.0, 3)):  # one for each file
+    for seconds, pulses in ((3600.0, 0), (0.0, 5)):  # three files in two folders
         monkeypatch.setattr(transfer, "_PULSE_SECONDS", seconds)
         assert transfer.main(["list", str(source)]) == 0
         said = capsys.readouterr().out
@@ -74,16 +76,37 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     os.link(store / "a.bin", source / "one")
     os.link(store / "a.bin", source / "two")
     names = ["again/d", "again/ü ö/c.txt", "file", "folder/d", "folder/ü ö/c.txt", "one", "two"]
-    assert [*list_files(source)] == names
+    assert [*list_files(source, follow_links=True)] == names
+    assert [*list_files(source)] == ["file", "one", "two"], "a folder's link is left alone"
     stream = io.BytesIO()
     send_files(source, names, stream, ignore)
     stream.seek(0)
     target = tmp_path / "target"
     assert receive_files(target, stream, ignore) == len(names)
-    assert list_files(target) == list_files(source)
+    assert list_files(target) == list_files(source, follow_links=True)
     for name in names:
         assert (target / name).read_bytes() == (source / name).read_bytes()
         assert not (target / name).is_symlink()
+
+
+def test_a_folder_that_refuses_is_missed_where_all_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_tree(tmp_path / "source")
+    real = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == source / "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iter(list(real(path)))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert [*list_files(source)] == ["a.bin"]
+    with pytest.raises(PermissionError):
+        list_files(source, follow_links=True)
+    api: Any = None
+    with pytest.raises(MissingInputError, match=r"source/b: Permission denied$"):
+        put_files(api, "pod", source, parse_place("data:x"), lambda _: ignore)
 
 
 def test_a_stream_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
