@@ -68,6 +68,9 @@ def test_no_permission_names_the_verb_and_on_what(user: Product) -> None:
 
 def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     member = become(user, "member", read_team_rules())
+    run_file = member.write(NOWHERE)
+    tried = member.succeed("submit", "step1", "-f", run_file, "--dry-run=server").stdout
+    assert "RoleBinding" in tried
     member.submit("step1", NOWHERE)
     records = ("secrets", "--selector=owner=helm,status=deployed", "--output=name")
     assert "digits-step1" in user.namespace.kubectl("get", *records)
@@ -81,6 +84,9 @@ def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     member.succeed("resume", RUN)
     member.wait_for_pods("extract", lambda pods: len(pods) == 2)
     assert "has not started" in member.succeed("logs", RUN).stderr
+    # A release of another name brings a Role of another name.
+    member.succeed("submit", "extract", "-f", run_file, "--replace")
+    member.wait_for_pods("extract", lambda pods: len(pods) == 2)
     member.succeed("cancel", RUN)
     (member.folder / "file").write_text("content")
     member.put(member.folder / "file", "storage:some/file")

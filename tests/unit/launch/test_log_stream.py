@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterfit.launch.api import LogBrokenError
 from clusterfit.launch.log_copies import EXIT_NONE, main
 from clusterfit.launch.log_stream import Cursor, read_lines
 
@@ -59,6 +60,20 @@ def test_a_line_that_breaks_off_comes_whole_the_next_time(tmp_path: Path) -> Non
         assert list(read_lines(api, "pod", cursor, follow=True)) == ["two", "two"]
         assert "since" not in server.requests[0][1]
         assert "sinceTime=2026-11-23T10%3A00%3A01Z" in server.requests[1][1]
+
+
+def test_a_log_that_is_there_is_read_to_its_end_or_said_to_be_cut(tmp_path: Path) -> None:
+    first = b"2026-11-23T10:00:01.5Z one\n2026-11-23T10:00:02Z tw"
+    broken = Answer(200, first, {"Content-Length": str(len(first) + 100), "Connection": "close"})
+    whole = Answer(200, first + b"o\n")
+    with serve(tmp_path, broken, broken, whole) as server:
+        assert list(read_lines(server.open(), "pod", Cursor(), follow=False)) == ["one", "two"]
+    with serve(tmp_path, broken) as server:
+        lines = read_lines(server.open(), "pod", Cursor(), follow=False)
+        assert next(lines) == "one"
+        with pytest.raises(LogBrokenError, match="the log of pod broke off"):
+            next(lines)
+        assert len(server.requests) == 4
 
 
 def test_the_newest_seconds_are_asked_for_until_there_is_a_line_and_of_the_first_pod() -> None:

@@ -23,6 +23,7 @@ from clusterfit.launch.api import (
 )
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
 from clusterfit.launch.control import cancel_run
+from clusterfit.launch.dry_run import dry_run
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
@@ -34,7 +35,7 @@ from clusterfit.launch.helm import HelmError, HelmLibrary, Values, read_error
 from clusterfit.launch.plan import find_releases
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered, render_run
-from clusterfit.launch.submit import Outcome, submit
+from clusterfit.launch.submit import Outcome, check_admission, submit
 
 from .object_server import Objects, serve_objects
 
@@ -264,6 +265,24 @@ def test_what_would_be_refused_does_not_cost_what_is_there(
     with pytest.raises(ClusterError, match=rf"{fault}.*; nothing was removed$"):
         submit(helm, api, ACCESS, render(), replace=True)
     assert (done, helm.log) == ([], [])
+
+
+def test_a_binding_whose_role_comes_with_it_is_no_refusal(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the server answers who may not grant all rights, as long as the Role is not there."""
+    api, objects = server
+    objects.judge = lambda item: (
+        (404, 'roles.rbac.authorization.k8s.io "x" not found')
+        if item["kind"] == "RoleBinding"
+        else None
+    )
+    check_admission(api, render())
+    verdicts = list(dry_run(Helm(), api, ACCESS, render()))
+    assert {verdict.fault for verdict in verdicts if verdict.kind == "RoleBinding"} == {""}
+    objects.judge = lambda item: (404, "no such thing") if item["kind"] == "Role" else None
+    with pytest.raises(NotFoundError, match="no such thing; nothing was removed"):
+        check_admission(api, render())
 
 
 def test_other_content_under_any_release_name_is_refused(server: tuple[Api, Objects]) -> None:
