@@ -63,6 +63,17 @@ def priority(name: str, value: int) -> Object:
 
 
 def make_queue(user: Product, name: str) -> None:
+    """Make a queue of a namespace, once those of earlier tests are empty.
+
+    What still holds quota when its namespace goes would give it back unnoticed: Kueue looks again
+    at what waits by way of the queue, which has gone before.
+    """
+    wait_for(
+        "nobody holds quota",
+        lambda: user.namespace.kubectl.get("clusterqueue", "shared").get("status", {}),
+        lambda status: not status.get("reservingWorkloads"),
+        timeout_seconds=120,
+    )
     spec = {"clusterQueue": "shared"}
     user.namespace.kubectl.create(
         {"apiVersion": API, "kind": "LocalQueue", "metadata": {"name": name}, "spec": spec}
