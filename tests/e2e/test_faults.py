@@ -117,8 +117,14 @@ def test_supervisor_that_was_replaced_releases_the_next_stage(
     check_training(product, reference)
 
 
-# Enough work for somebody to be killed in the middle of it.
-SLOW_EXTRACT = {"stages": ["extract"], **SLOW_VIEW, "extract.weights": {"from": "random"}}
+# Enough work for somebody to be killed in the middle of it, also where it is done fast.
+SLOW_EXTRACT = {
+    "stages": ["extract"],
+    **SLOW_VIEW,
+    "extract.resizePixels": 448,
+    "extract.cropPixels": 416,
+    "extract.weights": {"from": "random"},
+}
 
 
 def test_extract_without_collectives_notices_a_lost_pod(
