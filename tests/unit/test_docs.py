@@ -88,7 +88,9 @@ def test_the_readme_first_commands_work_as_typed(
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
     assert len(commands) == 10
     monkeypatch.chdir(tmp_path)
-    init, check, run, render, plan, *_ = (shlex.split(command)[1:] for command in commands)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    (tmp_path / "flowers" / "train").mkdir(parents=True)  # what its reader has
+    init, check, run, render, plan, *on_a_cluster = (shlex.split(line)[1:] for line in commands)
     for arguments in (init, check, plan, render):
         with pytest.raises(SystemExit) as ending:
             main(arguments)
@@ -96,3 +98,9 @@ def test_the_readme_first_commands_work_as_typed(
     assert "kind: PyTorchJob" in capsys.readouterr().out
     assert run == ["run", "pipeline", "-f", init[-1]], "the file that init writes is what is run"
     assert load_run_file([Path(init[-1])]).run_file.name == "flowers", "as the others call the run"
+    capsys.readouterr()
+    for arguments in on_a_cluster:  # as far as they come without one
+        with pytest.raises(SystemExit) as ending:
+            main(arguments)
+        assert ending.value.code == 69, (arguments, capsys.readouterr().err)
+        assert "no cluster" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -67,14 +68,14 @@ def test_a_number_that_is_left_to_us_is_one_for_each_gpu(
     monkeypatch: pytest.MonkeyPatch,
     started: list[list[str]],
     text: str | None,
-    device: str,
+    device: Literal["cuda", "cpu"],
     num_gpus: int,
     expected: str,
 ) -> None:
     """Without any there is one process too, which says that its GPU is not there."""
     monkeypatch.setattr(nproc, "_count_gpus", lambda: num_gpus)
     environment = {VARIABLE: text} if text else {}
-    settle_nproc(environment, device)  # type: ignore[arg-type]
+    settle_nproc(environment, device)
     assert environment == {VARIABLE: expected}
     assert started == [[sys.executable, *sys.orig_argv[1:]]]
 
