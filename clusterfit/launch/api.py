@@ -285,5 +285,8 @@ def is_allowed(api: Api, verb: str, resource: Resource) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    reason = str(getattr(error, "reason", "") or error)
-    return reason.rpartition(": ")[2] or type(error).__name__
+    reason = getattr(error, "reason", None) or error
+    where = ""
+    if isinstance(reason, urllib3.exceptions.ProxyError):
+        where, reason = "the proxy: ", reason.original_error
+    return where + (str(reason).rpartition(": ")[2] or type(error).__name__)

@@ -7,6 +7,7 @@ manifests stay plain dicts, and what the server answers reaches `failures` as it
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,15 @@ def connect(access: Access) -> Connection:
     # A log that is followed is silent for hours: that the server is gone must show all the same.
     settings.keep_alive = True
     try:
-        client = config.new_client_from_config(
-            config_file=access.find_kubeconfig(),
-            context=find_context(access) or None,
-            persist_config=False,
-            client_configuration=settings,
-        )
+        with warnings.catch_warnings():
+            # What is missing for a SOCKS proxy is said below.
+            warnings.simplefilter("ignore", urllib3.exceptions.DependencyWarning)
+            client = config.new_client_from_config(
+                config_file=access.find_kubeconfig(),
+                context=find_context(access) or None,
+                persist_config=False,
+                client_configuration=settings,
+            )
     except ConfigException as error:
         said = str(error).strip().removeprefix("Invalid kube-config file. ").rstrip(".")
         if "No configuration found" in said:
@@ -64,6 +68,11 @@ def connect(access: Access) -> Connection:
         ) from None
     except OSError as error:
         raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
+    except (ImportError, urllib3.exceptions.HTTPError):
+        # What speaks SOCKS is an extra of urllib3's, and of an address without http:// it says so.
+        raise ClusterError(
+            f"no cluster: the proxy {settings.proxy} cannot be used; want http://HOST:PORT"
+        ) from None
 
     if not client.configuration.verify_ssl:
         # The kubeconfig says so; a warning for every request would bury what we have to say.

@@ -11,7 +11,7 @@ from clusterfit.launch.api import Api
 from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.files_pod import run_files_pod, wait_until_ended
 from clusterfit.launch.jobs import Phase, read_state
-from clusterfit.launch.log_copies import EXIT_NONE
+from clusterfit.launch.log_copies import EXIT_NONE, unpack_lines
 from clusterfit.launch.log_stream import Cursor, read_lines
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
@@ -177,7 +177,11 @@ def print_copies(
     options: list[str],
     say: Say,
 ) -> list[str] | None:
-    """Return what a pod with the claim prints of the copies; None where there are none."""
+    """Return what a pod with the claim prints of the copies; None where there are none.
+
+    Raises:
+        ClusterError: The pod failed, or its own log has not all that it printed.
+    """
     run = release.plan.run
     folder = f"/storage/{run}/logs/{stage.stage}"
     command = ["python", "-m", "clusterfit.launch.log_copies", folder, *options]
@@ -188,7 +192,13 @@ def print_copies(
             return None
         if exit_code:
             raise ClusterError(f"pod {pod}: {' '.join(api.read_log(pod, 5))}")
-        return list(read_lines(api, pod, Cursor(), follow=False))
+        try:
+            return unpack_lines(read_lines(api, pod, Cursor(), follow=False))
+        except ValueError:
+            raise ClusterError(
+                f"pod {pod}: its node has not kept all that it printed; `clusterfit get "
+                f"storage:{run}/logs DIR --run {run}{api.options}` brings the copies themselves"
+            ) from None
 
 
 def explain_never(api: Api, plan: Plan, views: Sequence[StageView], stage: PlannedStage) -> str:

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
+from urllib3.util import Url
+
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.connection import Connection
 from clusterfit.launch.failures import ClusterError, explain_answer
@@ -146,7 +148,11 @@ class RemoteCommand(io.RawIOBase):
 
 
 def _connect(connection: Connection, path: str) -> Any:
-    """Return a websocket that speaks the protocol to a path of the server."""
+    """Return a websocket that speaks the protocol to a path of the server.
+
+    Raises:
+        OSError: The proxy is one that cannot be used.
+    """
     import websocket
 
     return websocket.create_connection(
@@ -155,7 +161,17 @@ def _connect(connection: Connection, path: str) -> Any:
         subprotocols=[_PROTOCOL],
         sslopt=_read_tls(connection.websocket),
         timeout=_TIMEOUT_SECONDS,
+        **_read_proxy(connection.pool.proxy),
     )
+
+
+def _read_proxy(proxy: Url | None) -> dict[str, Any]:
+    """Return what leads through the proxy that requests go through, whatever the host is called."""
+    if proxy is None:
+        return {}
+    if proxy.scheme != "http":
+        raise OSError(f"the proxy {proxy} is reached by {proxy.scheme}; here it must be http")
+    return {"http_proxy_host": proxy.host, "http_proxy_port": proxy.port, "http_no_proxy": [""]}
 
 
 def _read_tls(client: Any) -> dict[str, Any]:

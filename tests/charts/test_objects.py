@@ -127,6 +127,14 @@ def test_clustering_on_one_node_is_a_job_with_a_process_for_each_gpu(
     assert env["PET_NPROC_PER_NODE"] == container["resources"]["limits"]["nvidia.com/gpu"] == "8"
 
 
+def render_selftest(values: Values) -> Manifest:
+    """Return the pod of `helm test`: Helm's hooks are not among what it installs."""
+    with helm_python.Chart.load(str(find_chart(RUN_CHART))) as chart:
+        texts = chart.render(values, name="release", namespace="somewhere")
+    (pod,) = read_manifests(texts["clusterfit/templates/tests/selftest.yaml"])
+    return pod
+
+
 def test_platform_never_enters_a_container(values: Values, render: Render) -> None:
     config = find(render(values), "ConfigMap", "release-config")["data"]["config.json"]
     assert json.loads(config) == load(values).algorithm().dump()
@@ -153,6 +161,23 @@ def test_what_an_item_of_a_list_leaves_out_is_its_default(values: Values, render
         job = find(render(written), "PyTorchJob", "digits-extract")
         assert look_up(job, "mounts /scratch") == mount
         assert look_up(job, "env EMPTY") == {"name": "EMPTY", "value": ""}
+
+
+def test_a_workers_own_volumes_bind_no_pod_that_reads_claims(
+    values: Values, render: Render
+) -> None:
+    """A disk that one node may mount would keep `logs`, `put` and `get` waiting for the stage."""
+    volume = {"name": "own", "source": {"persistentVolumeClaim": {"claimName": "one-node"}}}
+    platform = {"extraVolumes": [{**volume, "mountPath": "/own"}]}
+    changed = deep_merge(values, {"platform": platform})
+    manifests, selftest = render(changed), json.dumps(render_selftest(changed))
+    files_pod = find(manifests, "ConfigMap", "release-config")["data"]["files-pod.json"]
+    pods = {item["metadata"]["name"]: json.dumps(item) for item in manifests}
+    assert "one-node" in pods["digits-extract"]
+    for pod in (files_pod, selftest, pods["release-supervisor"]):
+        assert "one-node" not in pod
+        assert '"/own"' not in pod
+    assert all('"/storage"' in pod for pod in (files_pod, selftest))
 
 
 def test_an_administrators_account_needs_no_role(values: Values, render: Render) -> None:
@@ -230,9 +255,7 @@ def test_every_pod_of_a_release_is_of_the_same_user(values: Values, render: Rend
     pods = [job["spec"]["template"]["spec"] for job in render(changed) if job["kind"] == "Job"]
     config_map = find(render(changed), "ConfigMap", "release-config")
     files = json.loads(config_map["data"]["files-pod.json"])
-    with helm_python.Chart.load(str(find_chart(RUN_CHART))) as chart:
-        texts = chart.render(changed, name="release", namespace="somewhere")
-    (test,) = read_manifests(texts["clusterfit/templates/tests/selftest.yaml"])
+    test = render_selftest(changed)
     assert list(find_violations(test["spec"])) == []
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
     for pod in (*pods, files["spec"], test["spec"]):

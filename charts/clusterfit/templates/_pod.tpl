@@ -9,14 +9,16 @@ Usage: include "clusterfit.pod" (dict
   "env" (list)        Kubernetes' own env entries, before the common ones
   "resources" (dict)  Kubernetes' own resources
   "settings" (dict)   of a stage: node selector, tolerations, affinity, shm; or an empty dict
-  "volumes" "claims"  all worker volumes; "config": only the ConfigMap
+  "volumes" "all"     all worker volumes; "claims": without those of extraVolumes, which may be bound
+                      to a worker's node; "config": only the ConfigMap
   "capabilities" (list)  Linux capabilities; left out: none
   "account" ""        service account whose token is mounted; empty: no token
   "grace" 120)        seconds between SIGTERM and SIGKILL
 */}}
 {{- define "clusterfit.pod" -}}
 {{- $platform := .root.Values.platform -}}
-{{- $claims := eq .volumes "claims" -}}
+{{- $claims := ne .volumes "config" -}}
+{{- $extraVolumes := ternary $platform.extraVolumes list (eq .volumes "all") -}}
 {{- $dataClaim := $platform.data.claim | default $platform.storage.claim -}}
 automountServiceAccountToken: {{ ne .account "" }}
 {{- with .account }}
@@ -94,7 +96,7 @@ containers:
 {{- with $platform.storage.subPath }}
         subPath: {{ include "clusterfit.json" . }}
 {{- end }}
-{{- range $platform.extraVolumes }}
+{{- range $extraVolumes }}
       - {{ dict "name" .name "mountPath" .mountPath "readOnly" (ternary .readOnly true (hasKey . "readOnly")) | include "clusterfit.json" }}
 {{- end }}
 {{- end }}
@@ -118,7 +120,7 @@ volumes:
   - name: storage
     persistentVolumeClaim:
       claimName: {{ toJson $platform.storage.claim }}
-{{- range $platform.extraVolumes }}
+{{- range $extraVolumes }}
   - {{ merge (dict "name" .name) .source | include "clusterfit.json" }}
 {{- end }}
 {{- end }}
@@ -168,5 +170,5 @@ spec:
 {{- end }}
   {{- include "clusterfit.pod" (dict "root" .root "container" "pytorch" "command" $command "env" $env
         "resources" (include "clusterfit.resources" $stage | fromJson) "settings" $stage.settings
-        "volumes" "claims" "capabilities" $platform.capabilities "account" "" "grace" 120) | nindent 2 }}
+        "volumes" "all" "capabilities" $platform.capabilities "account" "" "grace" 120) | nindent 2 }}
 {{- end -}}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterfit.launch.api import LogBrokenError
-from clusterfit.launch.log_copies import EXIT_NONE, main
+from clusterfit.launch.log_copies import EXIT_NONE, main, unpack_lines
 from clusterfit.launch.log_stream import Cursor, read_lines
 
 from .api_server import Answer, serve
@@ -93,6 +96,10 @@ def test_the_last_words_of_a_process_need_no_line_end(tmp_path: Path) -> None:
         assert list(read_lines(server.open(), "pod", Cursor(), follow=False)) == ["fatal: out of"]
 
 
+def read_packed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return unpack_lines(capsys.readouterr().out.splitlines())
+
+
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
     for attempt, ranks in ((1, 1), (9, 2), (10, 2)):
@@ -111,7 +118,7 @@ def test_copies_of_the_newest_attempt_come_in_the_order_of_time(
     copies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(copies)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = read_packed(capsys)
     ranks = [line.partition("rank=")[2][:1] for line in lines]
     assert ranks == ["0", "1", "0", "", "1", ""]
     assert all("msg=10" in line for line in lines if "msg" in line)
@@ -121,7 +128,7 @@ def test_copies_of_one_rank_of_the_attempt_before(
     copies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(copies), "--back=1", "--rank=1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = read_packed(capsys)
     assert len(lines) == 3
     assert all("rank=1 msg=9" in line for line in lines[:2])
 
@@ -130,7 +137,7 @@ def test_copies_of_all_attempts_from_a_moment_on(
     copies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(copies), "--since=2026-11-23T10:00:02.000Z"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ts=")]
+    lines = [line for line in read_packed(capsys) if line.startswith("ts=")]
     assert [line.partition(" ")[2] for line in lines] == [
         "rank=0 msg=1", "rank=0 msg=9", "rank=0 msg=10", "rank=1 msg=9", "rank=1 msg=10",
     ]  # fmt: skip
@@ -146,7 +153,7 @@ def test_copies_of_the_newest_seconds(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_text("".join(f"ts={stamp} rank=0 msg={age}\nTraceback\n" for stamp, age in lines))
     for seconds, wanted in ((0, ages), (3600, (1000, 3)), (600, (3,)), (1, ())):
         assert main([str(tmp_path), f"--seconds={seconds}"]) == 0
-        shown = capsys.readouterr().out.splitlines()
+        shown = read_packed(capsys)
         assert [line.partition("msg=")[2] for line in shown[::2]] == list(map(str, wanted))
         assert shown[1::2] == ["Traceback"] * len(wanted), "it goes with the line before it"
 
@@ -155,3 +162,26 @@ def test_copies_of_the_newest_seconds(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_copies_that_are_not_there(arguments: list[str], copies: Path) -> None:
     assert main([str(copies), *arguments]) == EXIT_NONE
     assert main([str(copies / "none")]) == EXIT_NONE
+
+
+def test_copies_leave_their_pod_as_a_gzip_stream_in_lines_that_stay_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "attempt-1" / "rank-00000.log"
+    path.parent.mkdir()
+    numbers = random.Random(0)
+    lines = [
+        f"ts=2026-11-23T10:00:00.000Z rank=0 msg=grün loss={numbers.random()}" for _ in range(9999)
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert main([str(tmp_path)]) == 0
+    packed = capsys.readouterr().out.splitlines()
+    assert len(packed) > 10
+    assert max(map(len, packed)) <= 8192
+    stream = b"".join(base64.b64decode(line) for line in packed)
+    assert gzip.decompress(stream).decode().splitlines() == lines
+    assert len(stream) * 4 < path.stat().st_size
+    assert unpack_lines(packed) == lines
+    for part in (packed[1:], packed[:-1], [*packed[:3], *packed[4:]], ["Traceback"], []):
+        with pytest.raises(ValueError, match="packed"):
+            unpack_lines(part)

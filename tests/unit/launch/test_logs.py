@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import pytest
 
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import cancel_run, suspend_run
-from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
-from clusterfit.launch.log_copies import EXIT_NONE
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Wanted, read_stage
 from clusterfit.launch.plan import Release
@@ -187,28 +186,25 @@ def test_a_stage_whose_predecessor_was_removed_is_not_waited_for(
     assert said == ["waiting for a pod of train"]
 
 
-@contextmanager
-def the_pod(*_: Any) -> Iterator[str]:
-    yield "pod"
-
-
-@pytest.mark.parametrize("exit_code", [0, EXIT_NONE])
+@pytest.mark.parametrize("is_there", [True, False])
 def test_a_rank_that_said_nothing_is_told_from_one_that_left_no_copy(
-    monkeypatch: pytest.MonkeyPatch, exit_code: int
+    is_there: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("clusterfit.launch.logs.run_files_pod", the_pod)
-    monkeypatch.setattr("clusterfit.launch.logs.wait_until_ended", lambda *_: exit_code)
-    monkeypatch.setattr("clusterfit.launch.logs.read_lines", lambda *_, **__: iter(()))
+    folder = tmp_path / "run" / "logs" / "extract" / "attempt-1"
+    folder.mkdir(parents=True)
+    if is_there:
+        (folder / "rank-00001.log").touch()
     said: list[str] = []
     with serve_objects() as (api, objects):
-        objects.put(PYTORCHJOBS, {**job(EXTRACT, suspend=False), "status": ended("Succeeded")})
-        lines = read_stage(api, RELEASE, EXTRACT, Wanted((1,)), said.append)
-        if exit_code:
-            with pytest.raises(NotFoundError, match="nothing of stage extract is kept"):
-                list(lines)
-        else:
+        objects.storage = tmp_path
+        objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")})
+        lines = read_stage(api, OF_TWO_PODS, TWO_PODS, Wanted((1,)), said.append)
+        if is_there:
             assert list(lines) == []
             assert said[-1] == "rank 1 said nothing"
+        else:
+            with pytest.raises(NotFoundError, match="nothing of stage extract is kept"):
+                list(lines)
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "a")])
@@ -340,6 +336,27 @@ def test_a_follow_of_the_newest_seconds_leaves_out_what_is_older(
         objects.look_on = go_on
         lines = follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted((0,), since_seconds=60), print)
         assert [line.text for line in lines] == ["now"]
+
+
+def test_copies_of_which_the_node_has_lost_a_part_are_no_copies(tmp_path: Path) -> None:
+    """The kubelet shows the newest file of a pod's log, and begins another one at 10 MiB."""
+    path = tmp_path / "run" / "logs" / "extract" / "attempt-1" / "rank-00000.log"
+    path.parent.mkdir(parents=True)
+    noise = random.Random(0).randbytes(9999).hex()
+    path.write_text(f"{counted(0, 1)} {noise}\n{counted(0, 2)}\n")
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+        objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")})
+
+        def rotate(_method: str, _path: str) -> None:
+            for name, lines in objects.logs.items():
+                objects.logs[name] = lines[-1:]
+
+        objects.look_on = rotate
+        with pytest.raises(ClusterError) as failure:
+            list(read_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(), print))
+    assert "its node has not kept all that it printed" in str(failure.value)
+    assert "`clusterfit get storage:run/logs DIR --run run" in str(failure.value)
 
 
 @pytest.mark.parametrize("ranks", NEWEST)

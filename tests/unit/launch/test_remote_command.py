@@ -1,18 +1,28 @@
-"""A command in a pod that ends before all was sent says why, and no message is too large."""
+"""A command in a pod that ends before all was sent says why; proxies; no message is too large."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import socket
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
+from clusterfit.launch.access import Access
+from clusterfit.launch.api import PODS, Api
+from clusterfit.launch.connection import connect
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.remote_command import RemoteCommand
 
-STDERR, END = 2, 3
+STDOUT, STDERR, END = 1, 2, 3
 
 
 class Socket:
@@ -81,3 +91,83 @@ def test_a_command_that_ends_before_all_was_sent_says_why(
     ):
         command.write(bytes(3 << 20))
     assert str(failure.value).startswith(wanted)
+
+
+def write_kubeconfig(path: Path, proxy: str) -> Path:
+    """Write the kubeconfig of a cluster that only the proxy can find."""
+    cluster = {"server": "http://cluster.invalid:8001", "proxy-url": proxy}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def open_api(kubeconfig: Path) -> Api:
+    access = Access("team", "", str(kubeconfig))
+    return Api(lambda: connect(access), "team")
+
+
+def serve_through_proxy(listener: socket.socket) -> list[str]:
+    """Play a proxy and the server behind it for one command that says hello; return who was asked.
+
+    Source of the handshake: RFC 6455, section 4.2.2.
+    """
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as stream:
+        read_head: Callable[[], list[str]] = lambda: [  # noqa: E731
+            line.decode().strip() for line in iter(stream.readline, b"\r\n")
+        ]
+        asked = read_head()
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        upgrade = read_head()
+        key = next(line for line in upgrade if line.startswith("Sec-WebSocket-Key")).split(": ")[1]
+        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n"
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+        )
+        for channel, said in ((STDOUT, b"hello"), (END, b'{"status": "Success"}')):
+            connection.sendall(bytes([0x82, 1 + len(said), channel]) + said)
+        stream.read(1)  # until the other side leaves
+    return [asked[0], upgrade[0]]
+
+
+def test_a_command_goes_through_the_proxy_that_requests_go_through(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        served = pool.submit(serve_through_proxy, listener)
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        api = open_api(write_kubeconfig(tmp_path / "kubeconfig", proxy))
+        with RemoteCommand(api, "digits-files", ["list"]) as command:
+            assert command.read() == b"hello"
+        asked = served.result(timeout=60)
+    assert asked[0] == "CONNECT cluster.invalid:8001 HTTP/1.1"
+    assert asked[1].startswith("GET /api/v1/namespaces/team/pods/digits-files/exec?command=list")
+
+
+def test_a_proxy_that_commands_cannot_go_through_is_said(tmp_path: Path) -> None:
+    api = open_api(write_kubeconfig(tmp_path / "kubeconfig", "https://127.0.0.1:1"))
+    with pytest.raises(ClusterError, match=r"proxy https://127\.0\.0\.1:1 is .*must be http$"):
+        RemoteCommand(api, "digits-files", ["list"])
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "127.0.0.1:3128"])
+def test_a_proxy_that_no_request_can_go_through_is_said(proxy: str, tmp_path: Path) -> None:
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", proxy)
+    with pytest.raises(ClusterError, match=f"the proxy {proxy} cannot be used; want http://"):
+        connect(Access("team", "", str(kubeconfig)))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_proxy_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    api = open_api(write_kubeconfig(tmp_path / "kubeconfig", proxy))
+    with pytest.raises(ClusterError, match=r"8001 \(the proxy: \[Errno 111\] Connection refused\)"):
+        api.select(PODS)
