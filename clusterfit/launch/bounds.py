@@ -78,7 +78,9 @@ class Bounds:
         limit = view.stage.start_deadline_seconds
         if view.state.phase is Phase.RUNNING:
             watch.last_whole = moment
-        if not limit or self._plan.gang != "none" or view.state.phase is Phase.RUNNING:
+        # With a PodGroup the scheduler starts none before all, and none of them holds a GPU.
+        holds_gpus = self._plan.gang in ("none", "kueue")
+        if not limit or not holds_gpus or view.state.phase is Phase.RUNNING:
             return ""
         # The first look, not the release: whoever looks anew knows of no time before.
         since = watch.last_whole or moment

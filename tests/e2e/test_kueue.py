@@ -62,18 +62,22 @@ def priority(name: str, value: int) -> Object:
     }  # fmt: skip
 
 
-def make_queue(user: Product, name: str) -> None:
-    """Make a queue of a namespace, once those of earlier tests are empty.
-
-    What still holds quota when its namespace goes would give it back unnoticed: Kueue looks again
-    at what waits by way of the queue, which has gone before.
-    """
+def wait_for_free_quota(user: Product) -> None:
     wait_for(
         "nobody holds quota",
         lambda: user.namespace.kubectl.get("clusterqueue", "shared").get("status", {}),
         lambda status: not status.get("reservingWorkloads"),
         timeout_seconds=120,
     )
+
+
+def make_queue(user: Product, name: str) -> None:
+    """Make a queue of a namespace, once those of earlier tests are empty.
+
+    What still holds quota when its namespace goes would give it back unnoticed: Kueue looks again
+    at what waits by way of the queue, which has gone before.
+    """
+    wait_for_free_quota(user)
     spec = {"clusterQueue": "shared"}
     user.namespace.kubectl.create(
         {"apiVersion": API, "kind": "LocalQueue", "metadata": {"name": name}, "spec": spec}
@@ -207,6 +211,20 @@ def test_binary_that_does_not_exist_is_ended(kueue: Cluster, user: Product) -> N
     assert (code, stages["pretext"]["phase"]) == (1, "failed")
     assert "6 pods in a row died within seconds: StartError (128)" in stages["pretext"]["cause"]
     user.type("wait", RUN).expect(1)
+
+
+def test_admitted_stage_that_no_node_takes_gives_its_quota_back(
+    kueue: Cluster, user: Product
+) -> None:
+    """Kueue counts what a queue may have, not what nodes have."""
+    make_queue(user, QUEUE)
+    nowhere = {"platform.nodeSelector": {"rack": "none"}, "platform.startDeadlineSeconds": 30}
+    user.submit("pretext", {**queued(), **nowhere})
+    user.wait_for_failure("pretext", BOUND_SECONDS)
+    user.wait_for_pods("pretext", lambda pods: not pods)
+    cause = user.status()[1]["pretext"]["cause"]
+    assert "platform.startDeadlineSeconds: only 0 of 2 pods ran for 30 s" in cause
+    wait_for_free_quota(user)
 
 
 def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(

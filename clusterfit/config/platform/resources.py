@@ -51,7 +51,8 @@ class Resources(Section):
     suspended and can be resumed. Under Kueue only the time admitted counts. 0: no limit."""
     start_deadline_seconds: Annotated[NonNegativeInt, OPERATIONAL] = 1800
     """Longest time until all pods of a stage run; then it is suspended, so that it does not hold
-    GPUs while it waits for others. Only with queue.gang: none. 0: no limit."""
+    GPUs while it waits for others. Under Kueue it counts from the admission, and the stage is
+    ended. With a PodGroup the scheduler starts none before all. 0: no limit."""
 
     @property
     def nodes(self) -> int:

@@ -347,6 +347,36 @@ def test_a_part_of_the_pods_does_not_hold_gpus_for_ever(server: tuple[Api, Objec
     assert "only 1 of 2 pods ran for 60 s" in check(bounds, api, plan, 161)
 
 
+def test_an_admitted_stage_that_cannot_start_gives_its_quota_back(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    stage = planned("extract", start_deadline_seconds=60)
+    plan = make_plan(stage, gang="kueue")
+    queued = {QUEUE_LABEL: "gpu"}
+    bounds = Bounds(api, plan)
+    objects.put(PYTORCHJOBS, job(stage, suspend=True, labels=queued))
+    assert check(bounds, api, plan, 0) == ""
+    objects.put(PYTORCHJOBS, job(stage, suspend=False, labels=queued))
+    assert check(bounds, api, plan, 1000) == "", "the time in the queue does not count"
+    assert check(bounds, api, plan, 1059) == ""
+    assert "only 0 of 2 pods ran for 60 s" in check(bounds, api, plan, 1061)
+    policy = objects.get(PYTORCHJOBS, stage.name)["spec"]["runPolicy"]
+    assert policy == {"suspend": False, "activeDeadlineSeconds": 1}
+
+
+@pytest.mark.parametrize("gang", ["volcano", "coscheduling"])
+def test_pods_of_a_pod_group_hold_nothing_while_they_wait(
+    gang: Any, server: tuple[Api, Objects]
+) -> None:
+    api, objects = server
+    stage = planned("extract", start_deadline_seconds=60)
+    plan = make_plan(stage, gang=gang)
+    objects.put(PYTORCHJOBS, job(stage, suspend=False))
+    bounds = Bounds(api, plan)
+    assert [check(bounds, api, plan, second) for second in (0, 10_000)] == ["", ""]
+
+
 def test_who_looks_anew_knows_of_no_time_before(server: tuple[Api, Objects]) -> None:
     """A supervisor and a worker that were evicted together, days after the release."""
     api, objects = server
