@@ -33,22 +33,25 @@ def list_runs(
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """List the runs of a namespace, whoever submitted them."""
+    from clusterfit.launch.jobs import read_all_jobs
     from clusterfit.launch.plan import list_releases
     from clusterfit.launch.sequence import look_closely
     from clusterfit.launch.status import summarise
 
     api, _ = open_api(namespace, context, kubeconfig)
+    releases = list_releases(api)
+    find = read_all_jobs(api, [release.plan for release in releases])
     listed = [
         {
             "run": release.plan.run,
             "release": release.plan.release,
             "stages": [stage.stage for stage in release.plan.stages],
             "phase": summarise(
-                [view.state.phase for view in look_closely(api, release.plan)]
+                [view.state.phase for view in look_closely(api, release.plan, find)]
             ).value,
             "created": release.created,
         }
-        for release in list_releases(api)
+        for release in releases
     ]
     if output is not Format.TABLE:
         print_data(listed, output)

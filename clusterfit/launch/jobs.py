@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from clusterfit.launch.api import WORKLOADS, Api
+from clusterfit.launch.api import WORKLOADS, Api, Resource
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.plan import RUN_LABEL, Plan, PlannedStage
 
 HELD_QUEUE: Final = "clusterfit-held"
 """A queue that does not exist: Kueue leaves a job with this label alone, whatever its defaults."""
@@ -231,6 +232,17 @@ def see_workload(state: JobState, workload: Manifest | None) -> JobState:
     messages = [item.get("message", "") for item in conditions if item["type"] == "Evicted"]
     message = messages[0] if messages else ""
     return replace(state, phase=Phase.SUSPENDED, message=message, stopped_by=KUEUE)
+
+
+def read_all_jobs(api: Api, plans: Iterable[Plan]) -> Callable[[Resource, str], Manifest | None]:
+    """Read the jobs of many releases at once, and return what finds one of them by its name."""
+    kinds = {stage.resource for plan in plans for stage in plan.stages}
+    jobs = {
+        (kind, str(job["metadata"]["name"])): job
+        for kind in kinds
+        for job in api.select(kind, labels=RUN_LABEL)
+    }
+    return lambda kind, name: jobs.get((kind, name))
 
 
 def see_job(api: Api, plan: Plan, stage: PlannedStage, job: Manifest | None) -> JobState:

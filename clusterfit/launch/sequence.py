@@ -6,13 +6,13 @@ The supervisor in the cluster and a client with `--follow` take the same looks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from clusterfit.launch.api import Api
+from clusterfit.launch.api import Api, Resource
 from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.jobs import (
     JobState,
@@ -23,6 +23,7 @@ from clusterfit.launch.jobs import (
     release_stage,
     see_job,
 )
+from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
 
 INSTALL_SECONDS: Final = 15.0
@@ -47,10 +48,19 @@ def look(api: Api, plan: Plan) -> Iterator[StageView]:
         yield StageView(stage, read_state(plan, stage, api.find(stage.resource, stage.name)))
 
 
-def look_closely(api: Api, plan: Plan) -> Iterator[StageView]:
-    """Yield the same as far as a user can see: also whether Kueue has given up a queued stage."""
+def look_closely(
+    api: Api, plan: Plan, find: Callable[[Resource, str], Manifest | None] | None = None
+) -> Iterator[StageView]:
+    """Yield the same as far as a user can see: also whether Kueue has given up a queued stage.
+
+    Args:
+        api: The namespace.
+        plan: Of the release.
+        find: Finds a job that was read already; left out: each is read now.
+    """
+    find = find or api.find
     for stage in plan.stages:
-        job = api.find(stage.resource, stage.name)
+        job = find(stage.resource, stage.name)
         yield StageView(stage, see_job(api, plan, stage, job))
 
 

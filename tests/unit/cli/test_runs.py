@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS
+from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, PYTORCHJOBS
 from clusterfit.launch.plan import read_release
 from tests.unit.cli.conftest import DIGITS, RunCommand
 from tests.unit.launch.api_server import write_kubeconfig
@@ -204,3 +204,27 @@ def test_who_has_no_name_can_stop_a_run_too(
     assert run_command("cancel", "digits").code == 0
     note = submitted.get(PYTORCHJOBS, "digits-extract")["metadata"]["annotations"]
     assert json.loads(note["clusterfit.dev/stopped"])["by"] == f"user {os.getuid()}"
+
+
+def test_many_runs_are_listed_with_a_request_for_each_kind_of_object(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    """Over a slow line each request is felt: stage by stage, hundreds of runs took minutes."""
+    config_map = digits.find_config_map()
+    for number in range(3):
+        name = f"other-{number}"
+        plan = config_map["data"]["plan.json"].replace("digits", name)
+        copy = json.loads(json.dumps(config_map).replace("digits", name))
+        digits.put(CONFIG_MAPS, {**copy, "data": {**copy["data"], "plan.json": plan}})
+    digits.requests.clear()
+    listed = run_command("list").out.splitlines()
+    assert [line.split()[0] for line in listed] == [
+        "RUN",
+        "digits",
+        "other-0",
+        "other-1",
+        "other-2",
+    ]
+    assert [line.split()[3] for line in listed[1:]] == ["running", *["missing"] * 3]
+    plurals = [path.partition("?")[0].rpartition("/")[2] for _, path in digits.requests]
+    assert sorted(plurals) == ["configmaps", "jobs", "pytorchjobs"]

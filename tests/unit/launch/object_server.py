@@ -197,8 +197,8 @@ def merge(target: Any, change: Any) -> Any:
 def has_labels(manifest: Manifest, selector: str) -> bool:
     labels = manifest["metadata"].get("labels", {})
     for part in filter(None, selector.split(",")):
-        key, _, value = part.partition("=")
-        is_same = labels.get(key.removesuffix("!")) == value
+        key, equals, value = part.partition("=")
+        is_same = labels.get(key.removesuffix("!")) == value if equals else key in labels
         if is_same is key.endswith("!"):
             return False
     return True
