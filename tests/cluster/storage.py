@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def serve(volumes: Path, kubectl: Kubectl) -> None:
         time.sleep(0.5)  # the API server ended the watch, or is away
 
 
-def watch(kubectl: Kubectl, resource: str) -> Iterator[dict[str, Any]]:
+def watch(kubectl: Kubectl, resource: str) -> Generator[dict[str, Any]]:
     """Yield what is there and then what changes, until the API server ends the watch."""
     arguments = [
         "get",
@@ -103,8 +103,11 @@ def watch(kubectl: Kubectl, resource: str) -> Iterator[dict[str, Any]]:
         kubectl.command(*arguments), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            yield json.loads(line)
+        try:
+            for line in process.stdout:
+                yield json.loads(line)
+        finally:
+            process.kill()  # left alone by a fault here, it would be waited for until it speaks
 
 
 def handle(kind: str, claim: dict[str, Any], volumes: Path, kubectl: Kubectl) -> None:

@@ -38,6 +38,8 @@ from tests.e2e.remains import label, remove_remains
 from tests.e2e.unsuitable import give_up
 
 FAILED = Path(__file__).with_name("failed")
+OWN_NAMESPACE = pytest.StashKey[Namespace]()
+"""Of a test, from when its setup has begun to make it."""
 OTHER_CLUSTER = os.environ.get("CLUSTERFIT_E2E_KUBECONFIG", "")
 if OTHER_CLUSTER:  # commands are typed in folders of their own
     OTHER_CLUSTER = str(Path(OTHER_CLUSTER).absolute())
@@ -99,6 +101,7 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Name
         base_image if OTHER_CLUSTER else BASE_IMAGE,
     )
     storage_class = os.environ.get("CLUSTERFIT_E2E_STORAGE_CLASS", "") if OTHER_CLUSTER else ""
+    request.node.stash[OWN_NAMESPACE] = own
     own.create(label(this_process()), storage_class)
     yield own
     own.delete()
@@ -137,8 +140,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """When a test fails, save what its namespace and the cluster say, before they are gone."""
     report = yield
-    own = item.funcargs.get("namespace") if isinstance(item, pytest.Function) else None
-    if report.failed and report.when != "teardown" and isinstance(own, Namespace):
+    own = item.stash.get(OWN_NAMESPACE, None)
+    if report.failed and report.when != "teardown" and own is not None:
         folder = FAILED / re.sub(r"[^\w.-]+", "_", item.name)
         shutil.rmtree(folder, ignore_errors=True)
         own.save(folder)

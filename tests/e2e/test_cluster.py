@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -197,3 +200,17 @@ def test_kubeconfig_stands_alone(cluster: Cluster) -> None:
     text = cluster.kubeconfig.read_text()
     assert "certificate-authority-data" in text
     assert str(cluster.state.root) not in text
+
+
+def test_provisioner_that_stumbles_does_not_wait_for_the_next_claim(tmp_path: Path) -> None:
+    """A claim that it could not serve would wait until somebody else makes one."""
+    outlived = tmp_path / "outlived"
+    program = (
+        "import pathlib, time; print('{}', flush=True); time.sleep(60); "
+        f"pathlib.Path({str(outlived)!r}).touch()"
+    )
+    silent: Any = SimpleNamespace(command=lambda *_: [sys.executable, "-c", program])
+    events = storage.watch(silent, "persistentvolumeclaims")
+    assert next(events) == {}
+    events.close()
+    assert not outlived.exists()
