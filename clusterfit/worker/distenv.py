@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,6 +72,17 @@ class DistEnv:
                 self.stop.check()
                 time.sleep(_WAIT_SECONDS)
         return self.broadcast_object(value)
+
+    def wait_for_everyone(self, key: str, tell: Callable[[], None]) -> None:
+        """Wait until every rank has come here, however long the last one takes.
+
+        As in `wait_for_object`, no collective. `tell` is called at each look.
+        """
+        self.store.add(key, 1)
+        while self.store.add(key, 0) < self.world_size:
+            self.stop.check()
+            tell()
+            time.sleep(_WAIT_SECONDS)
 
     @property
     def threads_per_rank(self) -> int:

@@ -89,6 +89,8 @@ class _PartitionExtraction:
             number = todo[claimed]
             record = None if claimed < len(missing) else self._check(number)
             records[number] = record or self._write(number, progress)
+        # The last part may take its rank long, and nobody else has anything left to do.
+        env.wait_for_everyone(f"{self._partition}/written", lambda: self._see(0, progress))
         records = env.merge(records)
         if env.is_main_rank:
             if progress is not None:
@@ -143,10 +145,7 @@ class _PartitionExtraction:
                     features = torch.nn.functional.normalize(features)
                 chunks.append(self._to_numpy(features, dtype))
                 indices.append(batch.sample_indices.numpy())
-            seen = len(features) + len(batch.unreadable)
-            done = env.store.add(f"{self._partition}/seen", seen)
-            if progress is not None:
-                progress.advance_to(done)
+            self._see(len(features) + len(batch.unreadable), progress)
         return write_part(
             self._folder / part_name(number),
             np.concatenate(chunks) if chunks else np.empty((0, 0), np.float32),
@@ -155,6 +154,12 @@ class _PartitionExtraction:
             excluded,
             self._context.guard,
         )
+
+    def _see(self, num_images: int, progress: ProgressReporter | None) -> None:
+        """Count images as seen, and tell how many all ranks have."""
+        done = self._context.env.store.add(f"{self._partition}/seen", num_images)
+        if progress is not None:
+            progress.advance_to(done)
 
     def _to_numpy(self, features: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
         stored = features.to("cpu", dtype)
