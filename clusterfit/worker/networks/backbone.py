@@ -37,6 +37,9 @@ LAYER_ALIASES: Final = {
 
 Pooling = Literal["avg", "max", "none"]
 
+_ORDINARY_PIXELS: Final = 224
+"""Every network has a use for images of this size."""
+
 
 def list_model_names() -> list[str]:
     """Return every name that `extract.model` and its like accept."""
@@ -54,7 +57,7 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
         path: what the run file calls the name, for the error.
 
     Raises:
-        ConfigError: when there is no such model.
+        ConfigError: when there is no such model, or it cannot take images of this size.
     """
     names = list_model_names()
     if name not in names:
@@ -73,9 +76,20 @@ def build_model(name: str, num_classes: int, seed: int, crop_pixels: int, path: 
             model: nn.Module = models.get_model(
                 name, weights=None, num_classes=num_classes, **options
             )
+            if crop_pixels < _ORDINARY_PIXELS:
+                _try_size(model, crop_pixels)
             return model
-        except (ValueError, AssertionError) as error:  # how transformers refuse a size
+        # How transformers refuse a size, and how others run out of pixels.
+        except (ValueError, AssertionError, RuntimeError) as error:
             raise ConfigError(f"{path}: {name} at {crop_pixels} pixels: {error}") from error
+
+
+def _try_size(model: nn.Module, crop_pixels: int) -> None:
+    """Raise RuntimeError where a layer has no pixels left of such an image."""
+    model.eval()
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, crop_pixels, crop_pixels))
+    model.train()
 
 
 class Trunk(nn.Module):

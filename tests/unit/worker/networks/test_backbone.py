@@ -84,7 +84,10 @@ def test_an_unknown_model_is_refused_with_near_ones() -> None:
     assert "did you mean" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "crop_pixels"), [("vit_b_32", 33), ("maxvit_t", 30)])
+@pytest.mark.parametrize(
+    ("name", "crop_pixels"),
+    [("vit_b_32", 33), ("maxvit_t", 30), ("alexnet", 32), ("squeezenet1_1", 16)],
+)
 def test_a_size_that_a_transformer_cannot_take_is_a_fault_of_the_run_file(
     name: str, crop_pixels: int
 ) -> None:
