@@ -17,7 +17,7 @@ from clusterfit.artifacts.files import (
     remove_files,
     write_json,
 )
-from clusterfit.artifacts.layout import DATASET_NAME, MANIFEST_NAME
+from clusterfit.artifacts.layout import DATASET_NAME, MANIFEST_NAME, TRAIN
 from clusterfit.artifacts.outage import check_storage
 from clusterfit.errors import MissingInputError, WriteError
 from clusterfit.worker.arguments import Assignment
@@ -61,13 +61,20 @@ def remove_artifacts(assignment: Assignment, world_size: int, log: Log, guard: G
     """
     if not is_overwrite_pending(assignment):
         return
-    folder = assignment.run.stage(assignment.stage)
+    folder = _find_folder(assignment)
     if files := find_visible_files(folder):
         list_targets(assignment, world_size)
         log.warning("--overwrite removes what is there", removed=folder, num_files=len(files))
     _remove(folder, MANIFEST_NAME, guard)
     record = {"token": assignment.overwrite}
     write_json(assignment.run.overwrite_file(assignment.stage), record, guard)
+
+
+def _find_folder(assignment: Assignment) -> Path:
+    """Return what the stage is about to make again: of features, those of this layer alone."""
+    if assignment.stage == "extract":
+        return assignment.run.features(assignment.config.extract.layer, TRAIN).parent
+    return assignment.run.stage(assignment.stage)
 
 
 def _remove(folder: Path, first: str, guard: Guard) -> None:

@@ -93,8 +93,18 @@ def test_a_stage_that_a_run_begins_with_lists_the_images_anew(
     assert not run.listings.exists()
     write_samples(run.data("train"), Samples(("train/2.png",), None, ()))
     remove_artifacts(assign(run, stage, "one"), 1, log, no_guard)
-    assert not run.stage(stage).exists()
+    assert not list(run.stage(stage).rglob("part-*"))
     assert read_samples(run.data("train")).paths == ("train/2.png",)
+
+
+def test_features_of_other_layers_stay(run: RunDirectory, log: Log) -> None:
+    other = run.features("res4", "train") / "part-00000"
+    write_file(other, b"days of work")
+    part = run.features("res5avg", "train") / "part-00000"
+    assert part.exists()
+    remove_artifacts(assign(run, "extract", "one"), 1, log, no_guard)
+    assert not part.exists()
+    assert other.read_bytes() == b"days of work"
 
 
 def test_a_retried_pod_does_not_erase_what_its_first_attempt_did(
