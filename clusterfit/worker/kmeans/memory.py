@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from clusterfit.worker.cgroups import list_groups
+
+_MEMINFO: Final = Path("/proc/meminfo")
 
 
 def find_available_bytes(device: torch.device) -> tuple[int, str]:
@@ -20,7 +23,7 @@ def find_available_bytes(device: torch.device) -> tuple[int, str]:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free), "free memory of the GPU"
     ranks_here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    bounds = [(available, "available memory") for available in _read_meminfo()]
+    bounds = [_read_memory()]
     bounds += [(room, "limit of the cgroup") for room in _read_cgroups()]
     bounds = [(room // ranks_here, what) for room, what in bounds]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -31,9 +34,14 @@ def find_available_bytes(device: torch.device) -> tuple[int, str]:
     return max(0, room), what
 
 
-def _read_meminfo() -> list[int]:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+def _read_memory() -> tuple[int, str]:
+    """Return what this computer has left; where nothing tells that, as on macOS, what it has."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        left = next(line for line in lines if line.startswith("MemAvailable:"))
+    except (FileNotFoundError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory"
+    return int(left.split()[1]) << 10, "available memory"
 
 
 def _read_cgroups() -> list[int]:

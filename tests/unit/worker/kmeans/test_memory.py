@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks import memory as limits
 from clusterfit.worker import cgroups
+from clusterfit.worker.kmeans import memory
 from clusterfit.worker.kmeans.memory import find_available_bytes
 
 MIB = 1 << 20
@@ -75,3 +77,14 @@ def test_a_real_group_is_seen_from_inside() -> None:
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert 0 < int(answer[0]) < 700 * MIB
     assert answer[1:] == ["limit", "of", "the", "cgroup"]
+
+
+def test_where_nothing_tells_what_is_left_it_is_all_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, which has no /proc."""
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "list_groups", lambda _: [])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    room, what = find_available_bytes(torch.device("cpu"))
+    assert (room, what) == (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, "memory")
