@@ -67,8 +67,7 @@ def check_for_cluster(run: RunFile) -> None:
     faults = []
     for stage in run.stages:
         resources = run.platform.for_stage(stage)
-        # The cluster stage runs no network: k-means on CPUs is asked for by gpus: 0 alone.
-        if run.device == "cuda" and not resources.gpus and stage != "cluster":
+        if run.device == "cuda" and not resources.gpus:
             faults.append(
                 f"platform.gpus: got 0 for {stage} with device: cuda; ask for GPUs (--gpus N), or "
                 "set device: cpu"

@@ -75,13 +75,6 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     "a volume given twice": (
         {"platform": {"extraVolumes": [SCRATCH, SCRATCH]}}, "given twice", "given twice",
     ),
-    "a capability with its prefix": (
-        {"platform": {"capabilities": ["cap_ipc_lock"]}},
-        "capabilities.0", "/platform/capabilities/0",
-    ),
-    "a capability given twice": (
-        {"platform": {"capabilities": ["IPC_LOCK", "IPC_LOCK"]}}, "given twice", "given twice",
-    ),
     "a folder outside the claim": (
         {"platform": {"storage": {"subPath": "a/../../b"}}}, "must not hold ..", "must not hold ..",
     ),
@@ -200,8 +193,13 @@ def test_faiss_is_content_with_one_process_on_one_node(values: Values) -> None:
     check_for_cluster(load(deep_merge(values, one)))
 
 
-def test_clustering_on_cpus_is_asked_for_by_gpus_0_alone(values: Values) -> None:
-    check_for_cluster(load(deep_merge(values, {"platform": {"stages": {"cluster": {"gpus": 0}}}})))
+@pytest.mark.parametrize("stage", ["extract", "cluster"])
+def test_a_stage_without_gpus_needs_device_cpu(stage: str, values: Values) -> None:
+    """Its ranks would look for a GPU that nobody gave them: nothing falls back to CPUs."""
+    changed = deep_merge(values, {"platform": {"stages": {stage: {"gpus": 0}}}})
+    with pytest.raises(ConfigError, match=f"got 0 for {stage} with device: cuda"):
+        check_for_cluster(load(changed))
+    check_for_cluster(load({**changed, "device": "cpu"}))
 
 
 def test_gpus_that_stay_idle_are_remarked_on(values: Values) -> None:

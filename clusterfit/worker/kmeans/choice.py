@@ -17,7 +17,8 @@ def choose_engine(config: Cluster, env: DistEnv) -> tuple[Engine, str]:
     if config.engine == "torch":
         return torch_engine, "cluster.engine: torch"
     if config.engine == "faiss":
-        return FaissEngine(env.threads_per_rank), "cluster.engine: faiss"
+        use_gpus = env.device.type == "cuda"
+        return FaissEngine(env.threads_per_rank, use_gpus=use_gpus), "cluster.engine: faiss"
     if config.init == "two_level":
         return torch_engine, "auto: init: two_level saves most iterations"
     if config.num_candidates or config.relaxation != 1:

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.errors import ConfigError
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.kmeans.engine import Assigned, Fit
 from clusterfit.worker.kmeans.pulse import Pulse
@@ -49,9 +50,18 @@ class FaissEngine:
     name = "faiss"
     uses_all_ranks = False
 
-    def __init__(self, num_threads: int | None = None) -> None:
-        """Fit on all cores; assign on so many threads, or all cores."""
-        self._num_gpus: int = faiss.get_num_gpus()
+    def __init__(self, num_threads: int | None = None, *, use_gpus: bool = False) -> None:
+        """Fit on all cores, or on all GPUs; assign on so many threads, or all cores.
+
+        Raises:
+            ConfigError: when GPUs are asked for and faiss, as it is installed, knows of none.
+        """
+        self._num_gpus: int = faiss.get_num_gpus() if use_gpus else 0
+        if use_gpus and not self._num_gpus:
+            raise ConfigError(
+                "cluster.engine: faiss, as it is installed here, knows of no GPU, and device is "
+                "cuda; set engine: torch or device: cpu, or use the worker's packages for GPUs"
+            )
         self._num_threads = num_threads or count_cores()
 
     def fit(

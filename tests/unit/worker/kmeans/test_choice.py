@@ -5,23 +5,26 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import faiss
 import pytest
 import torch
 from pydantic import ValidationError
 
 from clusterfit.config.sections.clustering import Cluster
+from clusterfit.errors import ConfigError
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.kmeans import arithmetic
 from clusterfit.worker.kmeans.choice import choose_engine
+from clusterfit.worker.kmeans.faiss_engine import FaissEngine
 
 PLAIN: dict[str, Any] = {
     "init": "random", "num_candidates": 0, "relaxation": 1.0, "stop_improvement": 0.0,
 }  # fmt: skip
 
 
-def choose(**settings: Any) -> str:
+def choose(device: str = "cpu", **settings: Any) -> str:
     env = SimpleNamespace(
-        device=torch.device("cpu"), rank=0, world_size=1, is_main_rank=True, threads_per_rank=1
+        device=torch.device(device), rank=0, world_size=1, is_main_rank=True, threads_per_rank=1
     )
     return choose_engine(Cluster.model_validate(settings), cast(DistEnv, env))[0].name
 
@@ -81,3 +84,17 @@ def test_settings_that_faiss_does_not_look_at_are_refused(settings: dict[str, fl
         Cluster.model_validate({"engine": "faiss", "init": "random", **settings})
     Cluster.model_validate({"engine": "faiss", "init": "random"})
     Cluster.model_validate({"engine": "faiss", **PLAIN})
+
+
+@pytest.mark.parametrize("num_gpus", [0, 2])
+def test_faiss_is_where_the_run_file_says(num_gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on CPUs while the pod holds GPUs, nor on GPUs that nobody asked for."""
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: num_gpus)
+    assert FaissEngine(1).describe()["faiss_gpus"] == 0
+    if num_gpus:
+        assert FaissEngine(1, use_gpus=True).describe()["faiss_gpus"] == num_gpus
+        assert choose("cuda", **PLAIN, engine="faiss") == "faiss"
+    else:
+        with pytest.raises(ConfigError, match=r"engine: faiss.* knows of no GPU"):
+            choose("cuda", **PLAIN, engine="faiss")
+    assert choose(**PLAIN, engine="faiss") == "faiss"
