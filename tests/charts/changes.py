@@ -152,10 +152,6 @@ CHANGES: dict[str, Change] = {
             "mounts /scratch": SCRATCH,
         },
     ),
-    "capabilities": Change(
-        ["IPC_LOCK"],
-        both={"container securityContext capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}},
-    ),
     "labels": Change(
         {"team": "vision"},
         both={"job metadata labels team": "vision", "template metadata labels team": "vision"},

@@ -207,18 +207,6 @@ def test_a_pod_with_a_part_of_the_gpus_gets_that_part_of_a_node(
     }
 
 
-def test_only_workers_get_capabilities(values: Values, helm: Helm) -> None:
-    changed = load(deep_merge(values, {"platform": {"capabilities": ["IPC_LOCK"]}}))
-    manifests = render_run(helm, changed, "somewhere").manifests
-    adding = set()
-    for item in manifests:
-        labels = item["metadata"]["labels"]
-        if '"add": ["IPC_LOCK"]' in json.dumps(item).replace('\\"', '"'):
-            adding.add(labels.get("clusterfit.dev/stage", item["metadata"]["name"]))
-    assert adding == {"pretext", "extract", "cluster", "train"}
-    assert find_restrictions(manifests) == ["container pytorch adds capabilities"]
-
-
 def read_failure_policy(job: Manifest) -> list[tuple[str, list[int]]]:
     """Return a Job's rules in their order: what is done on which exit codes of its container."""
     (container,) = job["spec"]["template"]["spec"]["containers"]

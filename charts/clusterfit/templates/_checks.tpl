@@ -80,9 +80,6 @@ What the schema cannot express: rules across fields. Each says what was given, w
 {{- if has $variable.name $names }}{{ fail (printf "platform.extraEnv: %s is given twice; keep one" $variable.name) }}{{ end -}}
 {{- $names = append $names $variable.name -}}
 {{- end -}}
-{{- if ne (len (uniq .capabilities)) (len .capabilities) -}}
-{{- fail (printf "platform.capabilities: %s: one is given twice; keep one" (join ", " .capabilities)) -}}
-{{- end -}}
 {{- $taken := list -}}
 {{- range $volume := .extraVolumes -}}
 {{- if has $volume.name (list "tmp" "cache" "shm" "config" "data" "storage") -}}

@@ -11,7 +11,6 @@ Usage: include "clusterfit.pod" (dict
   "settings" (dict)   of a stage: node selector, tolerations, affinity, shm; or an empty dict
   "volumes" "all"     all worker volumes; "claims": without those of extraVolumes, which may be bound
                       to a worker's node; "config": only the ConfigMap
-  "capabilities" (list)  Linux capabilities; left out: none
   "account" ""        service account whose token is mounted; empty: no token
   "grace" 120)        seconds between SIGTERM and SIGKILL
 */}}
@@ -76,9 +75,6 @@ containers:
       readOnlyRootFilesystem: true
       capabilities:
         drop: [ALL]
-{{- with .capabilities }}
-        add: {{ toJson . }}
-{{- end }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: cache, mountPath: /cache}
@@ -170,5 +166,5 @@ spec:
 {{- end }}
   {{- include "clusterfit.pod" (dict "root" .root "container" "pytorch" "command" $command "env" $env
         "resources" (include "clusterfit.resources" $stage | fromJson) "settings" $stage.settings
-        "volumes" "all" "capabilities" $platform.capabilities "account" "" "grace" 120) | nindent 2 }}
+        "volumes" "all" "account" "" "grace" 120) | nindent 2 }}
 {{- end -}}

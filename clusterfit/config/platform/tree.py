@@ -15,7 +15,6 @@ from clusterfit.config.platform.pods import EnvVar, Image, PodUser, VolumeMount
 from clusterfit.config.platform.queueing import Queue, Sequencing
 from clusterfit.config.platform.resources import Resources, StageOverride
 from clusterfit.config.platform.values import (
-    CapabilityName,
     LabelValue,
     NcclName,
     OptionalDnsName,
@@ -62,9 +61,6 @@ class Platform(Resources):
     """NCCL's settings by their own names, as text: `NCCL_SOCKET_IFNAME: eth0`."""
     extra_volumes: tuple[VolumeMount, ...] = ()
     """More volumes of the worker pods: RDMA devices, scratch disks, trusted certificates."""
-    capabilities: tuple[CapabilityName, ...] = ()
-    """Linux capabilities of the worker pods, which otherwise have none: `IPC_LOCK`, where RDMA must
-    lock memory. A namespace that enforces `restricted` refuses any."""
     labels: dict[QualifiedName, LabelValue] = {}
     """More labels of every object and pod."""
     annotations: dict[QualifiedName, str] = {}
@@ -102,7 +98,6 @@ class Platform(Resources):
             ("extraEnv", [*self.nccl, *(variable.name for variable in self.extra_env)]),
             ("extraVolumes", [volume.name for volume in self.extra_volumes]),
             ("extraVolumes", [volume.mount_path for volume in self.extra_volumes]),
-            ("capabilities", list(self.capabilities)),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

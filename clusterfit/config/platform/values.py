@@ -58,8 +58,5 @@ EnvName = Annotated[
 NcclName = Annotated[
     str, StringConstraints(pattern=r"^NCCL_[A-Z0-9_]+$"), Wanted("a variable of NCCL's: NCCL_...")
 ]
-CapabilityName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Z][A-Z_]*$"), Wanted("its name without CAP_: IPC_LOCK")
-]
 UserId = Annotated[int, Ge(1), Le(2**31 - 1)]
 KubernetesObject = dict[str, JsonValue]
