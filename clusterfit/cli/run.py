@@ -46,14 +46,18 @@ def run(
     """Run a step here, on CPU cores or this machine's GPUs; finished stages are skipped."""
     from clusterfit.artifacts.layout import RunDirectory
     from clusterfit.cli.results import print_results
+    from clusterfit.config.loading import check_node
+    from clusterfit.config.overrides import parse_override
+    from clusterfit.config.provenance import merge
     from clusterfit.config.stages import list_step_stages
     from clusterfit.launch.local import LocalRun, run_stages
     from clusterfit.launch.progress import StageDisplay
 
-    run_file = load(file, override).run_file
+    loaded = load(file, override)
+    run_file = loaded.run_file
     stages = list_step_stages(step.value, run_file.stages)
-    if stages != run_file.stages:
-        run_file = load(file, [*override, f"stages={json.dumps(stages)}"]).run_file
+    if stages != run_file.stages:  # Not loaded again: the standard input can be read but once.
+        run_file = check_node(merge(loaded.given, parse_override(f"stages={json.dumps(stages)}")))
     local = LocalRun(
         config=run_file.algorithm(),
         data_root=data_root or file[0].parent,
