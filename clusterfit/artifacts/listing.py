@@ -54,8 +54,8 @@ def list_images(folder: Path, where: str) -> list[str]:
 def read_path_list(location: Path, data_root: Path, where: str) -> tuple[str, ...]:
     """Return the paths of a text file, one a line, or of a .npy array of text.
 
-    They are relative to the data root; absolute ones that begin with it are made so. `where` names
-    the list in errors.
+    They are relative to the data root; absolute ones that begin with it, by whatever name links
+    give it, are made so. `where` names the list in errors.
 
     Raises:
         MissingInputError: when the file is not there, or lists nothing.
@@ -76,11 +76,31 @@ def read_path_list(location: Path, data_root: Path, where: str) -> tuple[str, ..
         raise MissingInputError(f"{location}: lists no image")
     _check_names(listed, str(location))
     root = f"{data_root.absolute()}/"
-    paths = tuple(path.removeprefix(root) for path in listed)
-    for path in paths:
-        if path.startswith("/") or ".." in Path(path).parts:
-            raise InvalidDataError(f"{location}: {path!r} leaves the data root ({data_root})")
-    return paths
+    paths = []
+    for path in listed:
+        if path.startswith("/") and not path.startswith(root):
+            root = _find_root(path, data_root) or root
+        relative = path.removeprefix(root)
+        if relative.startswith("/") or ".." in Path(relative).parts:
+            raise InvalidDataError(f"{location}: {relative!r} leaves the data root ({data_root})")
+        paths.append(relative)
+    return tuple(paths)
+
+
+def _find_root(path: str, data_root: Path) -> str:
+    """Return what an absolute path calls the data root, with its slash; empty: it is not in it.
+
+    Raises:
+        RetryableError: when the storage failed.
+    """
+    for folder in reversed(Path(path).parents):
+        try:
+            if folder.samefile(data_root):
+                return f"{str(folder).rstrip('/')}/"
+        except OSError as error:
+            check_storage(folder, error)
+            break  # Nothing is below it either.
+    return ""
 
 
 def _walk(folder: Path, where: str) -> Iterator[str]:

@@ -184,6 +184,57 @@ def test_an_array_that_lists_no_paths_is_refused(tmp_path: Path, array: np.ndarr
         list_train(Data(format="filelist", train="train.npy"), tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+@pytest.mark.parametrize("root", ["real", "link", "folder/back/link"])
+def test_a_file_list_may_call_the_data_root_by_any_of_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, suffix: str
+) -> None:
+    """The local door hands on the real name; a plan takes what it was given."""
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "back").symlink_to("..")
+    names = [
+        f"{tmp_path}/{name}" for name in ("real", "link", "folder/../real", "folder/back/link")
+    ]
+    listed = [f"{name}/train/{number}.png" for number, name in enumerate(names * 2)]
+    listed += ["train/8.png"]
+    if suffix == ".npy":
+        np.save(real / "train.npy", np.array(listed))
+    else:
+        (real / "train.txt").write_text("\n".join(listed))
+    data = Data(format="filelist", train=f"train{suffix}")
+    wanted = tuple(f"train/{number}.png" for number in range(9))
+    monkeypatch.chdir(tmp_path)
+    for data_root in (tmp_path / root, Path(root)):
+        assert list_train(data, data_root).paths == wanted
+    monkeypatch.chdir(tmp_path / root)
+    assert list_train(data, Path()).paths == wanted
+
+
+def test_beside_the_data_root_a_link_is_no_way_in(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real2").mkdir()
+    (tmp_path / "link").symlink_to("real2")
+    for path in ("real2/a.png", "link/a.png", "real/../link/a.png", "link/../real2/a.png"):
+        (tmp_path / "real" / "train.txt").write_text(f"{tmp_path}/{path}\n")
+        with pytest.raises(InvalidDataError, match="leaves the data root"):
+            list_train(LISTED, tmp_path / "real")
+
+
+def test_storage_that_fails_while_the_data_root_is_looked_for_is_worth_another_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    (tmp_path / "train.txt").write_text("/link/a.png\n")
+    monkeypatch.setattr(Path, "samefile", fail)
+    with pytest.raises(RetryableError, match="/: Stale file handle; the storage is not available"):
+        list_train(LISTED, tmp_path)
+
+
 @pytest.mark.parametrize("path", ["../a.png", "a/../../b.png", "/etc/a.png", "a/.."])
 def test_paths_that_leave_the_data_root_are_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "train.txt").write_text(f"a.png\n{path}\n")
