@@ -23,6 +23,7 @@ from clusterfit.cli import (
     supervise,
     weights,
 )
+from clusterfit.cli.packages import WORKER_MODULES, explain_missing
 from clusterfit.errors import ClusterfitError, ConfigError
 
 _USAGE_EXIT_CODE = 2
@@ -84,5 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in WORKER_MODULES:
+            raise
+        print(f"error: {explain_missing(error.name)}", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
     except SystemExit as ending:
         sys.exit(ConfigError.exit_code if ending.code == _USAGE_EXIT_CODE else ending.code)

@@ -45,6 +45,7 @@ def run(
 ) -> None:
     """Run a step here, on CPU cores or this machine's GPUs; finished stages are skipped."""
     from clusterfit.artifacts.layout import RunDirectory
+    from clusterfit.cli.packages import check_worker_modules
     from clusterfit.cli.results import print_results
     from clusterfit.config.loading import check_node
     from clusterfit.config.overrides import parse_override
@@ -58,6 +59,7 @@ def run(
     stages = list_step_stages(step.value, run_file.stages)
     if stages != run_file.stages:  # Not loaded again: the standard input can be read but once.
         run_file = check_node(merge(loaded.given, parse_override(f"stages={json.dumps(stages)}")))
+    check_worker_modules(stages)
     local = LocalRun(
         config=run_file.algorithm(),
         data_root=data_root or file[0].parent,

@@ -38,8 +38,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content = _read_safetensors(path)
         else:
             content = _read_torch(path, is_zip=file_format == "torch zip")
-    except (OSError, MemoryError):
-        raise  # The machine's trouble, not the file's: another attempt may succeed.
+    except (OSError, MemoryError, ImportError):
+        raise  # The machine's trouble, or the installation's, not the file's.
     except Exception as error:  # Whatever a parser raises on bytes that are not what they claim.
         raise InvalidDataError(f"{path}: {_explain(error, file_format)}") from error
     return Checkpoint(path, file_format, content)
