@@ -71,7 +71,9 @@ def verify(
     directory = _find_run(storage_root, run)
     if faults := list(find_faults(directory)):
         raise InvalidDataError(
-            *faults, "delete what is named and run its stage again: only that is redone"
+            *faults,
+            "delete what is named and run its stage again: of features the named parts alone are "
+            "redone, of another stage perhaps all",
         )
     artifacts = list_artifacts(directory)
     if not artifacts:

@@ -30,7 +30,7 @@ class LocalRun:
     nproc_per_node: int
     """Processes of each stage; 0: one for each GPU, or one on the CPU."""
     overwrite: bool
-    """Whether finished stages with other settings are redone."""
+    """Whether every stage of this call is done again, whatever of it is there."""
 
 
 def run_stages(run: LocalRun, stages: Sequence[StageName], show: Callable[[str], None]) -> int:
