@@ -77,12 +77,19 @@ def logs(
 
 
 def follow_run(api: Api, access: Access, run: str, name: str) -> int:
-    """Show a release's log from the start and return its result; Ctrl-C only detaches."""
+    """Show a release's log from the start and return its result; Ctrl-C only detaches.
+
+    Raises:
+        NotFoundError: The release is not there: somebody has removed it by now.
+    """
+    from clusterfit.launch.failures import NotFoundError
     from clusterfit.launch.logs import Wanted
     from clusterfit.launch.plan import find_releases
     from clusterfit.launch.wait import wait_for_run
 
     releases = [item for item in find_releases(api, run) if item.plan.release == name]
+    if not releases:
+        raise NotFoundError(f"release {name} of run {run}: not found in namespace {api.namespace}")
     stages = [(release, stage) for release in releases for stage in release.plan.stages]
     result: Future[int] = Future()
 

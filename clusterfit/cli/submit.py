@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clusterfit.launch.access import Access
     from clusterfit.launch.api import Api
     from clusterfit.launch.render import Rendered
-    from clusterfit.launch.submit import Outcome
+    from clusterfit.launch.submit import Submission
 
 StepName = Annotated[
     Step,
@@ -141,12 +141,12 @@ def submit(
     if dry_run is DryRun.SERVER:
         _print_verdicts(api, access, rendered, replace)
         return
-    outcome = submit_release(find_helm(), api, access, rendered, replace)
-    _print_outcome(outcome, rendered, access)
+    submission = submit_release(find_helm(), api, access, rendered, replace)
+    _print_outcome(submission, rendered, access)
     if follow:
         from clusterfit.cli.logs import follow_run
 
-        raise typer.Exit(follow_run(api, access, rendered.run.name, rendered.release))
+        raise typer.Exit(follow_run(api, access, rendered.run.name, submission.release))
 
 
 def _render(
@@ -194,19 +194,19 @@ def _print_verdicts(api: Api, access: Access, rendered: Rendered, replace: bool)
     print("ok: the cluster would accept every object; nothing was created")
 
 
-def _print_outcome(outcome: Outcome, rendered: Rendered, access: Access) -> None:
+def _print_outcome(submission: Submission, rendered: Rendered, access: Access) -> None:
     from clusterfit.launch.submit import Outcome
 
     run, options = rendered.run.name, access.as_options()
-    if outcome is Outcome.UNCHANGED:
-        print(f"unchanged: {rendered.release} is there already, with the same content")
-    elif outcome is Outcome.STUCK:
+    if submission.outcome is Outcome.UNCHANGED:
+        print(f"unchanged: {submission.release} is there already, with the same content")
+    elif submission.outcome is Outcome.STUCK:
         print(
-            f"unchanged: {rendered.release} is there already, with the same content, and will not "
-            "go on by itself; --replace runs it again (what is finished stays)"
+            f"unchanged: {submission.release} is there already, with the same content, and will "
+            "not go on by itself; --replace runs it again (what is finished stays)"
         )
     else:
-        print(f"{outcome.value} {rendered.release} to namespace {access.namespace}:")
+        print(f"{submission.outcome} {submission.release} to namespace {access.namespace}:")
         for stage in rendered.run.stages:
             resources = rendered.run.platform.for_stage(stage)
             nodes = format_count(resources.nodes, "node")

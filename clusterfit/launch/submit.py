@@ -39,10 +39,22 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submission, and where the run is now."""
+
+    outcome: Outcome
+    release: str
+    """That holds the stages: the new one, or the one that was there, which Helm may call otherwise
+    than a new one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a submission comes to, given what is there."""
 
     outcome: Outcome
+    release: str
+    """The one that is there, where the very same is; else the one to be installed."""
     removed: list[Release]
     """Releases that are removed first."""
 
@@ -54,7 +66,7 @@ class Decision:
 
 def submit(
     helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
-) -> Outcome:
+) -> Submission:
     """Install a release, unless the same is there; `replace` runs the same again if it is stuck.
 
     Raises:
@@ -64,8 +76,9 @@ def submit(
             but what it names, which could not be removed.
     """
     decision = decide(helm, api, access, rendered, replace)
+    submission = Submission(decision.outcome, decision.release)
     if not decision.installs:
-        return decision.outcome
+        return submission
     check_cluster(api, access, rendered)
     if decision.removed:
         check_admission(api, rendered)
@@ -86,7 +99,7 @@ def submit(
                 *refusal.faults, f"left behind, could not be removed: {', '.join(left)}"
             )
         raise refusal from None
-    return decision.outcome
+    return submission
 
 
 def check_admission(api: Api, rendered: Rendered) -> None:
@@ -112,9 +125,9 @@ def decide(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bo
     in_the_way = find_conflicts(api, rendered)
     is_there = len(in_the_way) == 1 and _is_same(in_the_way[0], rendered)
     if is_there and not _is_stuck(api, in_the_way[0]):
-        return Decision(Outcome.UNCHANGED, [])
+        return Decision(Outcome.UNCHANGED, in_the_way[0].plan.release, [])
     if is_there and not replace:
-        return Decision(Outcome.STUCK, [])
+        return Decision(Outcome.STUCK, in_the_way[0].plan.release, [])
     if in_the_way and not replace:
         names = ", ".join(release.plan.release for release in in_the_way)
         stages = ", ".join(stage.stage for item in in_the_way for stage in item.plan.stages)
@@ -123,7 +136,8 @@ def decide(helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bo
             "--replace removes it first (results stay), or choose another `name`"
         )
     check_name(helm, access, rendered, in_the_way)
-    return Decision(Outcome.REPLACED if in_the_way else Outcome.SUBMITTED, in_the_way)
+    outcome = Outcome.REPLACED if in_the_way else Outcome.SUBMITTED
+    return Decision(outcome, rendered.release, in_the_way)
 
 
 def find_conflicts(api: Api, rendered: Rendered) -> list[Release]:

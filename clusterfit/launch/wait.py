@@ -51,8 +51,11 @@ def wait_for_run(
         Kueue, or cancelled; 124 after the timeout.
 
     Raises:
+        NotFoundError: There is no release to wait for.
         RemovedError: A stage was removed before it had ended.
     """
+    if not releases:
+        raise NotFoundError(f"no release to wait for in namespace {api.namespace}")
     started = time.monotonic()
     said: dict[str, Phase] = {}
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}

@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterfit.cli.cluster import open_api
+from clusterfit.cli.logs import follow_run
+from clusterfit.config.tree import RunFile
 from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, PYTORCHJOBS
+from clusterfit.launch.charts import RUN_CHART, find_chart
+from clusterfit.launch.failures import NotFoundError
+from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.manifests import read_manifests
 from clusterfit.launch.plan import read_release
+from clusterfit.launch.render import is_hook
 from tests.unit.cli.conftest import DIGITS, RunCommand
 from tests.unit.launch.api_server import write_kubeconfig
 from tests.unit.launch.object_server import CREATED, Objects, serve_objects, worker_pod
@@ -228,3 +236,30 @@ def test_many_runs_are_listed_with_a_request_for_each_kind_of_object(
     assert [line.split()[3] for line in listed[1:]] == ["running", *["missing"] * 3]
     plurals = [path.partition("?")[0].rpartition("/")[2] for _, path in digits.requests]
     assert sorted(plurals) == ["configmaps", "jobs", "pytorchjobs"]
+
+
+def test_a_submission_follows_the_same_content_whatever_its_release_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_command: RunCommand
+) -> None:
+    run = RunFile.model_validate_json(json.dumps(DIGITS))
+    made = HelmLibrary().render(find_chart(RUN_CHART), "foo", "team", run.dump())
+    (tmp_path / "run.yaml").write_text(json.dumps(DIGITS))
+    with serve_objects() as (_, objects):
+        objects.install([item for item in read_manifests(made) if not is_hook(item)])
+        path = write_kubeconfig(tmp_path / "foo", {"here": objects.address}, namespace="team")
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        failed = {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+        objects.put(PYTORCHJOBS, objects.get(PYTORCHJOBS, "digits-extract") | failed)
+        extract = read_release(objects.find_config_map()).plan.stages[0]
+        for node, name in enumerate(extract.pods):
+            objects.put(PODS, worker_pod(extract, name, node=node, code=1))
+        answer = run_command("submit", "step1", "-f", "run.yaml", "--follow")
+    assert answer.code == 1
+    assert answer.out.startswith("unchanged: foo is there already, with the same content, and ")
+
+
+def test_what_is_gone_before_it_can_be_followed_is_no_success(digits: Objects) -> None:
+    assert digits.by_path
+    api, access = open_api("", "", "")
+    with pytest.raises(NotFoundError, match=r"^release digits-step2 of run digits: not found in"):
+        follow_run(api, access, "digits", "digits-step2")

@@ -194,7 +194,7 @@ def test_the_same_again_is_a_no_op(
     rendered = render()
     objects.install(rendered.manifests)
     set_condition(objects, condition)
-    assert submit(HelmLibrary(), api, ACCESS, rendered, replace) is Outcome.UNCHANGED
+    assert submit(HelmLibrary(), api, ACCESS, rendered, replace).outcome is Outcome.UNCHANGED
 
 
 def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> None:
@@ -202,7 +202,7 @@ def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> N
     rendered = render()
     objects.install(rendered.manifests, created=datetime.now(UTC).isoformat())
     objects.remove(PYTORCHJOBS, "digits-extract")  # Helm makes it last
-    assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True) is Outcome.UNCHANGED
+    assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True).outcome is Outcome.UNCHANGED
 
 
 @pytest.mark.parametrize("why", ["failed", "cancelled", "half installed"])
@@ -223,9 +223,9 @@ def test_the_same_is_replaced_where_it_is_stuck(
         "clusterfit.launch.submit.delete_release", lambda *_: done.append("deleted")
     )
     helm = Helm()
-    assert submit(helm, api, ACCESS, rendered) is Outcome.STUCK
+    assert submit(helm, api, ACCESS, rendered).outcome is Outcome.STUCK
     assert (done, helm.log) == ([], [])
-    assert submit(helm, api, ACCESS, rendered, replace=True) is Outcome.REPLACED
+    assert submit(helm, api, ACCESS, rendered, replace=True).outcome is Outcome.REPLACED
     assert (done, helm.log) == (["deleted"], ["install digits-step1"])
 
 
@@ -259,7 +259,7 @@ def test_what_would_be_refused_does_not_cost_what_is_there(
     monkeypatch.setattr("clusterfit.launch.submit.check_cluster", lambda *_: None)
     helm = Helm()
     if is_removed:
-        assert submit(helm, api, ACCESS, render(), replace=True) is Outcome.REPLACED
+        assert submit(helm, api, ACCESS, render(), replace=True).outcome is Outcome.REPLACED
         assert done == ["deleted"]
         return
     with pytest.raises(ClusterError, match=rf"{fault}.*; nothing was removed$"):

@@ -49,6 +49,11 @@ def test_each_stage_is_released_in_client_mode(server: tuple[Api, Objects]) -> N
     assert wait_for_run(api, [release], say) == 0
 
 
+def test_to_wait_for_nothing_is_no_success(server: tuple[Api, Objects]) -> None:
+    with pytest.raises(NotFoundError, match=r"^no release to wait for in namespace team$"):
+        wait_for_run(server[0], [], lambda _: None)
+
+
 @pytest.mark.parametrize(("condition", "code"), [("Failed", 1), ("Running", TIMED_OUT)])
 def test_a_stage_that_failed_ends_it(
     server: tuple[Api, Objects], condition: str, code: int
