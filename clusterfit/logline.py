@@ -59,6 +59,7 @@ class Progress:
     rate: float
     """Units per second."""
     eta_seconds: float
+    """Negative where nobody knows, as long as nothing is done."""
 
 
 def read_progress(fields: Mapping[str, str]) -> Progress | None:

@@ -199,7 +199,8 @@ def _format_progress(stage: StageStatus) -> str:
         return "-"
     percent = 100 * progress.done // max(1, progress.total)
     minutes, seconds = divmod(round(progress.eta_seconds), 60)
+    left = f"{minutes}:{seconds:02}" if progress.eta_seconds >= 0 else "?"
     return (
         f"{percent} % ({progress.done}/{progress.total} {progress.unit}, {progress.rate:.4g}/s, "
-        f"{minutes}:{seconds:02} to go)"
+        f"{left} to go)"
     )

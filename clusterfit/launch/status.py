@@ -213,8 +213,9 @@ def _dump_stage(stage: StageStatus) -> dict[str, Any]:
             "total": progress.total,
             "unit": progress.unit,
             "rate": progress.rate,
-            "etaSeconds": progress.eta_seconds,
         }
+        if progress.eta_seconds >= 0:
+            dumped["progress"]["etaSeconds"] = progress.eta_seconds
     if stage.cause.text:
         dumped["cause"] = stage.cause.text
     if stage.cause.advice:

@@ -113,6 +113,19 @@ def test_a_person_reads_tables(
     ]
 
 
+def test_how_long_a_stage_takes_is_not_known_before_it_has_done_anything(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    first = PROGRESS.replace("done=512", "done=0").replace("rate=256 eta_seconds=65", "rate=0 ")
+    said = [f"2026-11-23T12:00:01.000Z {first}eta_seconds=-1"]
+    digits.logs["digits-extract-worker-0"] = said
+    shown = run_command("status", "digits").out
+    assert "0 % (0/1797 images, 0/s, ? to go)" in shown
+    read = json.loads(run_command("status", "digits", "-o", "json").out)
+    wanted = {"done": 0, "total": 1797, "unit": "images", "rate": 0.0}
+    assert read["stages"][0]["progress"] == wanted
+
+
 def test_the_status_of_a_run_that_failed_is_1_and_of_none_3(
     digits: Objects, run_command: RunCommand
 ) -> None:
