@@ -141,14 +141,18 @@ def release_next(api: Api, plan: Plan, views: Sequence[StageView]) -> PlannedSta
     return due.stage
 
 
-def expire(api: Api, plan: Plan, views: Iterable[StageView], moment: datetime) -> None:
-    """Let the stages of a release that is over be removed, if the run file says so: all at once.
+def expire(api: Api, plan: Plan, views: Sequence[StageView], moment: datetime) -> None:
+    """Let the stages of a release that succeeded be removed, if the run file says so: all at once.
 
     Kubernetes counts from the end of each. The chart cannot set this: a stage that is gone before
-    its successor starts is taken for one that was never made.
+    its successor starts is taken for one that was never made. Where one has failed, all stay: those
+    after it never end, so nothing would remove them, and without its job they would wait for it.
     """
+    has_succeeded = is_over(views) and find_failed(views) is None
+    if not plan.ttl_seconds or not has_succeeded:
+        return
     for view in views:
-        if plan.ttl_seconds and view.state.finished:
+        if view.state.finished:
             ended = (moment - read_time(view.state.finished)).total_seconds()
             with contextlib.suppress(NotFoundError):  # somebody has removed it by now
                 expire_stage(api, view.stage, plan.ttl_seconds + max(0, round(ended)))

@@ -174,7 +174,7 @@ READ_BY_OTHERS = {
     "sequencing.mode": "whoever looks for a supervisor",
     "sequencing.serviceAccount": "the supervisor's pod",
     "networkPolicy": "an object of its own",
-    "ttlSecondsAfterFinished": "whoever sees that the release is over",
+    "ttlSecondsAfterFinished": "whoever sees that all stages have succeeded",
 }
 PLANNED_ALONE = ("startDeadlineSeconds",)
 

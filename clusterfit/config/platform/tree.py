@@ -69,9 +69,10 @@ class Platform(Resources):
     """Whether only the release's own pods may reach its pods: the rendezvous and NCCL know no
     passwords. Needs a network plugin that enforces policies."""
     ttl_seconds_after_finished: NonNegativeInt = 0
-    """So long after the last of a release's stages has ended, all of them are removed, with their
-    pods and logs; the copies in the run directory stay. 0: kept until the release is deleted. With
-    `sequencing.mode: client`, whoever waits for the run sees to it."""
+    """So long after the last of a release's stages has succeeded, all of them are removed, with
+    their pods and logs; the copies in the run directory stay. Where one has failed, all are kept
+    until the release is replaced or deleted, so that `status` still says so. 0: always kept until
+    then. With `sequencing.mode: client`, whoever waits for the run sees to it."""
     overwrite_token: Annotated[
         str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$"), Wanted("lower-case letters")
     ] = ""

@@ -177,7 +177,7 @@ def test_stages_are_removed_only_once_the_release_is_over(
     server: tuple[Api, Objects], capsys: pytest.CaptureFixture[str]
 ) -> None:
     api, objects = server
-    plan = replace(make_plan(EXTRACT, CLUSTER, TRAIN), ttl_seconds=60)
+    plan = replace(make_plan(EXTRACT, CLUSTER), ttl_seconds=60)
     for position, stage in enumerate(plan.stages):
         objects.put(stage.resource, job(stage, suspend=position > 0))
     now = datetime.now(UTC)
@@ -185,13 +185,40 @@ def test_stages_are_removed_only_once_the_release_is_over(
     release_next(api, plan, list(look(api, plan)))
     assert "ttlSecondsAfterFinished" not in json.dumps(list(objects.by_path.values()))
 
-    finish(objects, CLUSTER, "Failed", now)
+    finish(objects, CLUSTER, "Complete", now)
     assert supervise(api, plan, poll_seconds=0.01) == 0
-    assert "cluster failed" in capsys.readouterr().out
+    assert "all stages succeeded" in capsys.readouterr().out
     first = objects.get(PYTORCHJOBS, EXTRACT.name)["spec"]["runPolicy"]["ttlSecondsAfterFinished"]
     last = objects.get(JOBS, CLUSTER.name)["spec"]["ttlSecondsAfterFinished"]
     assert (first, last) == (pytest.approx(160, abs=20), pytest.approx(60, abs=20))
-    assert "ttlSecondsAfterFinished" not in json.dumps(objects.get(PYTORCHJOBS, TRAIN.name))
+
+
+@pytest.mark.parametrize("sequencing", ["cluster", "client"])
+def test_a_release_in_which_a_stage_failed_is_kept_and_still_says_so(
+    server: tuple[Api, Objects], sequencing: Any
+) -> None:
+    """What is held never ends: it would stay for ever, and wait for a stage that is gone."""
+    api, objects = server
+    plan = replace(make_plan(EXTRACT, CLUSTER, TRAIN), ttl_seconds=60, sequencing=sequencing)
+    for position, stage in enumerate(plan.stages):
+        objects.put(stage.resource, job(stage, suspend=position > 0))
+    finish(objects, EXTRACT, "Succeeded", datetime.now(UTC))
+    finish(objects, CLUSTER, "Failed", datetime.now(UTC))
+    release = Release(plan, "", "", {}, is_helm=True)
+    if sequencing == "cluster":
+        assert supervise(api, plan, poll_seconds=0.01) == 0
+    assert wait_for_run(api, [release], lambda _: None) == 1
+    assert "ttlSecondsAfterFinished" not in json.dumps(list(objects.by_path.values()))
+
+
+def test_a_release_of_which_a_stage_was_removed_is_kept(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    plan = replace(make_plan(EXTRACT, CLUSTER, TRAIN), ttl_seconds=60)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    finish(objects, EXTRACT, "Succeeded", datetime.now(UTC))
+    objects.put(PYTORCHJOBS, job(TRAIN, suspend=True))
+    assert supervise(api, plan, poll_seconds=0.01, absence_seconds=0) == 0
+    assert "ttlSecondsAfterFinished" not in json.dumps(list(objects.by_path.values()))
 
 
 def test_a_client_in_charge_lets_the_stages_be_removed(server: tuple[Api, Objects]) -> None:
