@@ -119,9 +119,11 @@ def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
         return [
             f"platform.queue.name: no LocalQueue {queue.name} in namespace {api.namespace}; {there}"
         ]
-    if queue.gang == "none" and "default" in names:
+    if queue.gang != "kueue" and "default" in names:
+        # It takes what carries no label of its own, whichever scheduler places the pods.
         return [
             f"namespace {api.namespace} has a LocalQueue `default`, in which Kueue may put every "
-            "stage at once; set platform.queue: {gang: kueue, name: default}"
+            "stage at once; set platform.queue: {gang: kueue, name: default}, or use another "
+            "namespace"
         ]
     return []

@@ -171,12 +171,13 @@ def test_a_queue_that_does_not_exist(server: tuple[Api, Objects]) -> None:
     check_cluster(api, ACCESS, render(platform=queue))
 
 
-def test_a_default_queue_must_be_named(server: tuple[Api, Objects]) -> None:
+@pytest.mark.parametrize("gang", ["none", "volcano", "coscheduling"])
+def test_a_default_queue_must_be_named(server: tuple[Api, Objects], gang: str) -> None:
     api, objects = server
     objects.kinds.add("localqueues")
     objects.put(LOCAL_QUEUES, named("default"))
     with pytest.raises(ClusterError, match=r"LocalQueue `default`.*gang: kueue, name: default"):
-        check_cluster(api, ACCESS, render())
+        check_cluster(api, ACCESS, render(platform={"queue": {"gang": gang}}))
     check_cluster(api, ACCESS, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
 
 
