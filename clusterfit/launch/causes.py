@@ -63,6 +63,12 @@ def _explain_held(evidence: Evidence) -> Cause:
             f"{evidence.supervision.trouble}",
             f"see `kubectl describe job {evidence.plan.supervisor}{evidence.options}`",
         )
+    if evidence.supervision.retries:
+        return Cause(
+            f"{what}; the supervisor, which would start it, tries again and again: "
+            f"{evidence.supervision.retries}",
+            f"see `kubectl logs job/{evidence.plan.supervisor}{evidence.options}`",
+        )
     return Cause(what)
 
 

@@ -28,6 +28,8 @@ from clusterfit.launch.plan import Plan, PlannedStage
 
 INSTALL_SECONDS: Final = 15.0
 """Longer than it takes until all jobs of a release are made that somebody installs just now."""
+_OVERDUE_SECONDS: Final = 15.0
+"""Longer than two looks of the supervisor are apart."""
 
 
 class RemovedError(NotFoundError):
@@ -70,6 +72,17 @@ def find_next(views: Sequence[StageView]) -> StageView | None:
         if view.state.phase is Phase.HELD:
             return view if before.state.phase is Phase.SUCCEEDED else None
     return None
+
+
+def find_overdue(views: Sequence[StageView], moment: datetime) -> StageView | None:
+    """Return the held stage whose turn came a while ago, so that it should have been released."""
+    due = find_next(views)
+    if due is None:
+        return None
+    ended = views[views.index(due) - 1].state.finished
+    if not ended or (moment - read_time(ended)).total_seconds() < _OVERDUE_SECONDS:
+        return None
+    return due
 
 
 def is_over(views: Sequence[StageView]) -> bool:

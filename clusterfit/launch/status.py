@@ -21,6 +21,7 @@ from clusterfit.launch.pods import (
     select_placed,
     select_pods,
 )
+from clusterfit.launch.sequence import StageView, find_overdue
 from clusterfit.launch.supervision import Supervision, read_supervision
 from clusterfit.logline import Progress, parse_line, read_progress
 
@@ -100,7 +101,11 @@ def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
     jobs = [api.find(stage.resource, stage.name) for stage in plan.stages]
     states = [read_state(plan, stage, job) for stage, job in zip(plan.stages, jobs, strict=True)]
     phases = {state.phase for state in states}
-    supervision = read_supervision(api, plan) if Phase.HELD in phases else Supervision()
+    supervision = Supervision()
+    if Phase.HELD in phases:
+        views = [StageView(*each) for each in zip(plan.stages, states, strict=True)]
+        is_overdue = find_overdue(views, api.now()) is not None
+        supervision = read_supervision(api, plan, is_overdue=is_overdue)
     placements = read_placements(api) if any(map(_may_have_pods, phases)) else []
     statuses = []
     waits_for, waits_in_vain = "", False

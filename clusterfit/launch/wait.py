@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from clusterfit.errors import ClusterfitError
 from clusterfit.launch.api import Api
 from clusterfit.launch.bounds import Bounds
-from clusterfit.launch.failures import NotFoundError, NotPermittedError
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import Phase
 from clusterfit.launch.patience import REFUSED_SECONDS
 from clusterfit.launch.plan import Release
@@ -20,12 +21,16 @@ from clusterfit.launch.sequence import (
     expire,
     find_failed,
     find_given_up,
+    find_overdue,
     is_over,
     look_closely,
     release_next,
 )
+from clusterfit.launch.status import explain_stage
 
 _POLL_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 10.0
+"""Between two questions why a stage is not released: each takes several requests."""
 TIMED_OUT: Final = 124
 """What timeout(1) ends with."""
 
@@ -60,6 +65,7 @@ def wait_for_run(
     said: dict[str, Phase] = {}
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}
     absences = {release.plan.release: Absences(INSTALL_SECONDS) for release in releases}
+    idleness = _Idleness(api, say)
     trouble = ""
     allowed_at: float | None = None
     while True:
@@ -71,6 +77,8 @@ def wait_for_run(
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
+                else:
+                    idleness.explain(release, views[release.plan.release])
                 absences[release.plan.release].check(views[release.plan.release], api.now())
             if all(is_over(each) or find_given_up(each) for each in views.values()):
                 return _end(api, releases, views, say)
@@ -92,6 +100,29 @@ def wait_for_run(
             say(f"not over after {timeout_seconds:g} s")
             return TIMED_OUT
         time.sleep(_POLL_SECONDS)
+
+
+class _Idleness:
+    """Says why a stage whose turn has come is not released, where the cluster is to do that."""
+
+    def __init__(self, api: Api, say: Say) -> None:
+        self._api = api
+        self._say = say
+        self._asked_at = time.monotonic()
+        self._said = ""
+
+    def explain(self, release: Release, views: list[StageView]) -> None:
+        """Say what is new of why; nothing where it may not be read."""
+        overdue = find_overdue(views, self._api.now())
+        if overdue is None or time.monotonic() - self._asked_at < _ASK_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        with contextlib.suppress(ClusterError):
+            cause = explain_stage(self._api, release.plan, overdue.stage)
+            text = f"{overdue.stage.stage}: {'; '.join(filter(None, (cause.text, cause.advice)))}"
+            if cause.text and text != self._said:
+                self._said = text
+                self._say(text)
 
 
 def _take_turn(
