@@ -11,7 +11,7 @@ from pathlib import Path
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.manifests import write_manifests
 from clusterfit.launch.render import render_run
-from clusterfit.launch.submission import load_submission
+from clusterfit.launch.submission import GPUS_FROM_FILE, load_submission
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "k8s" / "manifests"
@@ -23,6 +23,7 @@ EXAMPLES = {
         for gpus in (1, 8, 32)
     },
     "rotnet-pipeline-32gpu": ("rotnet", "pipeline", 32),
+    "digits-pipeline": ("digits", "pipeline", GPUS_FROM_FILE),
 }
 
 

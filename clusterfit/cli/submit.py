@@ -117,7 +117,7 @@ def submit(
         bool,
         typer.Option(
             "--overwrite",
-            help="Let finished stages of another configuration be done again, instead of stopping.",
+            help="Do the stages again, whatever is there; their artifacts go.",
         ),
     ] = False,
     namespace: Namespace = "",

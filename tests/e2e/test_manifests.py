@@ -50,7 +50,7 @@ def count(path: Path) -> int:
 
 
 def test_there_are_golden_manifests() -> None:
-    assert len(GOLDEN) == 10
+    assert len(GOLDEN) == 11
 
 
 def test_kubeconform_accepts_all(kubeconform: Kubeconform) -> None:

@@ -76,8 +76,8 @@ class Platform(Resources):
     overwrite_token: Annotated[
         str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$"), Wanted("lower-case letters")
     ] = ""
-    """Set by `submit --overwrite`: lets this one submission replace finished stages that were made
-    with another configuration. Empty: they are refused."""
+    """Set by `submit --overwrite`: once for this submission its stages are done again, whatever is
+    there. Empty: what is finished is skipped, and refused where it was made otherwise."""
 
     @model_validator(mode="after")
     def _stages_are_consistent(self) -> Self:
