@@ -240,7 +240,7 @@ def _read_on(shared: _Follow, node: int, pod: str, cursor: Cursor) -> Iterator[L
             if shared.wanted.takes(text):
                 yield Line(node, text)
 
-    if cursor.tail and not cursor.stamp:
+    if cursor.tail and not cursor.has_begun:
         yield from keep_newest(read(follow=False), cursor.tail)
     yield from read(follow=True)
 
