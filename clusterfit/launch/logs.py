@@ -24,6 +24,7 @@ from clusterfit.launch.pods import (
     select_pods,
 )
 from clusterfit.launch.sequence import StageView, find_failed, find_given_up, look_closely
+from clusterfit.launch.status import explain_stage
 from clusterfit.logline import parse_line
 
 Say = Callable[[str], None]
@@ -106,6 +107,12 @@ def read_stage(
     if not pods:
         job = api.find(stage.resource, stage.name)
         state = read_state(release.plan, stage, job)
+        if state.phase is Phase.STARTING:
+            # The copies are of attempts before this one.
+            cause = explain_stage(api, release.plan, stage)
+            why = "; ".join(filter(None, (cause.text, cause.advice)))
+            say(f"{stage.stage} waits for a pod: {why or state.phase.value}")
+            return
         if state.phase in (Phase.HELD, Phase.QUEUED):
             why = f"{stage.stage} has not started: {state.phase.value}"
             views = list(look_closely(api, release.plan))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.api import EVENTS, JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
@@ -95,6 +95,33 @@ def test_a_stage_whose_predecessor_came_to_nothing_will_not_start(
     come_to(*held)
     assert list(read(held[0], RELEASE, TRAIN, Wanted(()), said.append)) == []
     assert said == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "others", "why"),
+    [
+        ("exceeded quota: gpus", [], "exceeded quota: gpus; wait until others finish"),
+        ('violates PodSecurity "restricted"', [], "Pod Security refuses its pods: PodSecurity"),
+        ("", [], "0 of 2 pods run"),
+        ("", [1], "1 of 2 pods run"),
+    ],
+)
+def test_a_stage_that_waits_for_its_pods_says_why_and_not_what_it_said_before(
+    held: tuple[Api, Objects], refusal: str, others: list[int], why: str
+) -> None:
+    """Copies are of an attempt before; nothing here could read them."""
+    api, objects = held
+    if refusal:
+        involved = {"kind": "PyTorchJob", "name": EXTRACT.name, "uid": f"uid-of-{EXTRACT.name}"}
+        event = {"reason": "FailedCreatePod", "message": f"pods are forbidden: {refusal}"}
+        metadata = {"name": "refused", "creationTimestamp": START.isoformat()}
+        objects.put(EVENTS, {**event, "involvedObject": involved, "metadata": metadata})
+    for node in others:
+        objects.put(PODS, worker_pod(EXTRACT, EXTRACT.pods[node], node=node))
+    said: list[str] = []
+    assert list(read_stage(api, RELEASE, EXTRACT, Wanted((0,)), said.append)) == []
+    assert len(said) == 1
+    assert said[0].startswith(f"extract waits for a pod: {why}")
 
 
 @pytest.mark.parametrize("is_suspended", [False, True])
