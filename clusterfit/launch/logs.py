@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clusterfit.launch.api import Api
-from clusterfit.launch.failures import ClusterError, NotFoundError
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.files_pod import run_files_pod, wait_until_ended
 from clusterfit.launch.jobs import Phase, read_state
 from clusterfit.launch.log_copies import EXIT_NONE, unpack_lines
@@ -100,7 +100,11 @@ def find_stage(releases: Sequence[Release], name: str) -> tuple[Release, Planned
 def read_stage(
     api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say
 ) -> Iterator[Line]:
-    """Yield what there is now: the pods' logs, or the copies where no pod is left."""
+    """Yield what there is now: the pods' logs, or the copies where no pod is left.
+
+    Raises:
+        ClusterError: Of what was asked for some could not be read; all else has been yielded.
+    """
     nodes = wanted.find_nodes(stage)
     pods = pick_newest(select_pods(api, release.plan.run, stage))
     pods = [pod for pod in pods if read_node_rank(pod) in nodes]
@@ -120,7 +124,12 @@ def read_stage(
             return
         yield from read_copies(api, release, stage, wanted, say)
         return
-    yield from keep_newest(_read_pods(api, pods, wanted, say), wanted.tail)
+    failures: list[ClusterError] = []
+    yield from keep_newest(_read_pods(api, pods, wanted, say, failures), wanted.tail)
+    if failures:
+        for failure in failures[:-1]:
+            say(str(failure))
+        raise failures[-1]
 
 
 def keep_newest(lines: Iterable[Line], number: int) -> Iterator[Line]:
@@ -135,15 +144,24 @@ def keep_newest(lines: Iterable[Line], number: int) -> Iterator[Line]:
         yield line
 
 
-def _read_pods(api: Api, pods: Iterable[Manifest], wanted: Wanted, say: Say) -> Iterator[Line]:
+def _read_pods(
+    api: Api, pods: Iterable[Manifest], wanted: Wanted, say: Say, failures: list[ClusterError]
+) -> Iterator[Line]:
+    """Yield the lines of all pods whose logs can be read, and note why others cannot."""
     for pod in pods:
         name = pod["metadata"]["name"]
         if not is_running(pod) and read_end(pod) is None:
             say("; ".join(filter(None, (f"{name} has not started", *explain_waiting(pod)))))
             continue
-        for line in read_lines(api, name, Cursor(wanted.since_seconds), follow=False):
-            if wanted.takes(line):
-                yield Line(read_node_rank(pod), line)
+        try:
+            for line in read_lines(api, name, Cursor(wanted.since_seconds), follow=False):
+                if wanted.takes(line):
+                    yield Line(read_node_rank(pod), line)
+        except NotPermittedError as error:
+            failures.append(error)
+            return  # it is the same for all of them
+        except ClusterError as error:
+            failures.append(error)
 
 
 def read_copies(

@@ -45,6 +45,8 @@ class Objects:
         """What a dry run of an object is answered with: a status and a message; None: accepted."""
         self.logs: dict[str, list[str]] = {}
         """By pod: lines with the kubelet's time stamp."""
+        self.unreadable: dict[str, int] = {}
+        """By pod: a status that is answered instead of its log."""
         self.storage: Path | None = None
         """What pods that read the claim find at /storage."""
         self.trouble: deque[int] = deque()
@@ -87,6 +89,8 @@ class Objects:
         if method == "POST":
             return self._create(path, query, body)
         *_, kind, name = path.split("/")
+        if method == "GET" and name == "log" and kind in self.unreadable:
+            return self.unreadable[kind], status_body(f"dial tcp: no route to the node of {kind}")
         if method == "GET" and name == "log":
             return 200, self._read_log(kind, query)
         if method == "GET" and path not in self.by_path and name in self.kinds:

@@ -16,7 +16,7 @@ from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.log_follow import follow_stage
-from clusterfit.launch.logs import Wanted, read_stage
+from clusterfit.launch.logs import Line, Wanted, read_stage
 from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import INSTALL_SECONDS
 
@@ -340,6 +340,44 @@ def test_a_follow_begins_with_the_newest_lines(
         shown = sorted((line.node, line.text) for line in lines)
     wanted = [(int(" rank=2 " in text or " rank=3 " in text), text) for text in NEWEST[ranks]]
     assert shown == sorted([*wanted, (0, late)])
+
+
+@pytest.mark.parametrize("tail", [0, 3])
+@pytest.mark.parametrize("node", [0, 1])
+def test_of_a_node_that_does_not_answer_only_its_own_pods_lines_are_missing(
+    node: int, tail: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0)
+    said: list[str] = []
+    shown: list[Line] = []
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        objects.unreadable = {TWO_PODS.pods[node]: 502}
+        wanted = Wanted((), tail=tail)
+        with pytest.raises(
+            ClusterError, match=f"read the log of {TWO_PODS.pods[node]}: .*no route"
+        ):
+            shown.extend(read_stage(api, OF_TWO_PODS, TWO_PODS, wanted, said.append))
+        assert {line.node for line in shown} == {1 - node}
+        assert len(shown) == (tail or 18)
+        assert said == []
+
+
+@pytest.mark.parametrize(("status", "times"), [(502, 2), (403, 1)])
+def test_where_no_log_can_be_read_it_is_said_of_each_pod_unless_it_is_the_same(
+    status: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0)
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        objects.unreadable = dict.fromkeys(TWO_PODS.pods, status)
+        with pytest.raises(ClusterError) as error:
+            list(read_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(()), said.append))
+    told = [*said, str(error.value)]
+    assert len(told) == times
+    for pod, text in zip(TWO_PODS.pods, told, strict=False):
+        assert f"read the log of {pod}" in text
 
 
 def test_a_follow_of_the_newest_seconds_leaves_out_what_is_older(
