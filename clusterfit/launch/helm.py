@@ -22,6 +22,8 @@ from clusterfit.launch.access import Access
 Values = dict[str, Any]
 
 _OPENING = re.compile(r"^((Error|INSTALLATION FAILED): ?|level=ERROR msg=)+")
+_WARNING = re.compile(r"(WARNING: |(time=\S+ )?level=WARN )")
+"""How Helm 3 and 4 begin what they say before the error: who may read the kubeconfig, and such."""
 _TEMPLATE_FAILURE = re.compile(r"execution error at \([^)]*\): (?P<said>.*)$", re.M)
 _TAKEN = re.compile(r"a name that is still in use|release: already exists")
 """What Helm says where it looks first, and where another install was faster by a moment."""
@@ -227,7 +229,8 @@ def explain(said: str) -> str:
     if failures:
         return failures[-1]["said"].strip()
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return "\n".join(_OPENING.sub("", line) for line in lines)
+    errors = [line for line in lines if not _WARNING.match(line)]
+    return "\n".join(_OPENING.sub("", line) for line in errors or lines)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.helm import HelmLibrary, HelmProgram, find_helm
+from clusterfit.launch.helm import HelmError, HelmLibrary, HelmProgram, find_helm
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "imagenet.yaml"
 # A process in which the extra is not installed.
@@ -58,3 +58,30 @@ def test_helm_is_told_the_context_in_which_a_command_began(tmp_path: Path) -> No
     program.chmod(0o755)
     HelmProgram(str(program)).uninstall("digits", Access("team", current="here"))
     assert said.read_text() == "uninstall digits --namespace=team --kube-context=here\n"
+
+
+READABLE = "WARNING: Kubernetes configuration file is {}-readable. This is insecure. Location: /k"
+
+
+@pytest.mark.parametrize(
+    ("warnings", "opening"),
+    [
+        ([READABLE.format("group"), READABLE.format("world")], "Error: "),
+        (['level=WARN msg="configuration file is group-readable" path=/k'], "Error: "),
+        (['time=2026-11-23T10:00:00.000Z level=WARN msg="deprecated"'], "level=ERROR msg="),
+    ],
+)
+def test_an_error_is_what_helm_says_after_its_warnings(
+    warnings: list[str], opening: str, tmp_path: Path
+) -> None:
+    program, said = tmp_path / "helm", tmp_path / "said"
+    program.write_text(f"#!/bin/sh\ncat {said} >&2\nexit 1\n")
+    program.chmod(0o755)
+    for lines, error in (
+        ([*warnings, f"{opening}no disk: WARNING: is left"], "no disk: WARNING: is left"),
+        (warnings, "\n".join(warnings)),
+    ):
+        said.write_text("".join(f"{line}\n" for line in lines))
+        with pytest.raises(HelmError) as refused:
+            HelmProgram(str(program)).uninstall("digits", Access("team"))
+        assert str(refused.value) == error
