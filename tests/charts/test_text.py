@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clusterfit.config.schema import (
@@ -17,7 +17,7 @@ from clusterfit.config.schema import (
     is_section,
     walk_leaves,
 )
-from clusterfit.launch.charts import RUN_CHART, find_chart
+from clusterfit.launch.charts import RUN_CHART, STORAGE_CHART, find_chart
 from clusterfit.launch.helm import Helm, Values
 from clusterfit.launch.manifests import read_manifests, write_manifests
 
@@ -105,3 +105,11 @@ def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: 
         assert supervisor["tolerations"] == platform["tolerations"]
         mounted = next(item for item in pod["volumes"] if item["name"] == "more")
         assert mounted["nfs"]["path"] == text
+
+
+@given(notes=st.dictionaries(TEXT, TEXT, max_size=3))
+@example(notes={"note\x7f": "\x7f\x85\ufeff"})
+def test_a_claims_annotations_arrive_as_they_were(notes: dict[str, str], helm: Helm) -> None:
+    rendered = helm.render(find_chart(STORAGE_CHART), "storage", "here", {"annotations": notes})
+    claim = find(read_manifests(rendered), "PersistentVolumeClaim", "clusterfit")
+    assert claim["metadata"]["annotations"] == {**notes, "helm.sh/resource-policy": "keep"}
