@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from clusterfit.artifacts.dataset import read_samples
@@ -20,6 +22,7 @@ from .conftest import CONFIG, NUM_TRAIN, NUM_VAL
 from .door import Bench, list_files, read_json_lines
 
 COUNTS = {"train": NUM_TRAIN, "val": NUM_VAL}
+NEIGHBORS, TEMPERATURE = 5, 0.1
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +240,79 @@ def test_accuracies_do_not_depend_on_the_number_of_processes(
 ) -> None:
     ours, theirs = (_read_accuracies(bench) for bench in (finished, repeated))
     assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_backbone_from_a_file_is_the_one_that_is_judged(finished: Bench) -> None:
+    """Of each, a copy of its file beside what the run knows, and the vote counted again."""
+    model = {"from": "path", "model": "resnet8_small"}
+    backbones: list[dict[str, Any]] = []
+    for stage in ("pretext", "train"):
+        copy = f"copies/{stage}.safetensors"
+        (finished.storage_root / "copies").mkdir(exist_ok=True)
+        shutil.copy(finished.run.backbone(stage), finished.storage_root / copy)
+        backbones += [
+            {"label": f"{stage} of the run", "from": "run", "run": "tiny", "stage": stage},
+            {"label": f"{stage} of a file", "path": copy, **model},
+        ]
+    bench = finished.changed(
+        {
+            "name": "from-files",
+            "stages": ["evaluate"],
+            "evaluate.backbones": backbones,
+            "evaluate.protocols": ["linear", "knn", "svm"],
+            "evaluate.layers": [{"layer": "res5avg"}],
+            "evaluate.svm": {"costs": [1.0], "folds": 2},
+            "evaluate.neighbors": NEIGHBORS,
+            "evaluate.temperature": TEMPERATURE,
+        }
+    )
+    bench.succeed("evaluate")
+    results = json.loads(bench.run.results().read_text(encoding="utf-8"))
+    rows = {row.pop("label"): row for row in results["backbones"]}
+    for stage in ("pretext", "train"):
+        assert rows[f"{stage} of a file"] == rows[f"{stage} of the run"]
+        assert rows[f"{stage} of a file"]["knn"] == pytest.approx(_vote(finished, stage))
+    precisions = [rows[f"{stage} of a file"]["svm"] for stage in ("pretext", "train")]
+    assert precisions[0] != precisions[1], "another file, other numbers"
+
+
+def _vote(bench: Bench, stage: str) -> float:
+    """Return the accuracy of a stage's network under the vote of the nearest, by definition."""
+    import torch
+    from torchvision.transforms import v2
+
+    from clusterfit.worker.networks.small_resnet import SmallResNet
+
+    state = load_file(bench.run.backbone(stage))
+    model = SmallResNet(len(state["fc.bias"]))
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+    model.fc = torch.nn.Identity()  # type: ignore[assignment]
+    recipe = CONFIG["evaluate"]
+    view = v2.Compose(
+        [
+            v2.Resize(recipe["resizePixels"], antialias=True),
+            v2.CenterCrop(recipe["cropPixels"]),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    directions, labels = [], []
+    for partition in ("train", "val"):
+        paths = sorted((bench.data_root / partition).rglob("*.png"))
+        labels.append(np.array([int(path.parent.name) for path in paths]))
+        pixels = np.stack([np.array(Image.open(path).convert("RGB")) for path in paths])
+        images = view(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        with torch.inference_mode():
+            features = model.eval()(images).double().numpy()
+        directions.append(features / np.linalg.norm(features, axis=1, keepdims=True))
+    cosines = directions[1] @ directions[0].T  # (val, train)
+    hits = []
+    for similarities, label in zip(cosines, labels[1], strict=True):
+        nearest = np.argsort(-similarities)[:NEIGHBORS]
+        weights = np.exp(similarities[nearest] / TEMPERATURE)
+        votes = np.bincount(labels[0][nearest], weights, minlength=10)
+        hits.append(votes.argmax() == label)
+    return float(np.mean(hits))
 
 
 def test_a_partition_of_one_image_is_evaluated_by_two_processes(
