@@ -23,16 +23,30 @@ _LONG = {"epochs": 14, "checkpointEverySteps": 3}  # 28 steps of 24 images
 
 
 @pytest.fixture(
-    scope="module", params=["train", pytest.param("pretext", marks=pytest.mark.campaign)]
+    scope="module",
+    params=[
+        "train in bf16",
+        pytest.param("train in fp32", marks=pytest.mark.campaign),
+        pytest.param("pretext in fp32", marks=pytest.mark.campaign),
+    ],
 )
-def stage(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+def recipe(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Return (stage, precision)."""
+    stage, _, precision = request.param.partition(" in ")
+    return stage, precision
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, stage: str) -> Bench:
+def stage(recipe: tuple[str, str]) -> str:
+    return recipe[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    images: Path, tmp_path_factory: pytest.TempPathFactory, recipe: tuple[str, str]
+) -> Bench:
     """The training, left alone; clusters to train on are made of random features."""
+    stage, precision = recipe
     root = tmp_path_factory.mktemp("resume") / "runs"
     earlier = ["extract", "cluster"] if stage == "train" else []
     changes: dict[str, Any] = {
@@ -40,7 +54,8 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, stage: s
         "stages": [*earlier, stage],
         "extract.weights": {"from": "random"},
     }
-    changes |= {f"{stage}.{key}": value for key, value in _LONG.items()}
+    recipe_changes = _LONG | {"precision": precision}
+    changes |= {f"{stage}.{key}": value for key, value in recipe_changes.items()}
     bench = Bench(images, root, CONFIG).changed(changes)
     bench.succeed("pipeline", NUM_RANKS)
     return bench
