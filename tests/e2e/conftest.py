@@ -35,7 +35,7 @@ from tests.cluster.processes import this_process
 from tests.e2e.digits import RUN, run_here, write_images
 from tests.e2e.product import Product
 from tests.e2e.remains import label, remove_remains
-from tests.e2e.unsuitable import give_up
+from tests.unsuitable import give_up
 
 FAILED = Path(__file__).with_name("failed")
 OWN_NAMESPACE = pytest.StashKey[Namespace]()

@@ -25,7 +25,7 @@ from tests.cluster.manifests import claim, is_ready
 from tests.cluster.namespace import STORAGE_CLAIM, Namespace
 from tests.cluster.paths import CHECKOUT, Cache, State
 from tests.cluster.preflight import UnsuitableError
-from tests.e2e.unsuitable import give_up
+from tests.unsuitable import give_up
 
 CACHE = Cache.from_environment()
 STATE = State.from_environment()

@@ -112,7 +112,7 @@ class ImageSet(Dataset[Any]):
                 every rank trains on equally many.
         """
         self._data_root = data_root
-        self._paths = paths
+        self.paths = paths
         self._view = view
         self._seed = seed
         self._max_tries = _MAX_SUBSTITUTES if substitute else 1
@@ -122,8 +122,8 @@ class ImageSet(Dataset[Any]):
         epoch, wanted = key
         unreadable: dict[int, str] = {}
         for offset in range(self._max_tries):
-            sample_index = (wanted + offset) % len(self._paths)
-            path = self._data_root / self._paths[sample_index]
+            sample_index = (wanted + offset) % len(self.paths)
+            path = self._data_root / self.paths[sample_index]
             try:
                 image = read_image(path)
             except (OSError, RuntimeError, ValueError) as error:

@@ -18,12 +18,14 @@ from safetensors.torch import save
 from torch import nn
 
 from clusterfit.artifacts.files import write_file
+from clusterfit.artifacts.layout import TRAIN
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.config.schedule import Schedule
 from clusterfit.config.sections.training import Optimization
 from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet, build_loader
+from clusterfit.worker.data.unreadable import check_unreadable
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.randomness import derive_seed
 from clusterfit.worker.training.batches import TrainingBatches
@@ -121,6 +123,7 @@ class _Trainer:
         self._metrics = Metrics(context, self._folder)
         self._epoch = EpochSums(context.env.device)
         self._last_checkpoint = time.monotonic()
+        self._told: set[int] = set()  # unreadable images, each once and not in every epoch
 
     def _build_blank_batch(self) -> Batch:
         """Return black images of the size that the training has."""
@@ -198,22 +201,27 @@ class _Trainer:
 
     def _check_batch(self, batch: Batch) -> None:
         """Tell and count unreadable images; stop where not even others could stand in for them."""
+        paths = self._training.images.paths
         for sample_index, why in batch.unreadable.items():
-            self._context.log.warning(
-                "unreadable image, another one stands in", sample_index=sample_index, why=why
-            )
+            if sample_index not in self._told:
+                self._told.add(sample_index)
+                self._context.log.warning(
+                    "unreadable image, another one stands in", path=paths[sample_index], why=why
+                )
         self._epoch.unreadable.update(batch.unreadable)
         if len(batch.sample_indices) < self._recipe.batch_size_per_rank:
             sample_index, why = next(iter(batch.unreadable.items()))
             raise InvalidDataError(
-                f"too many images in a row cannot be read, sample {sample_index} for one: {why}"
+                f"too many images in a row cannot be read, {paths[sample_index]} for one: {why}"
             )
 
     def _end_epoch(self, learning_rate: float) -> None:
         """Add the epoch to the metrics."""
         env = self._context.env
         epoch = self._done // self._schedule.steps_per_epoch
-        self._check_unreadable()
+        # An image is met again by whoever looks for a substitute and tries it: count it once.
+        unreadable = env.merge(self._epoch.unreadable)
+        check_unreadable(self._context.config.data, TRAIN, self._training.images.paths, unreadable)
         loss, correct, num_images = env.sum_tensor(self._epoch.sums).tolist()
         if not loss < float("inf"):
             raise InvalidDataError(
@@ -230,17 +238,6 @@ class _Trainer:
         }
         self._metrics.add(line | self._training.evaluate(self._stepper.model))
         self._epoch = EpochSums(env.device)
-
-    def _check_unreadable(self) -> None:
-        # An image is met again by whoever looks for a substitute and tries it: count it once.
-        total = len(self._context.env.merge(self._epoch.unreadable))
-        limit = self._context.config.data.max_unreadable_fraction
-        num_samples = len(self._training.sample_indices)
-        if total > limit * num_samples:
-            raise InvalidDataError(
-                f"{total} of {num_samples} images cannot be read, more than "
-                f"data.maxUnreadableFraction ({limit:g}); mend or remove them, or raise the limit"
-            )
 
     def _is_checkpoint_due(self, is_epoch_end: bool) -> bool:
         if self._done % self._recipe.checkpoint_every_steps == 0:

@@ -13,6 +13,7 @@ import pytest
 
 from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.artifacts.part import part_name, write_part
+from tests.unsuitable import give_up
 
 
 @pytest.fixture
@@ -41,11 +42,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid():
-        pytest.skip("mounting a file system needs root")
+        give_up("mounting a file system needs root")
     mounted = run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+        give_up(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
     yield folder
     run(["umount", "-l", folder], check=True)
