@@ -119,8 +119,11 @@ class Namespace:
     def save(self, folder: Path) -> None:
         """Keep what a person needs to understand a failure: objects, events, logs of all pods."""
         folder.mkdir(parents=True, exist_ok=True)
-        kinds = "pods,jobs,services,persistentvolumeclaims,configmaps,pytorchjobs.kubeflow.org"
+        kinds = "pods,jobs,services,persistentvolumeclaims,configmaps,roles,networkpolicies"
         self._save(folder / "objects.yaml", "get", kinds, "--output=yaml")
+        # Each kind of its own: one that the cluster does not know would hide the others.
+        for kind in ("pytorchjobs.kubeflow.org", "workloads.kueue.x-k8s.io"):
+            self._save(folder / f"{kind.partition('.')[0]}.yaml", "get", kind, "--output=yaml")
         self._save(folder / "pods.txt", "get", "pods", "--output=wide")
         self._save(folder / "describe.txt", "describe", "pods")
         self._save(folder / "events.txt", "get", "events", "--sort-by=.lastTimestamp")

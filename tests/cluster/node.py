@@ -44,7 +44,7 @@ def kubelet_config(state: State, resolver: Path) -> dict[str, Any]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{socket(state)}",
-        "podLogsDir": str(state.root / "pod-logs"),
+        "podLogsDir": str(state.pod_logs),
         "volumePluginDir": str(state.root / "kubelet-plugins"),
         "resolvConf": str(resolver),
         "clusterDNS": [NODE_ADDRESS],

@@ -102,6 +102,11 @@ class State:
         return self.root / "logs"
 
     @property
+    def pod_logs(self) -> Path:
+        """The kubelet's: a folder per pod."""
+        return self.root / "pod-logs"
+
+    @property
     def records(self) -> Path:
         """One JSON file per component: what was started, its pid and its start time."""
         return self.root / "components"

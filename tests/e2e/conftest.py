@@ -13,6 +13,7 @@ and tests that need control over the cluster's components are skipped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -25,9 +26,11 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster import lifecycle
+from tests.cluster.addons import OPERATOR_NAMESPACE
 from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError, Kubectl
 from tests.cluster.images import BASE_IMAGE
+from tests.cluster.kueue import KUEUE_NAMESPACE
 from tests.cluster.namespace import Namespace
 from tests.cluster.paths import Cache, State
 from tests.cluster.preflight import UnsuitableError
@@ -60,12 +63,14 @@ def cluster() -> Iterator[Cluster]:
         running = lifecycle.up(cache, state, owner=this_process())
     except UnsuitableError as reason:
         give_up(reason)
-    remove_remains(running)
-    yield running
-    if lifecycle.is_owned_by_this_process(state):
-        lifecycle.down(state)
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        remove_remains(running)
+        yield running
+    finally:
+        if lifecycle.is_owned_by_this_process(state):
+            lifecycle.down(state)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +153,10 @@ def pytest_runtest_makereport(
         logs = State.from_environment().logs
         if not OTHER_CLUSTER and logs.is_dir():
             shutil.copytree(logs, folder / "cluster")
+            for operator in (OPERATOR_NAMESPACE, KUEUE_NAMESPACE):
+                for path in State.from_environment().pod_logs.glob(f"{operator}_*"):
+                    with contextlib.suppress(shutil.Error):  # the kubelet writes there meanwhile
+                        shutil.copytree(path, folder / "cluster" / path.name)
         report.sections.append(("cluster", f"objects, events and logs are in {folder}"))
         if not OTHER_CLUSTER:
             _mend(report)

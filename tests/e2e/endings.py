@@ -39,7 +39,9 @@ def check_failed(product: Product, stage: str, code: int, cause: str) -> None:
 def check_suspended(product: Product, stage: str, cause: str) -> None:
     """See that the supervisor stopped a stage, gave back its pods and says why."""
     product.wait_for_job(
-        stage, lambda job: bool(job["spec"]["runPolicy"].get("suspend")), BOUND_SECONDS
+        stage,
+        lambda job: bool(job["spec"].get("runPolicy", job["spec"]).get("suspend")),
+        BOUND_SECONDS,
     )
     product.wait_for_pods(stage, lambda pods: not pods)
     status, stages = product.status()

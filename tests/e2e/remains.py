@@ -10,7 +10,7 @@ from tests.cluster.commands import Kubectl
 from tests.cluster.namespace import Namespace
 from tests.cluster.node import NODE_NAME
 from tests.cluster.paths import CHECKOUT
-from tests.cluster.processes import is_alive
+from tests.cluster.processes import is_alive, this_process
 
 POLICY = CHECKOUT / "k8s/prerequisites/supervisor-policy.yaml"
 
@@ -20,6 +20,12 @@ _PROCESS_LABEL = "clusterfit.test/process"
 def label(process: dict[str, int]) -> dict[str, str]:
     """Return the label of what goes with a process."""
     return {_PROCESS_LABEL: f"{process['pid']}-{process['start_time']}"}
+
+
+def sign(kubectl: Kubectl, namespace: str) -> None:
+    """Let a namespace with a name of its own go as well, should these tests be killed."""
+    for key, value in label(this_process()).items():
+        kubectl("label", "namespace", namespace, f"{key}={value}", "--overwrite")
 
 
 def remove_remains(cluster: Cluster) -> None:

@@ -10,8 +10,10 @@ import pytest
 from tests.cluster import gpus
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for
+from tests.cluster.kueue import KUEUE_NAMESPACE
 from tests.cluster.manifests import has_condition, pod_spec, pytorchjob
 from tests.cluster.namespace import Namespace
+from tests.e2e.remains import sign
 
 QUEUE = "team"
 QUOTA = [{"name": "cpu", "nominalQuota": 64}, {"name": gpus.GPU_RESOURCE, "nominalQuota": 4}]
@@ -42,10 +44,13 @@ LOCAL_QUEUE = {
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Iterator[None]:
     """Kueue with a ClusterQueue of 4 GPUs, removed with all its objects when the module ends."""
-    cluster.enable_kueue(pytorchjob=True)
-    cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE)
-    yield
-    cluster.disable_kueue()
+    try:
+        cluster.enable_kueue(pytorchjob=True)
+        sign(cluster.kubectl, KUEUE_NAMESPACE)
+        cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE)
+        yield
+    finally:
+        cluster.disable_kueue()
 
 
 def create_job(namespace: Namespace, *, gpus_per_pod: int = 0) -> None:

@@ -6,7 +6,9 @@ Whatever is done to it, the network that comes out is the one that an undisturbe
 from __future__ import annotations
 
 import getpass
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +18,7 @@ from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for
-from tests.cluster.manifests import phase
+from tests.cluster.manifests import Object, phase
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
 from tests.e2e.helm import RUN_CHART, helm
@@ -34,6 +36,22 @@ def training(product: Product, reference: RunDirectory) -> Product:
     product.submit("train")
     product.wait_for_line("train", "msg=epoch epoch=3 ")
     return product
+
+
+@contextmanager
+def held_at_their_end(user: Product, pods: list[Object]) -> Iterator[None]:
+    """Let pods that are deleted meanwhile be there until the end, however soon they stop."""
+
+    def set_finalizers(finalizers: list[str]) -> None:
+        change = json.dumps({"metadata": {"finalizers": finalizers}})
+        names = [pod["metadata"]["name"] for pod in pods]
+        user.namespace.kubectl("patch", "pod", *names, "--type=merge", f"--patch={change}")
+
+    set_finalizers(["clusterfit.test/hold"])
+    try:
+        yield
+    finally:
+        set_finalizers([])
 
 
 def what_is_there(user: Product) -> str:
@@ -171,10 +189,11 @@ def test_uninstalled_and_installed_again_at_once(
     training: Product, reference: RunDirectory
 ) -> None:
     before = training.pods("train")
-    helm(training, "uninstall", f"{RUN}-train")
-    assert set(uids(training.pods("train"))) & set(uids(before)), "still ending"
-    run_file = training.write({"stages": ["train"]})
-    helm(training, "install", "another-name", RUN_CHART, "-f", run_file)
+    with held_at_their_end(training, before):
+        helm(training, "uninstall", f"{RUN}-train")
+        assert set(uids(training.pods("train"))) & set(uids(before)), "still ending"
+        run_file = training.write({"stages": ["train"]})
+        helm(training, "install", "another-name", RUN_CHART, "-f", run_file)
     training.wait_for_success("train")
     assert not set(uids(training.pods("train"))) & set(uids(before))
     assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
-from tests.cluster.manifests import claim, phase
+from tests.cluster.manifests import claim, has_condition, phase
 from tests.cluster.storage import SMALL_CLASS
 from tests.e2e.artifacts import check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN
@@ -67,6 +67,19 @@ def test_stage_past_its_deadline_is_suspended_and_can_go_on(
     step = read_stop(product.fetch(), "train", attempt=1)
     product.succeed("resume", RUN)
     assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
+
+
+def test_later_stage_past_its_deadline_is_suspended(
+    product: Product, reference: RunDirectory
+) -> None:
+    """Its time counts from its release; and this one is a Job, which is suspended otherwise."""
+    product.put_results(reference, "pretext")
+    nowhere = {"deadlineSeconds": 10, "nodeSelector": {"rack": "none"}}
+    product.submit("step1", {"platform.stages": {"cluster": nowhere}})
+    check_suspended(product, "cluster", "platform.deadlineSeconds: the stage took longer than 10 s")
+    extract = product.job("extract")
+    assert extract is not None
+    assert has_condition(extract, "Succeeded")
 
 
 def test_stage_of_which_only_a_part_can_start_gives_its_gpus_back(

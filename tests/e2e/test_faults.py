@@ -70,9 +70,9 @@ def test_training_waits_out_a_drained_node(
         drain = ("drain", NODE_NAME, selector, "--force", "--delete-emptydir-data")
         cluster.kubectl(*drain, timeout_seconds=RECOVERY_SECONDS)
         product.wait_for_pods("train", lambda pods: [phase(pod) for pod in pods] == ["Pending"] * 2)
+        product.wait_for_cause("train", "unschedulable")
         code, stages = product.status()
         assert (code, stages["train"]["phase"]) == (0, "starting")
-        assert "unschedulable" in stages["train"]["cause"]
     finally:
         cluster.kubectl("uncordon", NODE_NAME)
     check_training(product, reference)

@@ -41,8 +41,10 @@ def thirty_two_gpus(cluster: Cluster) -> Iterator[None]:
             cluster.kubectl("taint", "node", node, f"{gpus.GPU_RESOURCE}=present:NoSchedule")
         yield
     finally:
-        cluster.forget_pretended_nodes()
-        gpus.set_gpus(cluster.kubectl, DEFAULT_GPUS)
+        try:
+            cluster.forget_pretended_nodes()
+        finally:
+            gpus.set_gpus(cluster.kubectl, DEFAULT_GPUS)
 
 
 def submit(user: Product) -> str:
@@ -134,7 +136,7 @@ def test_with_31_free_gpus_status_says_what_is_missing(
     stage = wait_for(
         "status names the cause",
         lambda: json.loads(user.succeed("status", RUN, "--output=json").stdout)["stages"][0],
-        lambda stage: "no node" in stage.get("cause", ""),
+        lambda stage: "no node" in stage.get("cause", "") and stage["pods"]["running"] == NODES - 1,
     )
     assert stage["phase"] == "starting"
     assert stage["pods"] == {"running": NODES - 1, "wanted": NODES}

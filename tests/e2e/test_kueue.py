@@ -12,12 +12,14 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for
+from tests.cluster.kueue import KUEUE_NAMESPACE
 from tests.cluster.manifests import Object
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, SLOW_VIEW
 from tests.e2e.endings import BOUND_SECONDS
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
+from tests.e2e.remains import sign
 from tests.e2e.said import read_start, read_stop
 
 QUEUE = "team"
@@ -48,6 +50,7 @@ def kueue(cluster: Cluster) -> Iterator[Cluster]:
     """Kueue, removed with all its objects when the module ends; tests change how it is set up."""
     try:
         cluster.enable_kueue()
+        sign(cluster.kubectl, KUEUE_NAMESPACE)
         cluster.kubectl.apply(FLAVOR, CLUSTER_QUEUE, priority("low", 10), priority("high", 1000))
         yield cluster
         cluster.kubectl("delete", "workloadpriorityclasses.kueue.x-k8s.io", "--all")
@@ -240,8 +243,11 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     product.submit("step1", {**queued("default"), **SLOW_VIEW})
     submit_another(product, "second", queued("default"))
     # Kueue has put the supervisors in the queue too: they count, and status says so.
-    second = product.succeed("status", "second").stdout
-    assert re.search(r"place [123] in queue default: .*insufficient unused quota", second)
+    wait_for(
+        "status names the place of the second run",
+        lambda: product.succeed("status", "second").stdout,
+        lambda said: bool(re.search(r"place [123] in queue default: .*insufficient unused", said)),
+    )
     assert product.status()[1]["cluster"]["cause"] == (
         "waits for extract; the supervisor, which would start it, waits in queue default itself"
     )

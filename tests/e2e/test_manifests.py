@@ -15,6 +15,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError, Kubectl, run, wait_for
 from tests.cluster.kubeconform import Kubeconform
 from tests.cluster.paths import CHECKOUT, Cache
+from tests.e2e.remains import sign
 
 K8S = CHECKOUT / "k8s"
 GOLDEN = sorted((K8S / "manifests").glob("*.yaml"))
@@ -31,13 +32,16 @@ def team(cluster: Cluster) -> Iterator[Kubectl]:
     Only in a cluster of our own: elsewhere somebody may work in a namespace of that name.
     """
     kubectl = cluster.kubectl
-    kubectl(
-        "apply",
-        f"--filename={K8S / 'prerequisites/namespace.yaml'}",
-        f"--filename={K8S / 'prerequisites/claim.yaml'}",
-    )
-    yield Kubectl(kubectl.kubeconfig, kubectl.program, NAMESPACE)
-    kubectl("delete", "namespace", NAMESPACE, timeout_seconds=180)
+    try:
+        kubectl(
+            "apply",
+            f"--filename={K8S / 'prerequisites/namespace.yaml'}",
+            f"--filename={K8S / 'prerequisites/claim.yaml'}",
+        )
+        sign(kubectl, NAMESPACE)
+        yield Kubectl(kubectl.kubeconfig, kubectl.program, NAMESPACE)
+    finally:
+        kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout_seconds=180)
 
 
 @pytest.fixture(scope="module")

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.artifacts.owner import claim
-from clusterfit.config.loading import check_values
 from clusterfit.config.stages import StageName
-from clusterfit.worker.arguments import Assignment
-from clusterfit.worker.context import Context
-from clusterfit.worker.distenv import DistEnv
-from clusterfit.worker.entry.samples import find_samples, fix_samples
-from clusterfit.worker.log import Log
 from clusterfit.worker.networks.small_resnet import SmallResNet
-from clusterfit.worker.stages import pretext, train
-
-PROGRAMS = {"pretext": pretext, "train": train}
-IMAGES = [f"train/{number}.png" for number in range(4)]
 
 
 @pytest.fixture
@@ -61,32 +47,10 @@ def test_networks_are_trained_as_the_recipe_says(
     given: dict[str, Any],
     is_deterministic: bool,
     is_bf16: bool,
-    env: DistEnv,
-    log: Log,
-    run_directory: RunDirectory,
-    write_folder: Callable[..., Path],
+    run_training: Callable[..., None],
     looks: list[tuple[bool, bool]],
 ) -> None:
-    data_root = write_folder(*IMAGES)
-    np.save(run_directory.storage_root / "clusters.npy", np.arange(len(IMAGES)) % 2)
-    recipe = {"model": "resnet8_small", "epochs": 1, "schedule": "cosine", "cropPixels": 8}
-    values = {
-        "formatVersion": 1,
-        "name": run_directory.name,
-        "stages": [stage],
-        "device": "cpu",
-        "data": {"loadersPerRank": 0},
-        "inputs": {"assignments": "clusters.npy"} if stage == "train" else {},
-        stage: recipe | {"batchSizePerRank": len(IMAGES)} | given,
-    }
-    config = check_values(values).algorithm()
-    assignment = Assignment(stage, config, data_root, run_directory, "")
-    writer = claim(run_directory, stage, "submission")
     # Whatever another training in this process has left behind.
     torch.use_deterministic_algorithms(not is_deterministic)
-    try:
-        fix_samples(assignment, find_samples(assignment, 1), log, writer.check)
-        PROGRAMS[stage].run(Context(assignment, env, log, writer))
-    finally:
-        writer.release()
+    run_training(stage, given)
     assert set(looks) == {(is_deterministic, is_bf16)}
