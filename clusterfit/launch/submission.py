@@ -65,13 +65,14 @@ def check_for_cluster(run: RunFile) -> None:
         ConfigError: A stage could not work with what it asks for.
     """
     faults = []
+    without = [stage for stage in run.stages if not run.platform.for_stage(stage).gpus]
+    if run.device == "cuda" and without:
+        faults.append(
+            f"platform.gpus: got 0 for {', '.join(without)} with device: cuda; ask for GPUs "
+            "(--gpus N), or set device: cpu"
+        )
     for stage in run.stages:
         resources = run.platform.for_stage(stage)
-        if run.device == "cuda" and not resources.gpus:
-            faults.append(
-                f"platform.gpus: got 0 for {stage} with device: cuda; ask for GPUs (--gpus N), or "
-                "set device: cpu"
-            )
         if run.device == "cuda" and 0 < resources.gpus_per_pod < resources.processes:
             faults.append(
                 f"platform.processesPerNode: got {resources.processes} for {stage} on "
