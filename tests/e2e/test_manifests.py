@@ -115,8 +115,9 @@ def test_created_with_kubectl_it_is_a_run_like_any_other(team: Kubectl) -> None:
 
 def test_removed_with_kubectl_alone(team: Kubectl) -> None:
     team("create", f"--filename={K8S / 'manifests/imagenet-step1-8gpu.yaml'}")
-    readme = (K8S / "README.md").read_text()
-    command = " ".join(readme.partition("`kubectl -n clusterfit ")[2].partition("`")[0].split())
+    begin = f"    kubectl -n {NAMESPACE} "
+    lines = (K8S / "README.md").read_text().splitlines()
+    (command,) = (line.removeprefix(begin) for line in lines if line.startswith(begin))
     team(*command.split())
     everything = "pytorchjobs,jobs,configmaps,serviceaccounts,roles,rolebindings,networkpolicies"
     assert team("get", everything, "--selector=clusterfit.dev/run", "--output=name") == ""
