@@ -36,13 +36,15 @@ def check_failed(product: Product, stage: str, code: int, cause: str) -> None:
     assert f'outcome="{stage} failed"' in product.log(supervisor["metadata"]["name"])
 
 
+def was_stopped(job: Object) -> bool:
+    """Whether somebody has suspended a job; one whose turn has not come is suspended as well."""
+    is_suspended = bool(job["spec"].get("runPolicy", job["spec"]).get("suspend"))
+    return is_suspended and "clusterfit.dev/stopped" in job["metadata"].get("annotations", {})
+
+
 def check_suspended(product: Product, stage: str, cause: str) -> None:
     """See that the supervisor stopped a stage, gave back its pods and says why."""
-    product.wait_for_job(
-        stage,
-        lambda job: bool(job["spec"].get("runPolicy", job["spec"]).get("suspend")),
-        BOUND_SECONDS,
-    )
+    product.wait_for_job(stage, was_stopped, BOUND_SECONDS)
     product.wait_for_pods(stage, lambda pods: not pods)
     status, stages = product.status()
     assert (status, stages[stage]["phase"]) == (0, "suspended")
