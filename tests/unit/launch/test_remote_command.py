@@ -7,11 +7,10 @@ import hashlib
 import json
 import socket
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -113,6 +112,11 @@ def open_api(kubeconfig: Path) -> Api:
     return Api(lambda: connect(access), "team")
 
 
+def read_head(stream: BinaryIO) -> list[str]:
+    """Return the lines of a request up to the empty one."""
+    return [line.decode().strip() for line in iter(stream.readline, b"\r\n")]
+
+
 def serve_through_proxy(listener: socket.socket) -> list[str]:
     """Play a proxy and the server behind it for one command that says hello; return who was asked.
 
@@ -120,12 +124,9 @@ def serve_through_proxy(listener: socket.socket) -> list[str]:
     """
     connection, _ = listener.accept()
     with connection, connection.makefile("rb") as stream:
-        read_head: Callable[[], list[str]] = lambda: [  # noqa: E731
-            line.decode().strip() for line in iter(stream.readline, b"\r\n")
-        ]
-        asked = read_head()
+        asked = read_head(stream)
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        upgrade = read_head()
+        upgrade = read_head(stream)
         key = next(line for line in upgrade if line.startswith("Sec-WebSocket-Key")).split(": ")[1]
         digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
         connection.sendall(
