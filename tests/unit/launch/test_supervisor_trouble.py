@@ -165,12 +165,16 @@ def refuse(objects: Objects, end: str) -> None:
     objects.look_on = lambda _, path: objects.trouble.append(403) if path.endswith(end) else None
 
 
-def test_who_waits_learns_it_once(
-    works: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api, objects = works
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits looks, and asks, all the time."""
     monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.001)
     monkeypatch.setattr("clusterfit.launch.wait._ASK_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_waits_learns_it_once(works: tuple[Api, Objects]) -> None:
+    api, objects = works
     tell(objects, BEGUN, REFUSED)
     said: list[str] = []
     assert wait_for_run(api, [RELEASE], said.append, timeout_seconds=0.2) == TIMED_OUT
@@ -181,11 +185,8 @@ def test_who_waits_learns_it_once(
     assert over.startswith("not over after ")
 
 
-def test_who_may_not_read_pods_waits_all_the_same(
-    works: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_who_may_not_read_pods_waits_all_the_same(works: tuple[Api, Objects]) -> None:
     api, objects = works
-    monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.001)
-    monkeypatch.setattr("clusterfit.launch.wait._ASK_SECONDS", 0)
     refuse(objects, "/pods")
     assert wait_for_run(api, [RELEASE], lambda _: None, timeout_seconds=0.1) == TIMED_OUT
