@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,6 +13,26 @@ from clusterfit.errors import ConfigError
 if TYPE_CHECKING:
     from clusterfit.config.loading import LoadedRunFile
 
+
+class Step(StrEnum):
+    """Everything that a command accepts where it asks for a step or a stage."""
+
+    STEP1 = "step1"
+    STEP2 = "step2"
+    PIPELINE = "pipeline"
+    PRETEXT = "pretext"
+    EXTRACT = "extract"
+    CLUSTER = "cluster"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+STEP_HELP: Final = (
+    "step1 (extract, cluster), step2 (train), one stage, or pipeline: all that the file lists"
+)
+AskedStep = Annotated[
+    Step, typer.Argument(metavar="STEP", help=f"{STEP_HELP}.", show_default=False)
+]
 RunFiles = Annotated[
     list[Path],
     typer.Option(

@@ -10,8 +10,7 @@ import typer
 
 from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.cluster import Format, Output, format_table, print_data
-from clusterfit.cli.options import Overrides, RunFiles, StorageRoot
-from clusterfit.cli.run import Step
+from clusterfit.cli.options import STEP_HELP, Overrides, RunFiles, Step, StorageRoot
 from clusterfit.cli.submit import Gpus
 from clusterfit.errors import ConfigError
 
@@ -25,7 +24,7 @@ def plan(
         list[str],
         typer.Argument(
             metavar="[STEP] [FILE]...",
-            help="A step or a stage, else all that the file lists; run files, as with -f.",
+            help=f"A step: {STEP_HELP}, the default. Run files, as with -f.",
             default_factory=list,
             show_default=False,
         ),

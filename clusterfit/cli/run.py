@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clusterfit.cli.options import Overrides, RunFiles, StorageRoot, load
-
-
-class Step(StrEnum):
-    """Everything that a command accepts where it asks for a step or a stage."""
-
-    STEP1 = "step1"
-    STEP2 = "step2"
-    PIPELINE = "pipeline"
-    PRETEXT = "pretext"
-    EXTRACT = "extract"
-    CLUSTER = "cluster"
-    TRAIN = "train"
-    EVALUATE = "evaluate"
+from clusterfit.cli.options import AskedStep, Overrides, RunFiles, StorageRoot, load
 
 
 def run(
-    step: Annotated[Step, typer.Argument(help="A step, a stage, or all that the file lists.")],
+    step: AskedStep,
     file: RunFiles,
     override: Overrides,
     nproc_per_node: Annotated[
@@ -47,18 +32,12 @@ def run(
     from clusterfit.artifacts.layout import RunDirectory
     from clusterfit.cli.packages import check_worker_modules
     from clusterfit.cli.results import print_results
-    from clusterfit.config.loading import check_node
-    from clusterfit.config.overrides import parse_override
-    from clusterfit.config.provenance import merge
-    from clusterfit.config.stages import list_step_stages
+    from clusterfit.config.stages import narrow_to
     from clusterfit.launch.local import LocalRun, run_stages
     from clusterfit.launch.progress import StageDisplay
 
-    loaded = load(file, override)
-    run_file = loaded.run_file
-    stages = list_step_stages(step.value, run_file.stages)
-    if stages != run_file.stages:  # Not loaded again: the standard input can be read but once.
-        run_file = check_node(merge(loaded.given, parse_override(f"stages={json.dumps(stages)}")))
+    run_file = load(file, [*override, *narrow_to(step.value)]).run_file
+    stages = run_file.stages
     check_worker_modules(stages)
     local = LocalRun(
         config=run_file.algorithm(),

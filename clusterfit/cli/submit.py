@@ -21,8 +21,7 @@ from clusterfit.cli.cluster import (
     print_data,
     say,
 )
-from clusterfit.cli.options import Overrides, RunFiles
-from clusterfit.cli.run import Step
+from clusterfit.cli.options import AskedStep, Overrides, RunFiles
 from clusterfit.errors import ConfigError, WriteError
 
 if TYPE_CHECKING:
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
     from clusterfit.launch.render import Rendered
     from clusterfit.launch.submit import Submission
 
-StepName = Annotated[
-    Step,
-    typer.Argument(
-        metavar="STEP", help="A step, a stage, or all that the file lists.", show_default=False
-    ),
-]
 Gpus = Annotated[
     int,
     typer.Option(
@@ -53,7 +46,7 @@ class DryRun(StrEnum):
 
 
 def render(
-    step: StepName,
+    step: AskedStep,
     file: RunFiles,
     override: Overrides,
     gpus: Gpus = -1,
@@ -90,7 +83,7 @@ def render(
 
 
 def submit(
-    step: StepName,
+    step: AskedStep,
     file: RunFiles,
     override: Overrides,
     gpus: Gpus = -1,

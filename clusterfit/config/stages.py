@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final, Literal, get_args
 
 StageName = Literal["pretext", "extract", "cluster", "train", "evaluate"]
@@ -16,8 +17,9 @@ STEPS: Final[dict[str, tuple[StageName, ...]]] = {
 """ClusterFit's two steps. `pipeline` is every stage that the run file lists."""
 
 
-def list_step_stages(step: str, pipeline: tuple[StageName, ...]) -> tuple[StageName, ...]:
-    """Return the stages that a step or stage name means; `pipeline` are the run file's."""
-    if step == "pipeline":
-        return pipeline
-    return STEPS.get(step) or tuple(stage for stage in STAGES if stage == step)
+def narrow_to(step: str) -> list[str]:
+    """Return the `--set` overrides that leave a run file a step's stages, or the one stage named.
+
+    `pipeline` leaves it what it lists.
+    """
+    return [] if step == "pipeline" else [f"stages={json.dumps(STEPS.get(step, (step,)))}"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from clusterfit.config.loading import load_run_file
-from clusterfit.config.stages import STEPS, StageName, list_step_stages
+from clusterfit.config.stages import STEPS, StageName, narrow_to
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
 
@@ -30,9 +29,7 @@ def load_submission(
     Raises:
         ConfigError: One line for everything that is wrong.
     """
-    narrowed = list(overrides)
-    if step != "pipeline":
-        narrowed.append(f"stages={json.dumps(list_step_stages(step, ()))}")
+    narrowed = [*overrides, *narrow_to(step)]
     if gpus != GPUS_FROM_FILE:
         narrowed.append(f"platform.gpus={gpus}")
     try:

@@ -57,3 +57,15 @@ def test_a_step_that_the_file_does_not_list_is_held_against_the_file(
     ending = run_command("run", "evaluate", "-f", "run.yaml")
     assert (ending.code, handed) == (64, [])
     assert "data.val: missing" in ending.err
+
+
+def test_only_what_is_to_be_done_is_judged(
+    run_command: RunCommand, handed: list[tuple[LocalRun, object]], tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    other = ("-f", "run.yaml", "--set", 'inputs.features="other"')
+    refused = run_command("run", "pipeline", *other)
+    assert (refused.code, handed) == (64, [])
+    assert "inputs.features" in refused.err, "it extracts features itself"
+    assert run_command("run", "cluster", *other).code == 0
+    assert [run.config.inputs.features for run, _ in handed] == ["other"]
