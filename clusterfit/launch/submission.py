@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from clusterfit.config.loading import load_run_file
+from clusterfit.config.platform.pods import Image
 from clusterfit.config.stages import STEPS, StageName, narrow_to
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import ConfigError
@@ -94,6 +95,11 @@ def check_for_cluster(run: RunFile) -> None:
 def find_remarks(run: RunFile) -> list[str]:
     """Return what is allowed and yet probably not meant, one line each."""
     remarks = []
+    if run.platform.image.repository == Image().repository:
+        remarks.append(
+            f"platform.image.repository: {run.platform.image.repository} is a placeholder; name the "
+            "place to which you have pushed what the Dockerfile builds"
+        )
     idle = [stage for stage in run.stages if run.platform.for_stage(stage).gpus]
     if run.device == "cpu" and idle:
         remarks.append(

@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.cli import main
 from clusterfit.config.loading import load_run_file
 from clusterfit.worker.networks.backbone import build_model
 
@@ -26,13 +27,29 @@ def find_commands(page: Path) -> list[str]:
     return [line.partition(" #")[0].strip() for line in lines]
 
 
-def test_the_readme_run_file_loads(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for number, block in enumerate(blocks):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(block)
-        assert load_run_file([path]).run_file.name == yaml.safe_load(block)["name"]
+def find_files(page: Path) -> list[str]:
+    """Return the YAML files that a page shows."""
+    return re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def type_without_a_cluster(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """See that a command gets as far as it can where no cluster is."""
+    with pytest.raises(SystemExit) as ending:
+        main(words)
+    said = capsys.readouterr().err
+    assert ending.value.code == 69, (words, said)
+    assert "no cluster" in said
+
+
+def test_the_readme_run_files_load(tmp_path: Path) -> None:
+    whole, over = (tmp_path / "run.yaml", tmp_path / "over.yaml")
+    for path, text in zip((whole, over), find_files(ROOT / "README.md"), strict=True):
+        path.write_text(text)
+    flowers = load_run_file([whole]).run_file
+    another = load_run_file([whole, over]).run_file
+    assert (flowers.name, flowers.stages[0]) == ("flowers", "pretext")
+    assert another.inputs.features == flowers.name
+    assert another.stages == ("cluster", "train")
 
 
 def test_the_readme_shows_how_to_load_what_comes_out(
@@ -40,8 +57,7 @@ def test_the_readme_shows_how_to_load_what_comes_out(
 ) -> None:
     text = (ROOT / "README.md").read_text()
     [snippet] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    shown = yaml.safe_load(block)
+    shown = yaml.safe_load(find_files(ROOT / "README.md")[0])
     model, num_clusters = shown["train"]["model"], shown["cluster"]["numClusters"]
     built = build_model(model, num_clusters, seed=0, crop_pixels=224, path="train.model")
     run = RunDirectory(tmp_path / "runs", shown["name"])
@@ -83,24 +99,39 @@ def test_every_make_target_that_a_page_names_exists() -> None:
 def test_the_readme_first_commands_work_as_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from clusterfit.cli import main
-
     commands = [c for c in find_commands(ROOT / "README.md") if c.startswith("clusterfit ")]
-    assert len(commands) == 10
+    assert len(commands) == 11
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     (tmp_path / "flowers" / "train").mkdir(parents=True)  # what its reader has
-    init, check, run, render, plan, *on_a_cluster = (shlex.split(line)[1:] for line in commands)
+    init, check, run, another, render, plan, *on_a_cluster = (
+        shlex.split(line)[1:] for line in commands
+    )
     for arguments in (init, check, plan, render):
         with pytest.raises(SystemExit) as ending:
             main(arguments)
         assert ending.value.code in {None, 0}, capsys.readouterr().err
     assert "kind: PyTorchJob" in capsys.readouterr().out
     assert run == ["run", "pipeline", "-f", init[-1]], "the file that init writes is what is run"
+    assert another[:4] == run
     assert load_run_file([Path(init[-1])]).run_file.name == "flowers", "as the others call the run"
     capsys.readouterr()
-    for arguments in on_a_cluster:  # as far as they come without one
-        with pytest.raises(SystemExit) as ending:
-            main(arguments)
-        assert ending.value.code == 69, (arguments, capsys.readouterr().err)
-        assert "no cluster" in capsys.readouterr().err
+    for arguments in on_a_cluster:
+        type_without_a_cluster(arguments, capsys)
+
+
+def test_the_first_run_on_a_cluster_is_typed_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "kubernetes.md"
+    [cluster] = find_files(page)
+    (tmp_path / "demo/digits").mkdir(parents=True)  # what `make demo` has written
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "cluster.yaml").write_text(cluster.replace("REGISTRY", "registry.example"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    first = page.read_text().partition("## The first run")[2].partition("## Commands")[0]
+    commands = [shlex.split(line)[1:] for line in find_commands(page) if line in first]
+    assert len(commands) == 6
+    for words in commands:
+        type_without_a_cluster(words, capsys)

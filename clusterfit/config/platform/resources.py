@@ -21,7 +21,8 @@ class Resources(Section):
     """GPUs of one node, at most one pod's. Above it `gpus` must be a multiple, so that pods are
     alike."""
     gpu_resource: QualifiedName = "nvidia.com/gpu"
-    """What the cluster calls a GPU: also amd.com/gpu, or a MIG slice."""
+    """What the cluster calls a GPU: also a MIG slice, or amd.com/gpu, for which the image needs a
+    torch for ROCm."""
     nodes_without_gpus: PositiveInt = 1
     """Pods of a stage where gpus is 0."""
     processes_per_node: NonNegativeInt = 0

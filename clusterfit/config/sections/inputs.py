@@ -40,7 +40,7 @@ class Data(Section):
     train: RelativePath = "train"
     """The partition that is clustered and trained on: a folder or a file list."""
     val: RelativePath = ""
-    """A held-out partition; empty: none. Evaluate needs it."""
+    """A held-out partition; empty: none. Evaluate needs it, and labels of both."""
     train_labels: RelativePath = ""
     """For `filelist`: a .npy array of integers: one label per path, (N,), or, where an image may
     show several of C classes, (N, C) of 1 (shown), 0 (not) and -1 (difficult: a negative in

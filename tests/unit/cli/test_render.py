@@ -12,6 +12,7 @@ from clusterfit.cli import main
 from tests.unit.launch.api_server import write_kubeconfig
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "imagenet.yaml")
+OWN_IMAGE = ("--set", 'platform.image.repository="registry.example/clusterfit"')
 
 
 def run(*arguments: str) -> int:
@@ -80,7 +81,7 @@ def test_what_is_rendered_is_for_the_namespace_that_it_would_be_submitted_to(
         (("render", "step1"), 64, "no run file is given"),
         (("render", "step1", "-f", EXAMPLE, "--gpus", "12"), 64, "the nearest are 8 and 16"),
         (("submit", "step1", "-f", EXAMPLE, "--gpus", "0"), 64, "or set device: cpu"),
-        (("submit", "step1", "-f", EXAMPLE), 69, "there is no kubeconfig"),
+        (("submit", "step1", "-f", EXAMPLE, *OWN_IMAGE), 69, "there is no kubeconfig"),
         (("status", "x"), 69, "there is no kubeconfig"),
         (("render", "step1", "-f", EXAMPLE, "--context", "x"), 69, "no context x; the contexts"),
         (("logs", "x", "--rank", "1", "--all-ranks"), 64, "exclude each other"),
@@ -106,3 +107,12 @@ def test_a_mistake_is_one_line(
 def test_gpus_that_stay_idle_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("render", "step1", "-f", EXAMPLE, "--set", 'device="cpu"') == 0
     assert "note: device: cpu, yet platform.gpus" in capsys.readouterr().err
+
+
+def test_an_image_that_nobody_has_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("render", "step1", "-f", EXAMPLE) == 0
+    assert "note: platform.image.repository: ghcr.io/clusterfit/clusterfit is a placeholder" in (
+        capsys.readouterr().err
+    )
+    assert run("render", "step1", "-f", EXAMPLE, *OWN_IMAGE) == 0
+    assert capsys.readouterr().err == ""
