@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from clusterfit.errors import ConfigError, MissingInputError
+from clusterfit.errors import ConfigError, MissingInputError, WriteError
 from clusterfit.launch.api import Api
 from clusterfit.launch.files_pod import run_files_pod
 from clusterfit.launch.manifests import Manifest
@@ -38,11 +38,17 @@ class Place:
 
     root: str
     path: str
+    is_folder: bool = False
+    """Whether it is written as one: the claim itself, or with a slash at its end."""
 
     @property
     def in_pod(self) -> str:
         """Where the files pod sees it."""
         return f"/{self.root}/{self.path}".rstrip("/")
+
+    def child(self, name: str) -> Place:
+        """Return the place of that name in this folder."""
+        return Place(self.root, f"{self.path}/{name}".lstrip("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def parse_place(text: str) -> Place:
     root, colon, path = text.partition(":")
     if not colon or root not in ("data", "storage") or ".." in path.split("/"):
         raise ConfigError(f"{text}: want data:PATH or storage:PATH, a path on the run's claims")
-    return Place(root, path.strip("/"))
+    return Place(root, path.strip("/"), is_folder=path.strip("/") == "" or path.endswith("/"))
 
 
 @contextmanager
@@ -79,22 +85,26 @@ def open_claims(api: Api, template: Manifest, run: str, writable: str, say: Say)
 def put_files(
     api: Api, pod: str, source: Path, target: Place, begin: Callable[[Amount], Tell]
 ) -> Amount:
-    """Bring a file or folder onto a claim; a file is called what the target's path ends with.
+    """Bring a file or folder onto a claim.
+
+    A folder's files go into the target, a file takes its place. As with cp, a file goes into a
+    target that is a folder, or is written as one, under its own name.
 
     Raises:
-        MissingInputError: The source does not exist.
+        MissingInputError: The source does not exist, or cannot be read.
     """
     if not source.exists():
         raise MissingInputError(f"{source}: no such file or folder")
-    try:
+    with _reading(source):
         here = list_files(source, follow_links=True)
-    except OSError as error:
-        raise MissingInputError(f"{error.filename}: {error.strerror}") from error
     folder, rename = target.in_pod, ""
     if source.is_file():
+        there = {} if target.is_folder else _list_remote(api, pod, target.in_pod)
+        if target.is_folder or not (there is None or _is_file(there, target)):
+            target = target.child(source.name)
+            there = _list_remote(api, pod, target.in_pod)
         folder, _, rename = target.in_pod.rpartition("/")
-        there = _list_remote(api, pod, target.in_pod) or {}
-        there = {source.name: next(iter(there.values()))} if len(there) == 1 else {}
+        there = {source.name: there[rename]} if there and _is_file(there, target) else {}
     else:
         there = _list_remote(api, pod, folder) or {}
     names, amount = _compare(here, there)
@@ -104,7 +114,8 @@ def put_files(
     command = [*_MODULE, "receive", folder, *([f"--rename={rename}"] if rename else [])]
     with RemoteCommand(api, pod, command) as remote:
         buffered = io.BufferedWriter(remote, _BUFFER_BYTES)
-        send_files(source, names, buffered, tell)
+        with _reading(source):
+            send_files(source, names, buffered, tell)
         buffered.flush()
         while remote.read(64):
             pass  # the count; the end of it is what is waited for
@@ -119,6 +130,7 @@ def get_files(
 
     Raises:
         MissingInputError: The source does not exist.
+        WriteError: A file cannot be written here.
     """
     there = _list_remote(api, pod, source.in_pod)
     if there is None:
@@ -131,11 +143,32 @@ def get_files(
     with RemoteCommand(api, pod, [*_MODULE, "send", source.in_pod]) as remote:
         remote.write(json.dumps(names).encode() + b"\n")
         buffered = io.BufferedReader(remote, _BUFFER_BYTES)
-        receive_files(target, buffered, tell)
+        try:
+            receive_files(target, buffered, tell)
+        except OSError as error:
+            raise WriteError(f"{error.filename or target}: {error.strerror or error}") from error
         while buffered.read(_BUFFER_BYTES):
             pass  # the padding after the archive's end, then the command's own end
         buffered.detach()
     return amount
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Tell in one line what of the source cannot be read, also where it changes meanwhile.
+
+    Raises:
+        MissingInputError: Something cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MissingInputError(f"{error.filename or source}: {error.strerror or error}") from error
+
+
+def _is_file(listing: Listing, place: Place) -> bool:
+    """Whether a listing is that of one file, and not of a folder."""
+    return list(listing) == [place.path.rpartition("/")[2]]
 
 
 def _compare(source: Listing, target: Listing) -> tuple[list[str], Amount]:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from clusterfit.config.names import RUN_NAME_WANTED, is_run_name
 from clusterfit.config.stages import STAGES, StageName
 from clusterfit.errors import ConfigError
 from clusterfit.launch.api import CONFIG_MAPS, JOBS, PYTORCHJOBS, Api, Resource
@@ -131,10 +132,10 @@ def parse_plan(text: str) -> Plan:
     )
 
 
-def list_releases(api: Api, run: str = "") -> list[Release]:
+def list_releases(api: Api, run: str | None = None) -> list[Release]:
     """Return the releases of one run, or of all, in the pipeline's order within each run."""
     selector = f"app.kubernetes.io/name=clusterfit,{ROLE_LABEL}=config"
-    if run:
+    if run is not None:
         selector += f",{RUN_LABEL}={run}"
     releases = [read_release(item) for item in api.select(CONFIG_MAPS, labels=selector)]
     return sorted(
@@ -146,8 +147,11 @@ def find_releases(api: Api, run: str) -> list[Release]:
     """Return the releases of a run that must exist.
 
     Raises:
-        NotFoundError: It does not, in this namespace.
+        ConfigError: No run can have this name; an empty one would select what has none.
+        NotFoundError: It does not exist, in this namespace.
     """
+    if not is_run_name(run):
+        raise ConfigError(f"RUN: got {run!r}, want a run's name: {RUN_NAME_WANTED}")
     releases = list_releases(api, run)
     if not releases:
         others = sorted({release.plan.run for release in list_releases(api)})

@@ -97,8 +97,8 @@ def find_remarks(run: RunFile) -> list[str]:
     remarks = []
     if run.platform.image.repository == Image().repository:
         remarks.append(
-            f"platform.image.repository: {run.platform.image.repository} is a placeholder; name the "
-            "place to which you have pushed what the Dockerfile builds"
+            f"platform.image.repository: {run.platform.image.repository} is a placeholder; name "
+            "the place to which you have pushed what the Dockerfile builds"
         )
     idle = [stage for stage in run.stages if run.platform.for_stage(stage).gpus]
     if run.device == "cpu" and idle:

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from clusterfit.config.names import RUN_NAME, RUN_NAME_LENGTH, RUN_NAME_WANTED
 from clusterfit.config.networks import SMALL_RESNET, check_name, read_networks
 from clusterfit.config.section import Wanted
 
@@ -38,10 +39,10 @@ Rgb = Annotated[tuple[float, ...], Len(3, 3)]
 
 RunName = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=40),
-    Wanted("1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"),
+    StringConstraints(pattern=RUN_NAME, min_length=1, max_length=RUN_NAME_LENGTH),
+    Wanted(RUN_NAME_WANTED),
 ]
-"""A DNS-1035 label that leaves room for what Kubernetes appends: `-evaluate-worker-31`."""
+"""A DNS-1035 label."""
 
 OptionalModelName = Annotated[
     str,

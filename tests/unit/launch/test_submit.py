@@ -410,3 +410,13 @@ def test_an_unknown_run_is_said_beside_those_that_exist(server: tuple[Api, Objec
     assert [item.plan.release for item in find_releases(api, "digits")] == ["digits-step1"]
     with pytest.raises(NotFoundError, match=r"run digit: not found in namespace team; .* digits"):
         find_releases(api, "digit")
+
+
+@pytest.mark.parametrize("name", ["", "my run", "digits,other", "Digits", "d" * 41])
+def test_a_name_that_no_run_has_never_means_another_one(
+    server: tuple[Api, Objects], name: str
+) -> None:
+    api, objects = server
+    objects.put(CONFIG_MAPS, render().config_map)
+    with pytest.raises(ConfigError, match="RUN: got .*want a run's name: 1 to 40 lower-case"):
+        find_releases(api, name)

@@ -1,0 +1,144 @@
+"""`put` and `get` between two folders: the pod's side runs here, as the pod would run it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from clusterfit.errors import MissingInputError, WriteError
+from clusterfit.launch import files
+from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.files import Amount, get_files, parse_place, put_files
+
+API: Any = None
+
+
+class HereCommand(io.RawIOBase):
+    """The pod's command, in a process of this computer, on the claims below a folder."""
+
+    claims: Path
+
+    def __init__(self, _api: object, _pod: str, command: Sequence[str]) -> None:
+        python, *words = command
+        assert python == "python"
+        place = words[3]
+        assert place.startswith(("/data", "/storage")), "it would write where no claim is"
+        words[3] = f"{self.claims}{place}"
+        self._process = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        assert self._process.stdin is not None
+        return self._process.stdin.write(content)
+
+    def readinto(self, buffer: Any) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        if not self._process.stdin.closed:
+            self._process.stdin.flush()
+        piece = self._process.stdout.read1(len(buffer))  # type: ignore[attr-defined]
+        if not piece and self._process.wait():
+            raise ClusterError(f"in the pod: {self._process.stderr.read().decode().strip()}")
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.fixture
+def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the two claims, where commands meant for the pod work."""
+    for name in ("data", "storage"):
+        (tmp_path / "claims" / name).mkdir(parents=True)
+    HereCommand.claims = tmp_path / "claims"
+    monkeypatch.setattr(files, "RemoteCommand", HereCommand)
+    return tmp_path / "claims"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "rotnet.torch"
+    path.write_bytes(b"weights")
+    os.utime(path, (1e9, 1e9))
+    return path
+
+
+class Notes:
+    """What was to be done, each time."""
+
+    def __init__(self) -> None:
+        self.amounts: list[Amount] = []
+
+    def begin(self, amount: Amount) -> Callable[[int], None]:
+        self.amounts.append(amount)
+        return lambda _: None
+
+
+def list_all(claims: Path) -> list[str]:
+    return sorted(str(path.relative_to(claims)) for path in claims.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("target", "there", "wanted"), [
+    ("storage:weights/other.torch", "", "storage/weights/other.torch"),
+    ("storage:other", "", "storage/other"),
+    ("storage:other", "storage/other", "storage/other"),
+    ("storage:", "", "storage/rotnet.torch"),
+    ("data:", "", "data/rotnet.torch"),
+    ("storage:weights/", "", "storage/weights/rotnet.torch"),
+    ("storage:weights", "storage/weights/more.torch", "storage/weights/rotnet.torch"),
+    ("storage:weights", "storage/weights/rotnet.torch", "storage/weights/rotnet.torch"),
+])  # fmt: skip
+def test_a_file_takes_the_targets_place_or_goes_into_the_folder(
+    claims: Path, weights: Path, target: str, there: str, wanted: str
+) -> None:
+    if there:
+        (claims / there).parent.mkdir(exist_ok=True)
+        (claims / there).write_bytes(b"other")
+    notes = Notes()
+    for _ in range(2):
+        put_files(API, "pod", weights, parse_place(target), notes.begin)
+    assert list_all(claims) == sorted({wanted, there} - {""})
+    assert (claims / wanted).read_bytes() == b"weights"
+    assert [amount.num_files for amount in notes.amounts] == [1, 0], "it was there the second time"
+
+
+def test_what_cannot_be_read_here_is_named(claims: Path, weights: Path) -> None:
+    def lose(_amount: Amount) -> Callable[[int], None]:
+        weights.unlink()
+        return lambda _: None
+
+    with pytest.raises(MissingInputError, match=r"rotnet\.torch: No such file or directory$"):
+        put_files(API, "pod", weights, parse_place("storage:"), lose)
+    assert list_all(claims) == []
+
+
+def test_where_nothing_can_be_written_get_says_so(
+    claims: Path, weights: Path, tmp_path: Path
+) -> None:
+    put_files(API, "pod", weights, parse_place("storage:"), Notes().begin)
+    for target in (weights, weights / "below"):
+        with pytest.raises(WriteError, match=r"rotnet\.torch.*: (File exists|Not a directory)$"):
+            get_files(API, "pod", parse_place("storage:"), target, Notes().begin)
+    assert weights.read_bytes() == b"weights"
+    get_files(API, "pod", parse_place("storage:"), tmp_path / "new", Notes().begin)
+    assert (tmp_path / "new/rotnet.torch").read_bytes() == b"weights"
