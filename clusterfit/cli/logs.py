@@ -50,7 +50,7 @@ def logs(
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """Show what a stage's ranks say: from its pods, or from the copies that outlive them."""
-    from clusterfit.launch.logs import Wanted, choose_stage, find_stage, read_copies, read_stage
+    from clusterfit.launch.logs import Wanted, choose_stage, find_stage, read_previous, read_stage
     from clusterfit.launch.plan import find_releases
 
     if previous and follow:
@@ -63,16 +63,12 @@ def logs(
     if follow:
         chosen = [find_stage(releases, stage)] if stage else _from_the_present(api, releases)
         try:
-            raise typer.Exit(_follow(api, chosen, wanted))
+            raise typer.Exit(follow_stages(api, chosen, wanted))
         except KeyboardInterrupt:
             raise typer.Exit(_detach(access, releases)) from None
     release, planned = find_stage(releases, stage) if stage else choose_stage(api, releases)
-    read = (
-        read_copies(api, release, planned, wanted, say, back=1)
-        if previous
-        else read_stage(api, release, planned, wanted, say)
-    )
-    for line in read:
+    read = read_previous if previous else read_stage
+    for line in read(api, release, planned, wanted, say):
         print(_prefix(line, planned, wanted), flush=True)
 
 
@@ -103,13 +99,13 @@ def follow_run(api: Api, access: Access, run: str, name: str) -> int:
     threading.Thread(target=wait, daemon=True).start()
     is_releaser = any(release.plan.sequencing == "client" for release in releases)
     try:
-        _follow(api, stages, Wanted(), result if is_releaser else None)
+        follow_stages(api, stages, Wanted(), result if is_releaser else None)
         return result.result()
     except KeyboardInterrupt:
         return _detach(access, releases)
 
 
-def _follow(
+def follow_stages(
     api: Api,
     stages: list[tuple[Release, PlannedStage]],
     wanted: Wanted,
@@ -125,7 +121,11 @@ def _follow(
     from clusterfit.launch.progress import StageDisplay
 
     with StageDisplay() as view:
-        for release, stage in stages:
+        for position, (release, stage) in enumerate(stages):
+            lacking = [rank for rank in wanted.ranks if rank >= stage.world_size]
+            if position and lacking:
+                say(f"{stage.stage}: has no rank {lacking[0]}, but 0 to {stage.world_size - 1}")
+                continue
             view.begin(stage.stage)
             lines = follow_stage(api, release, stage, wanted, say, releaser)
             _show(lines, stage, wanted, view.show)

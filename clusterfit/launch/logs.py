@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusterfit.launch.api import Api
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
@@ -122,14 +122,79 @@ def read_stage(
             views = list(look_closely(api, release.plan))
             say(explain_never(api, release.plan, views, stage) or why)
             return
+        say("no pods are left; reading the copies on the claim")
         yield from read_copies(api, release, stage, wanted, say)
         return
     failures: list[ClusterError] = []
     yield from keep_newest(_read_pods(api, pods, wanted, say, failures), wanted.tail)
+    gone = sorted(set(nodes) - {read_node_rank(pod) for pod in pods})
+    if gone:
+        yield from _read_gone(api, release, stage, wanted, gone, say)
     if failures:
         for failure in failures[:-1]:
             say(str(failure))
         raise failures[-1]
+
+
+def _read_gone(
+    api: Api, release: Release, stage: PlannedStage, wanted: Wanted, nodes: list[int], say: Say
+) -> Iterator[Line]:
+    """Yield what the nodes without a pod have said, where none will come any more."""
+    which = f"node {', '.join(map(str, nodes))}"
+    job = api.find(stage.resource, stage.name)
+    if read_state(release.plan, stage, job).phase in (Phase.STARTING, Phase.RUNNING):
+        say(f"{stage.stage} waits for the pod of {which}")
+        return
+    size = stage.processes_per_node
+    own = [rank for node in nodes for rank in range(node * size, (node + 1) * size)]
+    ranks = tuple(rank for rank in own if not wanted.ranks or rank in wanted.ranks)
+    say(f"the pod of {which} is gone; reading its copies on the claim")
+    try:
+        yield from read_copies(api, release, stage, replace(wanted, ranks=ranks), say)
+    except NotFoundError:
+        say(f"of {which} nothing is kept on the claim")
+
+
+def read_previous(
+    api: Api, release: Release, stage: PlannedStage, wanted: Wanted, say: Say
+) -> Iterator[Line]:
+    """Yield the copies of the attempt before the present one.
+
+    There are copies of an attempt as soon as its ranks begin; until then the newest ones are of
+    the attempt before.
+
+    Raises:
+        NotFoundError: There are none.
+    """
+    say("reading an earlier attempt from the copies on the claim")
+    back = int(_has_begun(api, release, stage))
+    try:
+        yield from read_copies(api, release, stage, wanted, say, back)
+    except NotFoundError:
+        raise NotFoundError(
+            f"run {release.plan.run}: no earlier attempt of stage {stage.stage} is kept on the "
+            "claim"
+        ) from None
+
+
+def _has_begun(api: Api, release: Release, stage: PlannedStage) -> bool:
+    """Whether ranks of the present attempt have begun; so they have where it is over."""
+    firsts = [
+        pod
+        for pod in pick_newest(select_pods(api, release.plan.run, stage))
+        if read_node_rank(pod) == 0
+    ]
+    if not firsts:
+        job = api.find(stage.resource, stage.name)
+        phase = read_state(release.plan, stage, job).phase
+        return phase not in (Phase.STARTING, Phase.QUEUED, Phase.HELD)
+    if not is_running(firsts[0]) and read_end(firsts[0]) is None:
+        return False
+    try:
+        said = read_lines(api, firsts[0]["metadata"]["name"], Cursor(), follow=False)
+        return any("rank" in (parse_line(line) or {}) for line in said)
+    except ClusterError:
+        return True
 
 
 def keep_newest(lines: Iterable[Line], number: int) -> Iterator[Line]:
@@ -172,14 +237,11 @@ def read_copies(
     Raises:
         NotFoundError: There are none. Of a rank that was there and said nothing there is one.
     """
-    say("no pods are left; reading the copies on the claim" if not back else
-        "reading an earlier attempt from the copies on the claim")  # fmt: skip
     options = [f"--back={back}", f"--seconds={wanted.since_seconds}"]
     texts = print_copies(api, release, stage, wanted.ranks, options, say)
     if texts is None:
-        which = "no earlier attempt" if back else "nothing"
         raise NotFoundError(
-            f"run {release.plan.run}: {which} of stage {stage.stage} is kept on the claim"
+            f"run {release.plan.run}: nothing of stage {stage.stage} is kept on the claim"
         )
     if not texts:
         ranks = ", ".join(map(str, wanted.ranks))

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from clusterfit.cli.cluster import open_api
-from clusterfit.cli.logs import follow_run
+from clusterfit.cli.logs import follow_run, follow_stages
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
-from clusterfit.launch.failures import NotPermittedError
+from clusterfit.launch.failures import NotFoundError, NotPermittedError
+from clusterfit.launch.logs import Wanted
 from clusterfit.launch.plan import read_release
 from tests.unit.cli.conftest import RunCommand
 from tests.unit.launch.object_server import Objects, worker_pod, write_stamp
@@ -104,6 +105,21 @@ def test_copies_are_read_by_the_same_options(
     assert show("--all-ranks", "--tail=1") == [say(1, 10), say(3, 10)]
     assert len(show("--all-ranks", "--since=3600")) == 4 * 2
     assert show("--rank=1", "--since=5") == []
+
+
+def test_a_follow_of_a_rank_that_the_next_stage_lacks_goes_on(
+    digits: Objects, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clustering takes one node where the other stages have many."""
+    release = read_release(digits.find_config_map())
+    extract, cluster = ((release, stage) for stage in release.plan.stages)
+    api, _ = open_api("", "", "")
+    assert follow_stages(api, [extract, cluster], Wanted((3,))) == 0
+    said = capsys.readouterr()
+    assert said.err == "cluster: has no rank 3, but 0 to 1\n"
+    assert said.out.splitlines() == [*(say(3, age) for age in AGES), NCCL]
+    with pytest.raises(NotFoundError, match="rank 3: stage cluster has ranks 0 to 1"):
+        follow_stages(api, [cluster], Wanted((3,)))
 
 
 def test_a_follow_of_what_waits_for_a_stage_that_is_gone_is_one_line(

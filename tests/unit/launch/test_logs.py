@@ -16,7 +16,7 @@ from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.log_follow import follow_stage
-from clusterfit.launch.logs import Line, Wanted, read_stage
+from clusterfit.launch.logs import Line, Wanted, read_previous, read_stage
 from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import INSTALL_SECONDS
 
@@ -232,6 +232,93 @@ def test_a_rank_that_said_nothing_is_told_from_one_that_left_no_copy(
         else:
             with pytest.raises(NotFoundError, match="nothing of stage extract is kept"):
                 list(lines)
+
+
+def write_copies(storage: Path, attempt: int, texts: dict[int, str]) -> None:
+    """Write what each rank has said of an attempt of extract."""
+    folder = storage / "run" / "logs" / "extract" / f"attempt-{attempt}"
+    folder.mkdir(parents=True)
+    for rank, text in texts.items():
+        (folder / f"rank-{rank:05d}.log").write_text(f"{say_at(attempt, text, rank)}\n")
+
+
+ENTRY = "ts=2026-11-23T12:00:09.000Z level=info stage=extract msg=attempt"
+
+
+@pytest.mark.parametrize(
+    ("condition", "logs", "previous"),
+    [
+        ("", None, "crashed"),  # its pods come again: the newest copies are those of the crash
+        ("", [ENTRY], "crashed"),
+        ("", [ENTRY, say_at(10, "again")], "crashed"),
+        ("Succeeded", [ENTRY, say_at(10, "again")], "crashed"),
+        ("Failed", [ENTRY], "crashed"),
+    ],
+)
+def test_the_attempt_before_is_the_one_before_the_present_one(
+    condition: str, logs: list[str] | None, previous: str, tmp_path: Path
+) -> None:
+    write_copies(tmp_path, 1, {0: "long ago"})
+    write_copies(tmp_path, 2, {0: "crashed"})
+    has_begun = logs is not None and len(logs) > 1
+    if has_begun:
+        write_copies(tmp_path, 3, {0: "again"})
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+        objects.put(
+            PYTORCHJOBS,
+            {**job(TWO_PODS, suspend=False), "status": ended(condition) if condition else {}},
+        )
+        if logs is not None:
+            name = TWO_PODS.pods[0]
+            objects.put(PODS, worker_pod(TWO_PODS, name, code=0 if condition else None))
+            objects.logs[name] = log_of(*logs)
+        lines = list(read_previous(api, OF_TWO_PODS, TWO_PODS, Wanted(), said.append))
+    assert [line.text for line in lines] == [say_at(2, previous)]
+    assert said == ["reading an earlier attempt from the copies on the claim"]
+
+
+def test_where_there_was_no_attempt_before_that_is_said(tmp_path: Path) -> None:
+    write_copies(tmp_path, 1, {0: "first"})
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+        objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended("Succeeded")})
+        with pytest.raises(NotFoundError, match="no earlier attempt of stage extract is kept"):
+            list(read_previous(api, OF_TWO_PODS, TWO_PODS, Wanted(), print))
+
+
+@pytest.mark.parametrize(("condition", "kept", "wanted"), [
+    ("Failed", True, "the pod of node 1 is gone; reading its copies on the claim"),
+    ("Failed", False, "of node 1 nothing is kept on the claim"),
+    ("", True, "extract waits for the pod of node 1"),
+])  # fmt: skip
+def test_ranks_whose_pod_is_gone_are_read_or_named(
+    condition: str, kept: bool, wanted: str, tmp_path: Path
+) -> None:
+    """A worker that fails for good stays, and the pods of its peers go."""
+    write_copies(tmp_path, 1, {0: "zero", 1: "one"} | ({2: "two", 3: "three"} if kept else {}))
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        objects.storage = tmp_path
+        objects.put(
+            PYTORCHJOBS,
+            {**job(TWO_PODS, suspend=False), "status": ended(condition) if condition else {}},
+        )
+        name = TWO_PODS.pods[0]
+        objects.put(PODS, worker_pod(TWO_PODS, name, code=65 if condition else None))
+        objects.logs[name] = log_of(say_at(1, "zero", 0), say_at(1, "one", 1))
+
+        def read(ranks: tuple[int, ...]) -> list[str]:
+            lines = read_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(ranks), said.append)
+            return [line.text.rpartition("=")[2] for line in lines]
+
+        is_read = condition and kept
+        assert read(()) == ["zero", "one", *(["two", "three"] if is_read else [])]
+        assert said[-1] == wanted
+        said.clear()
+        assert read((1,)) == ["one"]
+        assert said == []
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "a")])
