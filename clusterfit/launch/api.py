@@ -197,7 +197,10 @@ class Api:
         place = f" in namespace {self.namespace}" if resource.is_namespaced else ""
         what = " ".join(filter(None, (verb, str(resource), subject))) + place
         response = self._request(method, path, query or {}, body, what)
-        answer: Manifest = json.loads(response.data)
+        try:
+            answer: Manifest = json.loads(response.data)
+        except ValueError:
+            raise self._explain_stranger(what, response) from None
         return answer
 
     def _request(
@@ -227,17 +230,24 @@ class Api:
                     ) from None
             else:
                 self._note_clock(response.headers.get("Date", ""))
-                if response.status < 400:
+                if response.status < 300:
                     return response
+                if response.status < 400:
+                    raise self._explain_stranger(what, response)
                 error = explain_answer(response.status, response.data, what)
                 # After 500 and the like a POST may have been carried out.
                 may_repeat = method != "POST" or response.status in (401, 429, 503)
                 if not may_repeat or not patience.covers(response.status):
                     raise error
-                patience.pause = max(
-                    patience.pause, float(response.headers.get("Retry-After") or 0)
-                )
+                patience.pause = max(patience.pause, _read_pause(response.headers))
             patience.wait()
+
+    def _explain_stranger(self, what: str, response: Any) -> ClusterError:
+        return ClusterError(
+            f"{what}: {self.connection.server} does not answer as Kubernetes does (status "
+            f"{response.status}, {response.headers.get('Content-Type', 'of no type')}); is it the "
+            "API server, or does something before it want a login?"
+        )
 
     def _note_clock(self, date: str) -> None:
         with contextlib.suppress(ValueError, TypeError):
@@ -265,6 +275,14 @@ class Api:
             retries=False,
             preload_content=stream is None,
         )
+
+
+def _read_pause(headers: Mapping[str, str]) -> float:
+    """Return the seconds that the server asks for; others name a date, and they do not count."""
+    try:
+        return float(headers.get("Retry-After") or 0)
+    except ValueError:
+        return 0.0
 
 
 def is_allowed(api: Api, verb: str, resource: Resource) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import threading
@@ -237,3 +238,24 @@ def test_time_is_the_servers(
         api.select(PODS)
         assert abs(api.now() - there) < timedelta(seconds=30 if is_off else 5)
         assert (abs(api.now() - datetime.now(UTC)) > timedelta(seconds=60)) is is_off
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_an_answer_that_is_not_kubernetes_is_told(status: int, tmp_path: Path) -> None:
+    """A login page before the server, for example."""
+    page = Answer(status, b"<html>log in</html>", {"Content-Type": "text/html"})
+    with serve(tmp_path, page) as server:
+        with pytest.raises(ClusterError) as failure:
+            server.open().get(PODS, "x")
+        assert re.fullmatch(
+            r"get pods x in namespace team: http://127\.0\.0\.1:\d+ does not answer as Kubernetes "
+            rf"does \(status {status}, text/html\); is it the API server, or does something before "
+            r"it want a login\?",
+            str(failure.value),
+        )
+
+
+def test_a_pause_until_a_date_is_not_counted(tmp_path: Path, clock: Clock) -> None:
+    busy = Answer(503, b"busy", {"Retry-After": "Fri, 27 Nov 2026 12:00:00 GMT"})
+    with serve(tmp_path, busy, Answer(200, {"kind": "Pod"})) as server:
+        assert server.open().get(PODS, "x") == {"kind": "Pod"}
