@@ -134,7 +134,7 @@ def submit(
     if dry_run is DryRun.SERVER:
         _print_verdicts(api, access, rendered, replace)
         return
-    submission = submit_release(find_helm(), api, access, rendered, replace)
+    submission = submit_release(find_helm(), api, access, rendered, replace, say)
     _print_outcome(submission, rendered, access)
     if follow:
         from clusterfit.cli.logs import follow_run

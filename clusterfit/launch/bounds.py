@@ -78,8 +78,9 @@ class Bounds:
         limit = view.stage.start_deadline_seconds
         if view.state.phase is Phase.RUNNING:
             watch.last_whole = moment
-        # With a PodGroup the scheduler starts none before all, and none of them holds a GPU.
-        holds_gpus = self._plan.gang in ("none", "kueue")
+        # With a PodGroup the scheduler starts none before all, and none of them holds a GPU; but a
+        # pod that was lost later may wait alone, while the others wait for it.
+        holds_gpus = self._plan.gang in ("none", "kueue") or view.state.running_pods > 0
         if not limit or not holds_gpus or view.state.phase is Phase.RUNNING:
             return ""
         # The first look, not the release: whoever looks anew knows of no time before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -106,6 +107,8 @@ def _read_job(plan: Plan, stage: PlannedStage, job: Manifest) -> JobState:
         for kind in kinds:
             if kind in conditions:
                 found = conditions[kind]
+                if phase is Phase.FAILED and not stopped.get("final"):
+                    stopped = {}  # it went on after that, and has failed of something else
                 return JobState(
                     phase,
                     failed_pods=failed,
@@ -165,13 +168,19 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
     # The note goes first: a stage of an inactive workload without one was given up by Kueue.
     job = api.patch(stage.resource, stage.name, change)
     workload = find_workload(api, job)
-    if workload is not None:
-        # Kueue undoes a change of the job's own switch within seconds.
-        api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
-    else:
+    if workload is None:
         # It has not taken notice of the job, and must not when it does.
         held = {"metadata": {"labels": {QUEUE_LABEL: HELD_QUEUE}}}
         api.patch(stage.resource, stage.name, held)
+        return
+    try:
+        # Kueue undoes a change of the job's own switch within seconds.
+        api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
+    except ClusterError:
+        unnoted = {"metadata": {"annotations": {STOPPED_ANNOTATION: None}}}
+        with contextlib.suppress(ClusterError):
+            api.patch(stage.resource, stage.name, unnoted)
+        raise
 
 
 def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
@@ -197,7 +206,7 @@ def resume_stage(api: Api, plan: Plan, stage: PlannedStage) -> None:
 
 def end_stage(api: Api, stage: PlannedStage, by: str, why: str) -> None:
     """Make a job fail for good, where it cannot be suspended: Kueue holds its switch."""
-    note = json.dumps({"by": by, "why": why, "at": write_now(api)})
+    note = json.dumps({"by": by, "why": why, "at": write_now(api), "final": True})
     change = {
         "metadata": {"annotations": {STOPPED_ANNOTATION: note}},
         "spec": _policy(stage, "activeDeadlineSeconds", value=1),

@@ -218,7 +218,8 @@ def _explain_unschedulable(pod: Manifest, message: str) -> tuple[str, str]:
     if "persistentvolumeclaim" in message.lower():
         return (
             f"a claim is not ready: {message}",
-            "see `kubectl describe pvc`: does the claim exist, and has its class a provisioner?",
+            f"see `kubectl describe pvc -n {pod['metadata']['namespace']}`: does the claim exist, "
+            "and has its class a provisioner?",
         )
     message = _ASIDE.split(message)[0].rstrip(".")
     short = {name: int(nodes) for nodes, name in _INSUFFICIENT.findall(message)}

@@ -24,7 +24,7 @@ from clusterfit.launch.jobs import (
     see_job,
 )
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.plan import Plan, PlannedStage
+from clusterfit.launch.plan import Plan, PlannedStage, Release
 
 INSTALL_SECONDS: Final = 15.0
 """Longer than it takes until all jobs of a release are made that somebody installs just now."""
@@ -91,6 +91,17 @@ def is_over(views: Sequence[StageView]) -> bool:
     What came before the last stage may have been removed since.
     """
     return views[-1].state.phase is Phase.SUCCEEDED or find_failed(views) is not None
+
+
+def has_expired(release: Release, views: Sequence[StageView], moment: datetime) -> bool:
+    """Whether all its stages were removed a while after it had succeeded, as the run file says.
+
+    Only what has succeeded is removed. Of a release that is just being made there is no job either.
+    """
+    is_gone = all(view.state.phase is Phase.MISSING for view in views)
+    if not release.plan.ttl_seconds or not is_gone:
+        return False
+    return (moment - read_time(release.created)).total_seconds() > INSTALL_SECONDS
 
 
 def find_failed(views: Iterable[StageView]) -> PlannedStage | None:

@@ -10,7 +10,7 @@ from clusterfit.launch.access import Access
 from clusterfit.launch.admission import try_object
 from clusterfit.launch.api import Api, find_resource
 from clusterfit.launch.charts import RUN_CHART, find_chart
-from clusterfit.launch.control import delete_release
+from clusterfit.launch.control import Say, delete_release
 from clusterfit.launch.failures import AlreadyExistsError, ClusterError, explain_text
 from clusterfit.launch.helm import Helm, HelmError, NameTakenError, format_command
 from clusterfit.launch.jobs import read_time
@@ -23,6 +23,7 @@ from clusterfit.launch.sequence import (
     find_absent,
     find_failed,
     find_given_up,
+    has_expired,
     look_closely,
 )
 
@@ -65,9 +66,22 @@ class Decision:
 
 
 def submit(
-    helm: Helm, api: Api, access: Access, rendered: Rendered, replace: bool = False
+    helm: Helm,
+    api: Api,
+    access: Access,
+    rendered: Rendered,
+    replace: bool = False,
+    say: Say = lambda _: None,
 ) -> Submission:
     """Install a release, unless the same is there; `replace` runs the same again if it is stuck.
+
+    Args:
+        helm: Installs and removes.
+        api: The namespace.
+        access: The same as options, for Helm and for advice.
+        rendered: What is to be there.
+        replace: Remove what is in the way.
+        say: Is told what removing waits for.
 
     Raises:
         AlreadyExistsError: Something else is there, and `replace` was not asked for; or what is
@@ -83,7 +97,10 @@ def submit(
     if decision.removed:
         check_admission(api, rendered)
     for release in decision.removed:
-        delete_release(helm, api, access, release)
+        try:
+            delete_release(helm, api, access, release, say)
+        except ClusterError as error:
+            raise type(error)(f"{error}; nothing was installed in its place") from None
     try:
         helm.install(find_chart(RUN_CHART), rendered.release, access, rendered.run.dump())
     except NameTakenError:
@@ -213,6 +230,8 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
 def _is_stuck(api: Api, release: Release) -> bool:
     """Whether it has failed, was stopped for good, or lacks a job, as after a killed install."""
     views = list(look_closely(api, release.plan))
+    if has_expired(release, views, api.now()):
+        return False
     age_seconds = (api.now() - read_time(release.created)).total_seconds()
     lacks_a_job = age_seconds > INSTALL_SECONDS and find_absent(views) is not None
     return lacks_a_job or find_failed(views) is not None or find_given_up(views) is not None

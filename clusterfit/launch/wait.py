@@ -22,6 +22,7 @@ from clusterfit.launch.sequence import (
     find_failed,
     find_given_up,
     find_overdue,
+    has_expired,
     is_over,
     look_closely,
     release_next,
@@ -73,14 +74,24 @@ def wait_for_run(
             views = {
                 release.plan.release: list(look_closely(api, release.plan)) for release in releases
             }
+            expired = {
+                release.plan.release
+                for release in releases
+                if has_expired(release, views[release.plan.release], api.now())
+            }
             for release in releases:
+                if release.plan.release in expired:
+                    continue
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":
                     _take_turn(api, release, views[release.plan.release], bounds, say)
                 else:
                     idleness.explain(release, views[release.plan.release])
                 absences[release.plan.release].check(views[release.plan.release], api.now())
-            if all(is_over(each) or find_given_up(each) for each in views.values()):
+            if all(
+                name in expired or is_over(each) or find_given_up(each)
+                for name, each in views.items()
+            ):
                 return _end(api, releases, views, say)
             trouble = ""
             allowed_at = time.monotonic()

@@ -3,7 +3,7 @@ What the schema cannot express: rules across fields. Each says what was given, w
 */}}
 {{- define "clusterfit.checkRelease" -}}
 {{- if .Release.IsUpgrade -}}
-{{- fail (printf "a submitted run is never changed: release %s exists; `helm uninstall %s` first (data and results stay), then install again" .Release.Name .Release.Name) -}}
+{{- fail (printf "a submitted run is never changed: release %s exists; `helm uninstall %s -n %s` first (data and results stay), then install again" .Release.Name .Release.Name .Release.Namespace) -}}
 {{- end -}}
 {{- if gt (len .Release.Name) 52 -}}
 {{- fail (printf "release name %s: got %d characters, want at most 52, because Kubernetes appends to it" .Release.Name (len .Release.Name)) -}}

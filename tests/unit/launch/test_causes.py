@@ -41,6 +41,7 @@ def pod(node: int = 0, **status: Any) -> Any:
     return {
         "metadata": {
             "name": f"run-extract-worker-{node}",
+            "namespace": "team",
             "labels": {"training.kubeflow.org/replica-index": str(node)},
         },
         "spec": {
@@ -117,7 +118,7 @@ CASES = {
     "an unbound claim": (
         evidence(STARTING, pods=[unschedulable('persistentvolumeclaim "clusterfit" not found')]),
         "a claim is not ready",
-        "kubectl describe pvc",
+        "kubectl describe pvc -n team",
     ),
     "a taint": (
         evidence(STARTING, pods=[unschedulable("0/1 nodes: 1 node(s) had untolerated taint")]),

@@ -14,12 +14,14 @@ from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
 from clusterfit.launch.causes import Cause
 from clusterfit.launch.control import resume_run
-from clusterfit.launch.failures import RefusedError
+from clusterfit.launch.failures import NotPermittedError, RefusedError
 from clusterfit.launch.jobs import (
     QUEUE_LABEL,
     RELEASED_ANNOTATION,
     STOPPED_ANNOTATION,
+    SUPERVISOR,
     Phase,
+    end_stage,
     release_stage,
     resume_stage,
     suspend_stage,
@@ -340,6 +342,44 @@ def test_suspended_by_other_means_is_no_held_stage(server: tuple[Api, Objects]) 
     assert view.state.stopped_by == ""
 
 
+@pytest.mark.parametrize("is_final", [True, False])
+def test_why_a_stage_failed_is_not_why_it_was_once_stopped(
+    server: tuple[Api, Objects], is_final: bool
+) -> None:
+    """What the supervisor has suspended may be set going by other means than ours."""
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    if is_final:
+        end_stage(api, EXTRACT, SUPERVISOR, "it could not start")
+    else:
+        suspend_stage(api, plan, EXTRACT, SUPERVISOR, "it could not start")
+        objects.get(PYTORCHJOBS, EXTRACT.name)["spec"]["runPolicy"]["suspend"] = False
+    finish(objects, EXTRACT, "Failed")
+    (view,) = look(api, plan)
+    assert view.state.phase is Phase.FAILED
+    wanted = ("it could not start", SUPERVISOR) if is_final else ("so it ended", "")
+    assert (view.state.message, view.state.stopped_by) == wanted
+
+
+def test_where_kueues_objects_may_not_be_changed_nothing_says_that_it_was_stopped(
+    server: tuple[Api, Objects],
+) -> None:
+    api, objects = server
+    plan = make_plan(EXTRACT, gang="kueue")
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False, labels={QUEUE_LABEL: "gpu"}))
+    put_workload(objects, EXTRACT.name, active=True)
+    objects.look_on = lambda method, path: (
+        objects.trouble.extend([403] * 20) if "/workloads/" in path and method == "PATCH" else
+        objects.trouble.clear()
+    )  # fmt: skip
+    with pytest.raises(NotPermittedError, match="patch workloads"):
+        suspend_stage(api, plan, EXTRACT, "ann", "clusterfit suspend")
+    assert STOPPED_ANNOTATION not in objects.get(PYTORCHJOBS, EXTRACT.name)["metadata"].get(
+        "annotations", {}
+    )
+
+
 def check(bounds: Bounds, api: Api, plan: Plan, seconds: float) -> str:
     (view,) = look(api, plan)
     return bounds.check(view, START + timedelta(seconds=seconds))
@@ -402,6 +442,9 @@ def test_pods_of_a_pod_group_hold_nothing_while_they_wait(
     objects.put(PYTORCHJOBS, job(stage, suspend=False))
     bounds = Bounds(api, plan)
     assert [check(bounds, api, plan, second) for second in (0, 10_000)] == ["", ""]
+    run_pods(objects, stage, 1)  # one was lost, and there is no room for it any more
+    assert check(bounds, api, plan, 20_000) == ""
+    assert "only 1 of 2 pods ran for 60 s" in check(bounds, api, plan, 20_061)
 
 
 def test_who_looks_anew_knows_of_no_time_before(server: tuple[Api, Objects]) -> None:

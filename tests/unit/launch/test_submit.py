@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from clusterfit.config.tree import RunFile
+from clusterfit.errors import ConfigError
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import (
     ACCOUNTS,
     CLAIMS,
     CONFIG_MAPS,
+    JOBS,
     LOCAL_QUEUES,
     NAMESPACES,
     PYTORCHJOBS,
@@ -204,6 +206,34 @@ def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> N
     objects.install(rendered.manifests, created=datetime.now(UTC).isoformat())
     objects.remove(PYTORCHJOBS, "digits-extract")  # Helm makes it last
     assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True).outcome is Outcome.UNCHANGED
+
+
+def test_what_was_removed_after_it_had_succeeded_is_done(server: tuple[Api, Objects]) -> None:
+    api, objects = server
+    rendered = render(platform={"ttlSecondsAfterFinished": 60})
+    objects.install(rendered.manifests)
+    objects.remove(PYTORCHJOBS, "digits-extract")
+    assert submit(HelmLibrary(), api, ACCESS, rendered).outcome is Outcome.STUCK
+    objects.remove(JOBS, "digits-cluster")
+    assert submit(HelmLibrary(), api, ACCESS, rendered).outcome is Outcome.UNCHANGED
+
+
+def test_that_nothing_came_in_its_place_is_said(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, objects = server
+    objects.install(render().manifests)
+    said: list[str] = []
+
+    def hang(*arguments: Any) -> None:
+        arguments[-1]("waiting for 2 pods")
+        raise ClusterError("release digits-step1: removed, but pods are still ending")
+
+    monkeypatch.setattr("clusterfit.launch.submit.delete_release", hang)
+    monkeypatch.setattr("clusterfit.launch.submit.check_cluster", lambda *_: None)
+    with pytest.raises(ClusterError, match=r"still ending; nothing was installed in its place$"):
+        submit(Helm(), api, ACCESS, render(seed=1), True, said.append)
+    assert said == ["waiting for 2 pods"]
 
 
 @pytest.mark.parametrize("why", ["failed", "cancelled", "half installed"])
@@ -418,5 +448,5 @@ def test_a_name_that_no_run_has_never_means_another_one(
 ) -> None:
     api, objects = server
     objects.put(CONFIG_MAPS, render().config_map)
-    with pytest.raises(ConfigError, match="RUN: got .*want a run's name: 1 to 40 lower-case"):
+    with pytest.raises(ConfigError, match=r"RUN: got .*, want a run's name: 1 to 40 lower-case"):
         find_releases(api, name)

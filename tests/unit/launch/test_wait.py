@@ -114,6 +114,25 @@ def test_what_was_removed_ends_it(
     assert ended.value.exit_code == 3
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_was_removed_after_it_had_succeeded_is_over(
+    server: tuple[Api, Objects], is_over: bool
+) -> None:
+    """Where the run file says how long its stages stay; another release of the run goes on."""
+    api, objects = server
+    old = replace(PLAN, release="run-step2", stages=(planned("train"),), ttl_seconds=60)
+    expired = Release(old, "", api.now().replace(year=2025).isoformat(), {}, is_helm=True)
+    if is_over:
+        finish(objects, EXTRACT, "Succeeded")
+        finish(objects, CLUSTER, "Complete")
+    said: list[str] = []
+    code = wait_for_run(api, [RELEASE, expired], said.append, timeout_seconds=0.01)
+    assert code == (0 if is_over else TIMED_OUT)
+    assert not any("train" in text for text in said)
+    new = replace(expired, created=api.now().isoformat())
+    assert wait_for_run(api, [new], said.append, timeout_seconds=0.01) == TIMED_OUT
+
+
 @pytest.mark.parametrize(("active", "code"), [(False, 1), (True, TIMED_OUT)])
 def test_what_kueue_has_given_up_ends_it_and_what_it_has_preempted_does_not(
     server: tuple[Api, Objects], active: bool, code: int
