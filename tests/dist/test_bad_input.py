@@ -287,6 +287,7 @@ def test_only_a_truncated_part_is_extracted_again(clustered: Bench) -> None:
     assert 'msg="already finished"' in clustered.succeed("cluster").text
 
 
+@pytest.mark.campaign  # much like the one above
 def test_what_else_is_damaged_beside_a_truncated_part_is_not_vouched_for(
     clustered: Bench,
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_clustering_that_was_stopped_and_killed_ends_in_the_same_bits(
     assert_equal_bits(bench, by_two)
 
 
+@pytest.mark.campaign  # the one above resumes as well, and the writing has unit tests
 def test_a_clustering_that_was_killed_goes_on_from_its_last_checkpoint(
     features: Bench, by_two: Bench, tmp_path: Path
 ) -> None:
