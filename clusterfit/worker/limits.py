@@ -20,6 +20,9 @@ from clusterfit.errors import InvalidDataError
 _MOST_NAMES: Final = 5
 """Of class folders that one line lists."""
 
+_FEW_CLASSES: Final = 22_000
+"""ImageNet-22k's: a small part of a data set may keep the numbers of the whole."""
+
 
 def check_listed(
     config: Algorithm, samples: Mapping[str, Samples], stage: StageName, world_size: int
@@ -70,7 +73,8 @@ def count_classes(config: Algorithm, train: Samples, val: Samples) -> int:
     """Return the number of classes, and refuse labels that the protocols cannot use.
 
     Raises:
-        InvalidDataError: when there are none, or they are of another kind than a protocol needs.
+        InvalidDataError: when there are none, they are of another kind than a protocol needs, or
+            are no numbers of classes.
     """
     evaluate = config.evaluate
     if train.labels is None:
@@ -79,6 +83,7 @@ def count_classes(config: Algorithm, train: Samples, val: Samples) -> int:
         raise InvalidDataError(_explain_unlabelled(config.data, VAL, val.paths))
     if config.data.format == "folder":
         _check_class_folders(train.class_names, val.class_names)
+    _check_class_numbers(train.labels, val.labels)
     if "svm" in evaluate.protocols:
         check_positives(train.labels, evaluate.svm.folds)
     if train.labels.ndim == val.labels.ndim == 1:
@@ -117,6 +122,20 @@ def _check_class_folders(train: tuple[str, ...], val: tuple[str, ...]) -> None:
             f"data.val: evaluate knows no class {_name_some(others)}, because data.train has only "
             f"the class folders {_name_some(train)}; rename or remove the others"
         )
+
+
+def _check_class_numbers(train: np.ndarray, val: np.ndarray) -> None:
+    """Refuse ids in place of numbers of classes: every number up to the largest costs memory.
+
+    A class may be shown in one partition alone, so images of both count.
+    """
+    for name, labels in ((TRAIN, train), (VAL, val)):
+        largest = int(labels.max()) if labels.ndim == 1 else 0
+        if largest >= max(len(train) + len(val), _FEW_CLASSES):
+            raise InvalidDataError(
+                f"data.{name}Labels: got class number {largest}, with {len(train):,} train and "
+                f"{len(val):,} val images; number the classes from 0 without gaps"
+            )
 
 
 def _name_some(names: tuple[str, ...]) -> str:

@@ -511,6 +511,7 @@ def test_class_folders_that_train_does_not_have_concern_evaluate_alone(
 
 
 ONE_EACH = np.array([0, 1, 2])
+IDS = np.array([0, 15_000_000])
 SEVERAL = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
 
 
@@ -521,6 +522,10 @@ SEVERAL = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
         (("svm",), SEVERAL, SEVERAL[:1], 2),
         (("linear", "svm"), SEVERAL, SEVERAL, "evaluate.protocols: linear needs one label per"),
         (("svm",), SEVERAL, ONE_EACH, "data.valLabels: "),
+        (("linear",), np.array([0, 21_999]), ONE_EACH, 22_000),  # a part of ImageNet-22k
+        (("linear",), np.arange(20_000), np.arange(19_000, 24_000), 24_000),  # val has others
+        (("svm",), ONE_EACH, IDS, "data.valLabels: got class number 15000000, with 3 train and 2"),
+        (("svm", "knn"), IDS, ONE_EACH, "data.trainLabels: got class number 15000000, with 2"),
         (("knn",), None, ONE_EACH, "evaluate needs labels: give data.trainLabels, a .npy of"),
         (("knn",), ONE_EACH, None, "evaluate needs labels: give data.valLabels, a .npy of"),
     ],
