@@ -79,6 +79,18 @@ class Algorithm(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _extract_uses_the_network_of_pretext(self) -> Self:
+        """Where both are of one submission: what another has left is judged when it is read."""
+        is_trained = {"pretext", "extract"} <= set(self.stages)
+        is_used = is_trained and self.extract.weights.source == "pretext"
+        if is_used and self.extract.model != self.pretext.model:
+            raise ValueError(
+                f"extract.model: got {self.extract.model}, want {self.pretext.model}, as "
+                "pretext.model, because of extract.weights.from: pretext"
+            )
+        return self
+
 
 class RunFile(Algorithm):
     """One run: the algorithm, and where a cluster shall run it."""

@@ -176,6 +176,24 @@ def test_a_rule_across_sections_has_the_line_of_what_was_given(write_file: Write
     ]
 
 
+def test_features_come_from_the_network_that_pretext_trains(write_file: WriteFile) -> None:
+    text = f"{HEAD}stages: [pretext, extract]\npretext: {{model: resnet18}}\n"
+    assert _faults_of(write_file, f"{text}extract:\n  model: resnet34\n") == [
+        "extract.model: got resnet34, want resnet18, as pretext.model, because of "
+        "extract.weights.from: pretext (run.yaml:6)"
+    ]
+    (fault,) = _faults_of(write_file, text)
+    assert fault.startswith("extract.model: got resnet50, want resnet18, ")
+    path = "run/pretext/model.safetensors"
+    for legal in (
+        f"{text}extract: {{weights: {{from: path, path: {path}}}}}\n",
+        f"{text}extract: {{weights: {{from: random}}}}\n",
+        text.replace("pretext, extract", "pretext, train"),
+        text.replace("pretext, extract", "extract"),  # judged by what lies there
+    ):
+        load_run_file([write_file(legal)])
+
+
 def test_all_mistakes_of_a_file_are_named_at_once(write_file: WriteFile) -> None:
     text = f"{HEAD}sead: 1\nseed: -1\ncluster:\n  numClusters: 0\n  K: 3\ntrain:\n  epochs:\n"
     places = [fault.rsplit(" ", 1)[1] for fault in _faults_of(write_file, text)]
