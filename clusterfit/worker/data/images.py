@@ -19,6 +19,7 @@ from clusterfit.artifacts.outage import is_outage
 from clusterfit.errors import RetryableError
 from clusterfit.worker.cores import count_cores
 from clusterfit.worker.data import pillow
+from clusterfit.worker.data.header import check_size
 from clusterfit.worker.data.views import View
 from clusterfit.worker.orphan import tie_to_parent
 from clusterfit.worker.randomness import derive_seed, seeded
@@ -42,7 +43,7 @@ def read_image(path: Path) -> torch.Tensor:
 
     Raises:
         OSError: when the file cannot be read.
-        RuntimeError, ValueError: when it cannot be decoded to its end.
+        RuntimeError, ValueError: when it cannot be decoded to its end, or would fill the memory.
     """
     # Read here, because torchvision maps the file: where storage fails, that kills the process.
     content = bytearray(path.read_bytes())
@@ -50,6 +51,7 @@ def read_image(path: Path) -> torch.Tensor:
         raise ValueError("an empty file")
     if (name := pillow.find_format(content)) is not None:
         return pillow.decode(io.BytesIO(content), name)
+    check_size(content)
     image: torch.Tensor = decode_image(
         torch.frombuffer(content, dtype=torch.uint8),
         ImageReadMode.RGB,
