@@ -3,7 +3,8 @@
 torchrun with a fixed number of nodes and the training operator both leave survivors waiting for a
 peer that was recreated. So node 0's entry hosts a small store in which each entry registers. A node
 rank that registers twice, or a store that is gone, ends the attempt of every entry with 143, and
-all pods meet again.
+all pods meet again. A node that fails says so in the store before it goes, so that node 0 can tell
+one that fails each time from one that was lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from queue import SimpleQueue
@@ -35,6 +36,7 @@ _PAUSE_SECONDS: Final = 0.1
 _MEET_SECONDS: Final = 900.0
 _STORE_SECONDS: Final = 60.0
 _PART_SECONDS: Final = 30.0
+_TELL_SECONDS: Final = 5.0
 _KILL_SECONDS: Final = 10.0
 """After a peer is lost no checkpoint can be agreed on: so long may ranks take to notice it."""
 
@@ -50,6 +52,8 @@ class Gang:
         self._log = log
         self._parted = threading.Event()
         self._lost = ""
+        self.is_broken_by_failure = False
+        """Whether a node had left with a failure, not by a signal, when one came back."""
         self.writer_token = ""
         self.attempt_number = 0
 
@@ -88,6 +92,8 @@ class Gang:
         if self._lost:
             return TERMINATED_EXIT_CODE
         self._parted.set()
+        if code not in {0, TERMINATED_EXIT_CODE}:
+            self._tell_failure()
         if self._store is None or code:
             return code
         try:
@@ -114,9 +120,27 @@ class Gang:
         watcher.start()
         try:
             self._wait_for_all(self._store)
-            yield
+            try:
+                yield
+            except Exception:
+                self._tell_failure()
+                raise
         finally:
             self._parted.set()
+
+    def _tell_failure(self) -> None:
+        """Leave word that this node was not lost but has failed, where node 0 still listens."""
+        if (store := self._store) is None or self._lost:
+            return
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # node 0 is gone
+                store.add("failed", 1)
+
+        # What is cut off from node 0 would wait for its answer.
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        teller.join(_TELL_SECONDS)
 
     def _wait_for_all(self, store: TCPStore) -> None:
         """Wait until every entry is there: torchrun's own waiting is deaf to SIGTERM.
@@ -142,6 +166,8 @@ class Gang:
                 twice = [
                     rank for rank in range(self.place.num_nodes) if store.add(f"node-{rank}", 0) > 1
                 ]
+                # Now: later there are also those that fail because this node stops.
+                self.is_broken_by_failure = bool(twice) and store.add("failed", 0) > 0
             except RuntimeError:
                 self._stop_ranks("node 0 is gone")
                 return

@@ -132,6 +132,7 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
         except NoProgressError:
             end_submission(run, stage, writer.check)
             raise
+        gang: Gang | None = None
         try:
             # First of all: what ends while torch is imported was an attempt too.
             record_attempt(run, stage, attempt, writer.check)
@@ -140,7 +141,7 @@ def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> 
                 code = gang.leave(_run_ranks(assignment, ranks, gang, log))
         except SystemExit:  # SIGTERM where no rank can be told: before they start, or after
             code = TERMINATED_EXIT_CODE
-        if code == TERMINATED_EXIT_CODE:
+        if code == TERMINATED_EXIT_CODE and not (gang and gang.is_broken_by_failure):
             forgive_attempt(run, stage, attempt, writer.check)
         if code:
             log.error(_explain(code, attempt), exit_code=code)

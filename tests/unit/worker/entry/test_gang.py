@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 
@@ -95,27 +96,94 @@ class _TerminatedError(Exception):
     """SIGTERM came."""
 
 
-def test_a_node_that_comes_back_ends_the_attempt_of_all(
-    first: Place, pool: ThreadPoolExecutor
-) -> None:
+@pytest.fixture
+def _sigterm_raises() -> Iterator[None]:
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise _TerminatedError
 
+    before = signal.signal(signal.SIGTERM, terminate)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def _watches_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
+
+
+def die(gang: Gang) -> None:
+    gang._parted.set()  # killed: it neither leaves nor watches
+
+
+def leave_with(code: int) -> Callable[[Gang], None]:
+    def leave(gang: Gang) -> None:
+        assert gang.leave(code) == code
+
+    return leave
+
+
+def raise_error(_gang: Gang) -> None:
+    raise RetryableError("no GPU")
+
+
+def raise_exit(_gang: Gang) -> None:
+    raise SystemExit(TERMINATED_EXIT_CODE)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_failure"),
+    [
+        (die, False),
+        (leave_with(TERMINATED_EXIT_CODE), False),
+        (raise_exit, False),
+        (leave_with(203), True),
+        (raise_error, True),
+    ],
+)
+@pytest.mark.usefixtures("_sigterm_raises", "_watches_closely")
+def test_a_node_that_comes_back_ends_the_attempt_of_all_and_is_known_for_a_failure(
+    first: Place, pool: ThreadPoolExecutor, end: Callable[[Gang], None], is_failure: bool
+) -> None:
+    has_begun = threading.Event()
+
     def come_back() -> str:
         lost = second_of(first)
-        with Gang.join(lost, LOG) as gang:
-            gang._parted.set()  # killed: it neither leaves nor watches
+        with suppress(RetryableError, SystemExit), Gang.join(lost, LOG) as gang:
+            assert has_begun.wait(BOUND_SECONDS)
+            end(gang)
         with pytest.raises(RetryableError) as error, Gang.join(lost, LOG):
             pass
         return str(error.value)
 
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        other = pool.submit(come_back)
-        with Gang.host(first, "token", 1, LOG) as gang:
-            with pytest.raises(_TerminatedError):
-                signal.sigtimedwait([], BOUND_SECONDS)
-            assert gang.leave(0) == TERMINATED_EXIT_CODE
-        assert other.result(BOUND_SECONDS) == "node rank 1 is still known to node 0"
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    other = pool.submit(come_back)
+    with Gang.host(first, "token", 1, LOG) as gang:
+        threading.Timer(0.1, has_begun.set).start()
+        with pytest.raises(_TerminatedError):
+            signal.sigtimedwait([], BOUND_SECONDS)
+        assert gang.leave(0) == TERMINATED_EXIT_CODE
+        assert gang.is_broken_by_failure == is_failure
+    assert other.result(BOUND_SECONDS) == "node rank 1 is still known to node 0"
+
+
+def test_nobody_waits_for_ever_to_say_that_it_has_failed(
+    first: Place, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TELL_SECONDS", 0.2)
+    is_over = threading.Event()
+
+    class Silent:
+        """A store whose host is cut off."""
+
+        def add(self, _name: str, _amount: int) -> None:
+            is_over.wait(BOUND_SECONDS)
+
+    def fail() -> int:
+        with Gang.join(second_of(first), LOG) as gang:
+            monkeypatch.setattr(gang, "_store", Silent())
+            return gang.leave(203)
+
+    other = pool.submit(fail)
+    with Gang.host(first, "token", 1, LOG) as gang:
+        assert other.result(BOUND_SECONDS / 2) == 203
+        is_over.set()
+        gang.leave(65)

@@ -12,6 +12,9 @@ import pytest
 from clusterfit.logline import parse_line
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.entry import main as entry
+from clusterfit.worker.entry.gang import Gang
+from clusterfit.worker.entry.local_ranks import LocalRanks
+from clusterfit.worker.log import Log
 
 CONFIG = '{"formatVersion": 1, "name": "digits", "device": "cpu"}'
 
@@ -96,3 +99,23 @@ def test_nodes_run_one_stage_a_worker(
         monkeypatch.setenv(f"PET_{name}", value)
     assert call(monkeypatch, config, tmp_path, "extract", "cluster") == 64
     assert "got the stages extract, cluster: with PET_NNODES > 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_failure", [False, True])
+def test_a_broken_gang_is_forgiven_where_no_node_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_failure: bool
+) -> None:
+    """Else a node that fails each time would end every attempt as if it had been lost."""
+    config = tmp_path / "config.json"
+    config.write_text(CONFIG)
+
+    def break_gang(_assignment: Assignment, _ranks: LocalRanks, gang: Gang, _log: Log) -> int:
+        gang._lost, gang.is_broken_by_failure = "node 1 came back", is_failure
+        return 0
+
+    monkeypatch.setenv("PET_RDZV_ID", "x")
+    monkeypatch.setattr(entry, "is_stage_finished", lambda *_: False)
+    monkeypatch.setattr(entry, "_run_ranks", break_gang)
+    monkeypatch.setattr(LocalRanks, "warm_up", lambda *_: None)
+    codes = [call(monkeypatch, config, tmp_path) for _ in range(4)]
+    assert codes == [143, 143, 143, 70 if is_failure else 143]
