@@ -112,9 +112,11 @@ class FrozenBackbone(FrozenNetwork):
 
 def load_model(
     name: str, weights_file: Path | None, weights: Weights, context: Context, recipe: CenterView,
-    path: str,
+    path: str, is_told: bool = True,
 ) -> nn.Module:  # fmt: skip
     """Return a network by name with the weights of a file, or of the seed where there is none.
+
+    Unless `is_told`, nothing is logged of the file.
 
     Raises:
         ConfigError: when there is no such model.
@@ -123,7 +125,7 @@ def load_model(
     model = build_model(name, _ANY_NUM_CLASSES, context.config.seed, recipe.crop_pixels, path)
     if weights_file is not None:
         report = load_backbone_weights(model, weights_file, weights)
-        if context.env.is_main_rank:
+        if is_told and context.env.is_main_rank:
             context.log.info("loaded weights", file=weights_file, report=report.summary)
             for note in report.notes:
                 context.log.warning(note, file=weights_file)

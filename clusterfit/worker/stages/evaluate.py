@@ -18,8 +18,10 @@ from clusterfit.worker.data.unreadable import EXCLUDED_NAME, format_unreadable
 from clusterfit.worker.identity import identify_heads, list_targets, require_backbone
 from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import ProgressReporter
+from clusterfit.worker.networks.backbone import resolve_layers
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
 from clusterfit.worker.probes.images import LabelledImages
+from clusterfit.worker.probes.layers import PooledTrunk
 from clusterfit.worker.probes.multi_label import judge_svm
 from clusterfit.worker.probes.one_layer import judge_knn, judge_linear
 from clusterfit.worker.probes.shares import extract_share
@@ -35,9 +37,15 @@ def run(context: Context) -> None:
     num_classes = count_classes(config, samples[TRAIN], samples[VAL])
     train = LabelledImages(context, TRAIN, samples[TRAIN])
     val = LabelledImages(context, VAL, samples[VAL])
+    judgements = [
+        _Judgement(context, number, folder, train, val, num_classes)
+        for number in range(len(config.evaluate.backbones))
+    ]
+    for judgement in judgements:  # on each rank: all find the same, and none waits for another
+        judgement.check()
     rows = []
-    for number in range(len(config.evaluate.backbones)):
-        row = _Judgement(context, number, folder, train, val, num_classes).run()
+    for judgement in judgements:
+        row = judgement.run()
         rows.append(row)
         if env.is_main_rank:
             log.info("result", **{key: _flatten(value) for key, value in row.items()})
@@ -83,6 +91,27 @@ class _Judgement:
         self._val = val
         self._num_classes = num_classes
 
+    def check(self) -> None:
+        """Refuse what could not be judged, before hours of the backbones in front of it.
+
+        Raises:
+            ConfigError: when there is no such model, or it has no such layer.
+            MissingInputError, InvalidDataError: when its weights are not there or do not fit.
+        """
+        config = self._context.config.evaluate
+        model = self._load(_find_model(self._context, self._backbone), is_told=False)
+        if {"linear", "knn"} & set(config.protocols):
+            resolve_layers(model, [self._backbone.layer], self._name("layer"))
+        if {"heads", "svm"} & set(config.protocols):
+            PooledTrunk(
+                model,
+                config.layers,
+                config.crop_pixels,
+                config.precision,
+                config.fold_batch_norm,
+                "evaluate.layers",
+            )
+
     def run(self) -> dict[str, Any]:
         """Return the backbone's row: what it is, and each protocol's findings."""
         name = _find_model(self._context, self._backbone)
@@ -109,8 +138,7 @@ class _Judgement:
 
     def _judge_one_layer(self, name: str) -> dict[str, Any]:
         context, config = self._context, self._context.config.evaluate
-        where = f"evaluate.backbones.{self._number}.layer"
-        layer = self._backbone.layer
+        layer, where = self._backbone.layer, self._name("layer")
         frozen = FrozenBackbone(context, config, self._load(name), layer, "avg", where)
         progress = self._report_images()
         train, val = (
@@ -123,7 +151,10 @@ class _Judgement:
             row["knn"] = judge_knn(context, train, val, self._num_classes)
         return row
 
-    def _load(self, name: str) -> nn.Module:
+    def _name(self, field: str) -> str:
+        return f"evaluate.backbones.{self._number}.{field}"
+
+    def _load(self, name: str, is_told: bool = True) -> nn.Module:
         """Return the network with its weights."""
         context, backbone = self._context, self._backbone
         weights_file: Path | None = None
@@ -133,8 +164,8 @@ class _Judgement:
         elif backbone.source == "path":
             weights_file = context.run.storage_root / backbone.path
         weights = Weights(source="path", path="model")  # any file: only how keys are read counts
-        where = f"evaluate.backbones.{self._number}.model"
-        return load_model(name, weights_file, weights, context, context.config.evaluate, where)
+        recipe, where = context.config.evaluate, self._name("model")
+        return load_model(name, weights_file, weights, context, recipe, where, is_told)
 
     def _report_images(self) -> ProgressReporter | None:
         num_images = len(self._train.paths) + len(self._val.paths)
