@@ -7,6 +7,7 @@ from torch import nn
 
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.layout import TRAIN
+from clusterfit.config.tree import Algorithm
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet
 from clusterfit.worker.data.views import (
@@ -16,7 +17,7 @@ from clusterfit.worker.data.views import (
     rotate_fourfold,
 )
 from clusterfit.worker.identity import list_targets
-from clusterfit.worker.networks.backbone import build_model
+from clusterfit.worker.networks.backbone import build_model, resolve_layers
 from clusterfit.worker.training.loop import Training, fit
 
 NUM_ROTATIONS = 4
@@ -26,6 +27,8 @@ def run(context: Context) -> None:
     """Train on every image of the train partition, each turned four ways."""
     config, env = context.config, context.env
     recipe = config.pretext
+    if env.is_main_rank and "extract" in config.stages:
+        _check_layer(config)
     samples = read_samples(context.run.data(TRAIN))
     [(folder, identity)] = list_targets(context.assignment, env.world_size)
     memory_format = choose_memory_format(recipe.channels_last)
@@ -64,3 +67,14 @@ def run(context: Context) -> None:
             evaluate=evaluate,
         ),
     )
+
+
+def _check_layer(config: Algorithm) -> None:
+    """Refuse now what extract would refuse after all of this training.
+
+    Raises:
+        ConfigError: when the network has no such layer.
+    """
+    recipe, model = config.extract, config.extract.model
+    network = build_model(model, NUM_ROTATIONS, config.seed, recipe.crop_pixels, "extract.model")
+    resolve_layers(network, [recipe.layer], "extract.layer")

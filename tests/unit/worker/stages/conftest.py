@@ -28,12 +28,12 @@ IMAGES = [f"train/{number}.png" for number in range(4)]
 def run_training(
     env: DistEnv, log: Log, run_directory: RunDirectory, write_folder: Callable[..., Path]
 ) -> Callable[[StageName, dict[str, Any]], None]:
-    """Run pretext or train with changes to its recipe, in the run directory of the test."""
+    """Run pretext or train with changes to its recipe and others, in the test's run directory."""
     data_root = write_folder(*IMAGES)
     np.save(run_directory.storage_root / "clusters.npy", np.arange(len(IMAGES)) % 2)
     recipe = {"model": "resnet8_small", "epochs": 1, "schedule": "cosine", "cropPixels": 8}
 
-    def run(stage: StageName, changes: dict[str, Any]) -> None:
+    def run(stage: StageName, changes: dict[str, Any], **others: Any) -> None:
         values = {
             "formatVersion": 1,
             "name": run_directory.name,
@@ -42,6 +42,7 @@ def run_training(
             "data": {"loadersPerRank": 0},
             "inputs": {"assignments": "clusters.npy"} if stage == "train" else {},
             stage: recipe | {"batchSizePerRank": len(IMAGES)} | changes,
+            **others,
         }
         config = check_values(values).algorithm()
         assignment = Assignment(stage, config, data_root, run_directory, "")
