@@ -49,10 +49,11 @@ def lower_prices(market: Market, step: int) -> int:
     market.num_rounds += 1
     offers = _find_offers(market, dear, step)
     taken, levels = _choose(market, offers, dear, room[dear])
-    before = market.levels[dear]
-    market.levels[dear] = (levels - step).clamp(min=0).minimum(before)
-    market.lists.fall(float((before - market.levels[dear]).max()) * market.unit)
-    _move(market, offers.take(taken), step)
+    before = market.levels.clone()
+    market.levels[dear] = (levels - step).clamp(min=0).minimum(before[dear])
+    falls = before - market.levels
+    market.lists.fall(float(falls.max()) * market.unit)
+    _move(market, offers.take(taken), falls, step)
     return len(dear)
 
 
@@ -102,18 +103,21 @@ def _choose(
     return is_taken.nonzero()[:, 0], least
 
 
-def _move(market: Market, offers: _Offers, step: int) -> None:
-    """Seat rows where it costs them least, unless where they are costs no more than a step more."""
+def _move(market: Market, offers: _Offers, falls: torch.Tensor, step: int) -> None:
+    """Seat rows where it costs them least, of what saves them a step at least.
+
+    Prices have fallen by (K,) int64 units since the offers were made. What they save is counted in
+    units: where no price has fallen it is a step, and a comparison of sums of floats would leave it
+    to their rounding whether anything happens at all.
+    """
+    saved = offers.levels - falls[market.held[offers.rows]] - market.levels[offers.columns]
+    offers = offers.take((saved >= step).nonzero()[:, 0])
     costs = offers.distances_sq + market.prices[offers.columns]
     least = torch.full_like(market.own_sq, torch.inf).scatter_reduce_(0, offers.rows, costs, "amin")
     is_least = costs == least[offers.rows]
     first = torch.full_like(market.held, len(market.levels))
     first.scatter_reduce_(0, offers.rows[is_least], offers.columns[is_least], "amin")
-    stays_for = market.own_sq + market.prices[market.held]
-    is_better = costs <= (stays_for - step * market.unit)[offers.rows]
-    moved = offers.take(
-        (is_least & is_better & (offers.columns == first[offers.rows])).nonzero()[:, 0]
-    )
+    moved = offers.take((is_least & (offers.columns == first[offers.rows])).nonzero()[:, 0])
     market.sizes += market.count(moved.columns) - market.count(market.held[moved.rows])
     market.held[moved.rows] = moved.columns
     market.own_sq[moved.rows] = moved.distances_sq

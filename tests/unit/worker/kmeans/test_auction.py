@@ -44,17 +44,31 @@ class Distances:
         yield places, columns.int(), distances_sq.gather(1, columns)
 
 
-def hold(distances_sq: np.ndarray, seats: torch.Tensor) -> Outcome:
+class Impatience(Pulse):
+    """No auction of a few rows takes so many rounds, unless it never ends."""
+
+    def __init__(self, num_rounds: int) -> None:
+        self._num_left = num_rounds
+
+    def check(self) -> None:
+        self._num_left -= 1
+        assert self._num_left > 0, "the auction does not end"
+
+
+def hold(
+    distances_sq: np.ndarray,
+    seats: torch.Tensor,
+    num_rounds: int = 5000,
+) -> Outcome:
     num_rows = len(distances_sq)
-    prices = torch.zeros(len(seats))
     return hold_auction(
         Distances(distances_sq),
         range(num_rows),
         num_rows,
         seats,
-        prices,
+        torch.zeros(len(seats)),
         Ranks(),
-        Pulse(),
+        Impatience(num_rounds),
         (64, 8, 1),
     )
 
@@ -134,6 +148,20 @@ def test_prices_only_rise_while_rows_bid_and_only_fall_while_clusters_ask(step: 
     assert all((after <= before).all() for before, after in pairwise(reached))
     assert len(reached) > 1
     assert (reached[-1][torch.bincount(market.held, minlength=12) < seats] == 0).all()
+
+
+@pytest.mark.parametrize("farther", [1.0, 0.3, 7e-5, 3e6])
+@pytest.mark.parametrize(("num_rows", "num_seats"), [(15, 10), (15, 9), (7, 4), (100, 70)])
+def test_two_clusters_at_one_point_share_the_rows_that_lie_there(
+    num_rows: int, num_seats: int, farther: float
+) -> None:
+    """Both have room, and a row of the one saves next to nothing by going to the other."""
+    distances_sq = np.tile([0.0, 0.0, farther], (num_rows, 1))
+    outcome = hold(distances_sq, torch.full((3,), num_seats), num_rounds=400)
+    sizes = np.bincount(outcome.held.numpy(), minlength=3)
+    assert sizes[:2].max() <= num_seats
+    assert sizes[2] == max(0, num_rows - 2 * num_seats)
+    assert (outcome.prices.numpy()[sizes < num_seats] == 0).all()
 
 
 def test_a_limit_that_no_cluster_reaches_costs_nothing() -> None:
