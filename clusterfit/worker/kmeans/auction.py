@@ -27,7 +27,7 @@ from typing import Final
 import torch
 
 from clusterfit.worker.kmeans.bidding import raise_prices, release
-from clusterfit.worker.kmeans.lowering import lower_prices
+from clusterfit.worker.kmeans.lowering import lower_prices, sink_prices
 from clusterfit.worker.kmeans.market import Market
 from clusterfit.worker.kmeans.price_lists import Lister, PriceLists
 from clusterfit.worker.kmeans.pulse import Pulse
@@ -42,7 +42,7 @@ _LEFT_FRACTION: Final = 0.01
 """Of the rows, that may have no seat when a smaller step follows."""
 
 _PATIENCE: Final = 16
-"""Rounds of bids in which the rows that wait must become half as many."""
+"""Rounds in which the rows that wait, or the clusters that ask too much, must be half as many."""
 
 _MAX_TURNS: Final = 3
 """So often rows may find at the end that they were better off elsewhere."""
@@ -95,8 +95,7 @@ def hold_auction(
         release(market, next_step)
     for _ in range(_MAX_TURNS):
         _raise_prices(market, steps[-1], 0, pulse)
-        while lower_prices(market, steps[-1]):
-            pulse.check()
+        _lower_prices(market, steps[-1], pulse)
         if not release(market, steps[-1]):
             break
     else:
@@ -114,4 +113,16 @@ def _raise_prices(market: Market, step: int, num_left: int, pulse: Pulse) -> Non
             if num_waiting > num_before // 2:
                 relieve(market, step)
             num_before = num_waiting
+        pulse.check()
+
+
+def _lower_prices(market: Market, step: int, pulse: Pulse) -> None:
+    """Let clusters with room ask less until none of them asks anything."""
+    num_rounds, num_before = 0, len(market.levels)
+    while num_dear := lower_prices(market, step):
+        num_rounds += 1
+        if num_rounds % _PATIENCE == 0:
+            if num_dear > num_before // 2:
+                sink_prices(market)
+            num_before = num_dear
         pulse.check()

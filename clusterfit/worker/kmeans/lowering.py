@@ -6,12 +6,16 @@ m: offers of this rank's rows, K: num_clusters, A: clusters that ask a price and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from clusterfit.worker.kmeans.market import NOBODY, Market
 from clusterfit.worker.kmeans.price_lists import blocks
 from clusterfit.worker.kmeans.selection import select_greatest
+
+_NEVER: Final = 1 << 60
+"""Units below others' prices that a price falls which stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,43 @@ def lower_prices(market: Market, step: int) -> int:
     market.lists.fall(float(falls.max()) * market.unit)
     _move(market, offers.take(taken), falls, step)
     return len(dear)
+
+
+def sink_prices(market: Market) -> None:
+    """Let all clusters that ask a price and have room ask less by the same, until one asks 0.
+
+    Where two want the same rows each goes but a step below the other in turn. Here those whose rows
+    would leave fall with them, each later by what its rows lose by leaving: a shortest path, as in
+    `relief`. So nobody is worse off than before by more than a unit, which whole numbers hide.
+    """
+    sizes = market.sizes.clone()
+    market.ranks.add(sizes)
+    is_dear = (market.seats > sizes) & (market.levels > 0)
+    if not bool(is_dear.any()):
+        return
+    lags = torch.where(is_dear, 0, _NEVER)
+    seated = (market.held != NOBODY).nonzero()[:, 0]
+    while True:  # as many times as the longest path has moves
+        shorter = _follow(market, seated, lags)
+        market.ranks.take_minimum(shorter)
+        if bool((shorter == lags).all()):
+            break
+        lags = shorter
+    falls = ((lags + market.levels).min() - lags).clamp(min=0)
+    market.levels -= falls
+    market.lists.fall(float(falls.max()) * market.unit)
+
+
+def _follow(market: Market, seated: torch.Tensor, lags: torch.Tensor) -> torch.Tensor:
+    """Return (K,) lags in units, not above those given: this rank's rows follow where they lead."""
+    prices = market.prices
+    for _, rows in blocks(seated):
+        columns = market.lists.columns[rows].long()  # (m, T)
+        own = market.own_sq[rows] + prices[market.held[rows]]
+        losses = market.lists.distances_sq[rows].double() + prices[columns] - own[:, None]
+        ways = (market.measure(losses) + lags[columns]).amin(1)
+        lags = lags.scatter_reduce(0, market.held[rows], ways, "amin")
+    return lags
 
 
 def _find_offers(market: Market, dear: torch.Tensor, step: int) -> _Offers:

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from clusterfit.worker.kmeans.auction import Outcome, hold_auction
 from clusterfit.worker.kmeans.bidding import raise_prices
-from clusterfit.worker.kmeans.lowering import lower_prices
+from clusterfit.worker.kmeans.lowering import lower_prices, sink_prices
 from clusterfit.worker.kmeans.market import Market
 from clusterfit.worker.kmeans.price_lists import PriceLists
 from clusterfit.worker.kmeans.pulse import Pulse
@@ -58,6 +58,7 @@ class Impatience(Pulse):
 def hold(
     distances_sq: np.ndarray,
     seats: torch.Tensor,
+    prices: torch.Tensor | None = None,
     num_rounds: int = 5000,
 ) -> Outcome:
     num_rows = len(distances_sq)
@@ -66,7 +67,7 @@ def hold(
         range(num_rows),
         num_rows,
         seats,
-        torch.zeros(len(seats)),
+        torch.zeros(len(seats)) if prices is None else prices,
         Ranks(),
         Impatience(num_rounds),
         (64, 8, 1),
@@ -162,6 +163,47 @@ def test_two_clusters_at_one_point_share_the_rows_that_lie_there(
     assert sizes[:2].max() <= num_seats
     assert sizes[2] == max(0, num_rows - 2 * num_seats)
     assert (outcome.prices.numpy()[sizes < num_seats] == 0).all()
+
+
+@pytest.mark.parametrize("price", [0.9, 0.3])
+def test_clusters_at_one_point_that_ask_what_nobody_pays_any_more_fall_together(
+    price: float,
+) -> None:
+    """In units these prices are many millions, and below each other the two go by one."""
+    distances_sq = np.tile([0.0, 0.0, 1.0], (15, 1))
+    prices = torch.tensor([price, price, 0.0])
+    outcome = hold(distances_sq, torch.tensor([10, 10, 10]), prices, num_rounds=200)
+    assert sum_of(distances_sq, outcome.held.numpy()) == 0
+    assert not outcome.prices.any()
+
+
+def test_prices_that_sink_leave_everybody_as_well_off() -> None:
+    rows = draw(400, 3)
+    distances_sq = compute_distances(rows, rows[[0, 0, 1, 1, 2, 3, 4, 5]])
+    prices = torch.full((8,), 100.0)
+    seats = allot_seats(400, 2, prices)
+    lists = PriceLists(Distances(distances_sq), 400, prices, Pulse())
+    market = Market(lists, 0, 400, seats, prices, 0.1, Ranks())
+    lists.renew(torch.arange(400), prices)
+    while raise_prices(market, 1):
+        pass
+
+    def find_regrets() -> np.ndarray:
+        costs = distances_sq + market.prices.numpy()
+        regrets: np.ndarray = costs[np.arange(400), market.held.numpy()] - costs.min(1)
+        return regrets
+
+    before, levels, held = find_regrets(), market.levels.clone(), market.held.clone()
+    sink_prices(market)
+    is_open = (market.sizes < seats).numpy()
+    assert is_open.any()
+    assert (market.levels <= levels).all()
+    assert (market.levels == 0).any()
+    assert (market.held == held).all()
+    assert (find_regrets() <= np.maximum(before, 0) + market.unit * 1.01).all()
+    after = market.levels.clone()
+    sink_prices(market)
+    assert (market.levels <= after).all()
 
 
 def test_a_limit_that_no_cluster_reaches_costs_nothing() -> None:
