@@ -47,6 +47,12 @@ class _Ways:
     room: torch.Tensor
     """(K,) int64: free seats."""
 
+    @property
+    def known(self) -> torch.Tensor:
+        """(K,) int64: lengths without what is added where a way leads out of what is listed."""
+        is_closed = self.lengths >= _UNLISTED
+        return torch.where(is_closed, self.lengths - _UNLISTED, self.lengths)
+
 
 def relieve(market: Market, step: int) -> None:
     """Raise prices by the ways that waiting rows have to go, and seat some of those.
@@ -58,9 +64,7 @@ def relieve(market: Market, step: int) -> None:
     ways = _find_ways(market, seated, step)
     waiting = (market.held == NOBODY).nonzero()[:, 0]
     entries, starters, farthest = _find_entries(market, ways, waiting, step)
-    is_closed = ways.lengths >= _UNLISTED
-    raises = torch.where(is_closed, ways.lengths - _UNLISTED, ways.lengths)
-    market.levels += raises.clamp(max=farthest)
+    market.levels += ways.known.clamp(max=farthest)
     starts, passes, asks = _choose_ways(ways, starters)
     if bool(asks.any()):
         # Many at a time: a cluster's other rows would have to ask soon after.
@@ -159,26 +163,29 @@ def _find_entries(
     """Return where waiting rows enter, who is first in each cluster, and the farthest way.
 
     The (m,) clusters from which ways are cheapest; of all ranks' rows the (K,) lowest numbers that
-    enter there; and the longest of their ways.
+    enter there; and the longest of all rows' ways in units. A way begins with what a row loses by
+    entering where it does: rows that would rather wait elsewhere go on to bid there, step by step,
+    unless prices rise by as much.
     """
-    entries = torch.zeros_like(waiting)
+    entries, lengths = torch.zeros_like(waiting), torch.zeros_like(waiting)
     is_sure = torch.zeros_like(waiting, dtype=torch.bool)
-    prices = market.prices + ways.lengths.double() * market.unit
+    prices, rises, known = market.prices, ways.lengths.double() * market.unit, ways.known
     for mine, rows in blocks(waiting):
         columns = market.lists.columns[rows].long()  # (m, T)
         costs = market.lists.distances_sq[rows].double() + prices[columns]
-        least, places = costs.min(1, keepdim=True)
+        least, places = (costs + rises[columns]).min(1, keepdim=True)
         entries[mine] = columns.gather(1, places)[:, 0]
         has_way = ways.lengths[entries[mine]] < _NO_WAY
         limits = market.lists.limits[rows] + market.find_trust(step)
         is_sure[mine] = has_way & (least[:, 0] <= limits)
+        losses = costs.gather(1, places)[:, 0] - costs.amin(1)
+        lengths[mine] = known[entries[mine]] + market.measure(losses)
     starters = torch.full_like(ways.movers, _NO_ROW)
     numbers = market.row_numbers[waiting[is_sure]]
     starters.scatter_reduce_(0, entries[is_sure], numbers, "amin")
     market.ranks.take_minimum(starters)
-    lengths = ways.lengths[starters < _NO_ROW]
-    lengths = torch.where(lengths >= _UNLISTED, lengths - _UNLISTED, lengths)
-    return entries, starters, int(lengths.max()) if len(lengths) else 0
+    longest = float(lengths[is_sure].max()) if bool(is_sure.any()) else 0.0
+    return entries, starters, int(market.ranks.find_maximum(longest))
 
 
 def _choose_ways(

@@ -152,7 +152,9 @@ def test_prices_only_rise_while_rows_bid_and_only_fall_while_clusters_ask(step: 
 
 
 @pytest.mark.parametrize("farther", [1.0, 0.3, 7e-5, 3e6])
-@pytest.mark.parametrize(("num_rows", "num_seats"), [(15, 10), (15, 9), (7, 4), (100, 70)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_seats"), [(15, 10), (15, 9), (7, 4), (100, 70), (25, 10)]
+)
 def test_two_clusters_at_one_point_share_the_rows_that_lie_there(
     num_rows: int, num_seats: int, farther: float
 ) -> None:
@@ -175,6 +177,27 @@ def test_clusters_at_one_point_that_ask_what_nobody_pays_any_more_fall_together(
     outcome = hold(distances_sq, torch.tensor([10, 10, 10]), prices, num_rounds=200)
     assert sum_of(distances_sq, outcome.held.numpy()) == 0
     assert not outcome.prices.any()
+
+
+@pytest.mark.usefixtures("num_listed")
+@pytest.mark.parametrize("seed", range(25))
+def test_rows_and_centroids_that_occur_often_are_seated_within_the_limit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    num_rows, num_clusters = int(random.integers(8, 90)), int(random.integers(2, 9))
+    points = random.normal(size=(int(random.integers(1, 6)), 2)) * 10 ** random.uniform(-2, 2)
+    rows = points[random.integers(len(points), size=num_rows)]
+    centroids = points[random.integers(len(points), size=num_clusters)]
+    distances_sq = compute_distances(rows, centroids)
+    ratio = [1, 1.1, 1.3, 1.5, 2, 3][seed % 6]
+    seats = allot_seats(num_rows, ratio, torch.zeros(num_clusters))
+    most = float(random.choice([0, 0.1, 3])) * distances_sq.mean()
+    prices = torch.from_numpy((random.random(num_clusters) * most).astype(np.float32))
+    outcome = hold(distances_sq, seats, prices)
+    held = outcome.held.numpy()
+    assert (np.bincount(held, minlength=num_clusters) <= seats.numpy()).all()
+    sums = distances_sq.min(1).sum(), 1e-6 * distances_sq.max(1).sum()
+    found, least = sum_of(distances_sq, held), find_least(distances_sq, seats.numpy())
+    assert found <= least + 2.01 * 0.01 * max(sums) + 1e-6 * found
 
 
 def test_prices_that_sink_leave_everybody_as_well_off() -> None:
