@@ -14,6 +14,7 @@ from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.native import load_native_kernel
 from clusterfit.worker.kmeans.portable import PortableKernel
 from clusterfit.worker.kmeans.products import Factor, Scores, pad
+from clusterfit.worker.kmeans.ranks import Ranks
 
 MIN_ROUNDED_DIM: Final = 64
 """Below it products take less time than what follows them, and 8 bits are few for a low dimension:
@@ -62,10 +63,14 @@ class Arithmetic:
         return Factor(pad(rows.to(self.product_dtype)))
 
 
-def choose_arithmetic(device: torch.device, dim: int) -> Arithmetic:
-    """Return rounded numbers where the device is fast at them and the rows are long enough."""
+def choose_arithmetic(device: torch.device, dim: int, ranks: Ranks | None = None) -> Arithmetic:
+    """Return rounded numbers where the device is fast at them and the rows are long enough.
+
+    Given the ranks, who all call it then, the numbers are of the same dtypes on all of them. Each
+    has its own kernel.
+    """
     compiled, how = load_native_kernel() if device.type == "cpu" else load_triton_kernel(device)
-    products, why = find_fast_products(device)
+    products, why = find_fast_products(device, ranks)
     if dim < MIN_ROUNDED_DIM:
         products, why = torch.float32, f"float32: below {MIN_ROUNDED_DIM} dimensions"
     rows = torch.float32 if products == torch.float32 else torch.bfloat16
@@ -88,14 +93,29 @@ def load_triton_kernel(device: torch.device) -> tuple[Kernel | None, str]:
     return kernel, "compiled by Triton"
 
 
-def find_fast_products(device: torch.device) -> tuple[torch.dtype, str]:
-    """Return the dtype that a device multiplies fastest, and why it is that."""
+def find_fast_products(device: torch.device, ranks: Ranks | None = None) -> tuple[torch.dtype, str]:
+    """Return the dtype that a device multiplies fastest, and why it is that.
+
+    Given the ranks, it is one that all are fast at: nodes' CPUs may be of different kinds, and
+    ranks whose rows are rounded tell each other more than others do.
+    """
     if device.type == "cuda":
         return torch.bfloat16, "bfloat16: the GPU is fast at it"
     flags = read_cpu_flags()
-    for dtype, (names, said) in _FAST.items():
-        if not names.isdisjoint(flags):
-            return dtype, f"{str(dtype).removeprefix('torch.')} products: this CPU has {said}"
+    own = torch.tensor([not names.isdisjoint(flags) for names, _ in _FAST.values()]).long()
+    bounds = torch.stack([own, -own])
+    if ranks is not None:
+        ranks.take_minimum(bounds)
+    differs = "" if bool((bounds[0] == -bounds[1]).all()) else "; other ranks' CPUs are different"
+    for (dtype, (_, said)), is_fast in zip(_FAST.items(), bounds[0].tolist(), strict=True):
+        if is_fast:
+            name = str(dtype).removeprefix("torch.")
+            return dtype, f"{name} products: this CPU has {said}{differs}"
+    if differs:
+        return (
+            torch.float32,
+            "float32: the ranks' CPUs are different, and no other dtype is fast on all",
+        )
     return torch.float32, "float32: this CPU has none of VNNI, AVX512-BF16, AMX and Arm BF16"
 
 

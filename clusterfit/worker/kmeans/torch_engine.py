@@ -99,7 +99,7 @@ class TorchEngine:
         They are rounded where the device is faster so, unless too much of the objective, `excess`,
         has been found to come from that.
         """
-        arithmetic = choose_arithmetic(self._device, rows.dim)
+        arithmetic = choose_arithmetic(self._device, rows.dim, self._ranks)
         if excess:
             why = f"float32: bfloat16 would add {excess:.2g} of the objective"
             arithmetic = arithmetic.widen(why)
