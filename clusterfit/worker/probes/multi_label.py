@@ -25,8 +25,12 @@ def judge_svm(
     train: LabelledImages,
     val: LabelledImages,
     progress: ProgressReporter | None,
+    key: str,
 ) -> dict[str, dict[str, Any]]:
-    """Return each layer's mean average precision, each class's own, and the costs chosen."""
+    """Return each layer's mean average precision, each class's own, and the costs chosen.
+
+    No other call on these ranks has the same key.
+    """
     config, env = context.config.evaluate, context.env
     trunk = PooledTrunk(
         model,
@@ -46,7 +50,9 @@ def judge_svm(
         rows, labels = zip(
             *(_gather(context, share, start, start + width) for share in shares), strict=True
         )
-        results[layer.layer] = _judge_layer(context, layer.layer, rows, labels)
+        results[layer.layer] = judge_layer(
+            context, layer.layer, rows, labels, f"{key}/{layer.layer}"
+        )
         start += width
         env.barrier()
     return results
@@ -61,9 +67,22 @@ def _gather(
     return rows.cpu().numpy(), spread_labels(labels.cpu().numpy())
 
 
-def _judge_layer(
-    context: Context, layer: str, rows: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...]
+def judge_layer(
+    context: Context,
+    layer: str,
+    rows: tuple[np.ndarray, ...],
+    labels: tuple[np.ndarray, ...],
+    key: str,
 ) -> dict[str, Any]:
+    """Return what `judge_svm` does of one layer.
+
+    Args:
+        context: the stage's.
+        layer: its name, for the log.
+        rows: (N, D) of train and of val.
+        labels: (N, C) of both; C may differ.
+        key: of this layer alone, by which ranks wait for each other.
+    """
     from clusterfit.worker.probes.svm import judge_classes  # scikit-learn: only where it is used
 
     env, config = context.env, context.config.evaluate.svm
@@ -72,8 +91,10 @@ def _judge_layer(
     own = list(range(env.rank, num_classes, env.world_size))
     judged = judge_classes(
         rows[0], train_labels, rows[1], val_labels, own, config, context.config.seed,
-        env.threads_per_rank,
+        env.threads_per_rank, env.stop.check,
     )  # fmt: skip
+    # There may be fewer classes than ranks, and a class may take its rank long.
+    env.wait_for_everyone(key, lambda: None)
     found = torch.zeros(num_classes, 3, dtype=torch.float64)
     for number, result in zip(own, judged, strict=True):
         values = (result.average_precision, result.cost, float(result.has_converged))

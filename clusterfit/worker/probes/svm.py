@@ -7,6 +7,7 @@ N: images, D: feature_dim, C: classes.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -43,13 +44,17 @@ def judge_classes(
     config: Svm,
     seed: int,
     num_threads: int,
+    check: Callable[[], None],
 ) -> list[ClassResult]:
-    """Return the results of some classes; each fit takes one of the threads."""
+    """Return the results of some classes; each fit takes one of the threads.
+
+    What `check` raises before a class or one of its costs ends all of them.
+    """
     train, val = _normalize(train), _normalize(val)
 
     def judge(number: int) -> ClassResult:
         return _judge_class(
-            train, train_labels[:, number], val, val_labels[:, number], config, seed
+            train, train_labels[:, number], val, val_labels[:, number], config, seed, check
         )
 
     # Outside the threads, because the filters are the process's.
@@ -65,6 +70,7 @@ def _judge_class(
     val_labels: np.ndarray,
     config: Svm,
     seed: int,
+    check: Callable[[], None],
 ) -> ClassResult:
     """Choose the cost by cross-validation, fit on all, rank the val images."""
     targets = np.where(train_labels == 1, 1, -1)  # difficult images are negatives here
@@ -78,12 +84,14 @@ def _judge_class(
             random_state=seed,
         )
 
-    scores = [
-        cross_val_score(
+    scores = []
+    for cost in config.costs:
+        check()
+        found = cross_val_score(
             build(cost), train, targets, cv=config.folds, scoring="average_precision"
-        ).mean()
-        for cost in config.costs
-    ]
+        )
+        scores.append(found.mean())
+    check()
     cost = config.costs[int(np.argmax(scores))]
     svm = build(cost).fit(train, targets)
     is_judged = val_labels != -1

@@ -132,7 +132,12 @@ class _Judgement:
             )
         if "svm" in protocols:
             row["svm"] = judge_svm(
-                self._context, self._load(name), self._train, self._val, self._report_images()
+                self._context,
+                self._load(name),
+                self._train,
+                self._val,
+                self._report_images(),
+                f"svm/{self._number}",
             )
         return row
 

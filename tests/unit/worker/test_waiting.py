@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from torch.distributed.distributed_c10d import PrefixStore
 
@@ -24,6 +25,7 @@ from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.context import Context
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.log import Log
+from clusterfit.worker.probes.multi_label import judge_layer
 from clusterfit.worker.stages import extract
 
 IMAGES = ("a/1.png", "a/2.png", "a/3.png")
@@ -66,6 +68,29 @@ def test_a_rank_that_waits_for_others_hears_sigterm(
     at_each_look += [lambda: setattr(env.stop, "is_set", True)]
     with pytest.raises(TerminatedError):
         replace(env, world_size=2).wait_for_everyone("key", lambda: None)
+
+
+def judge_no_class(context: Context, env: DistEnv) -> dict[str, Any]:
+    """Judge the only class there is, which is rank 0's, as rank 1 of 2."""
+    rows, labels = np.zeros((4, 2)), np.array([[1], [1], [0], [0]])
+    shared = replace(context, env=replace(env, rank=1, world_size=2))
+    return judge_layer(shared, "res5avg", (rows, rows), (labels, labels), "key")
+
+
+def test_a_rank_without_a_class_waits_for_those_that_fit_svms(
+    context: Context, env: DistEnv, at_each_look: list[Callable[[], object]]
+) -> None:
+    at_each_look += [lambda: None, lambda: env.store.add("key", 1)]
+    assert judge_no_class(context, env)["costs"] == [0], "what rank 0 is to add"
+    assert not at_each_look
+
+
+def test_a_rank_without_a_class_hears_sigterm(
+    context: Context, env: DistEnv, at_each_look: list[Callable[[], object]]
+) -> None:
+    at_each_look += [lambda: setattr(env.stop, "is_set", True)]
+    with pytest.raises(TerminatedError):
+        judge_no_class(context, env)
 
 
 def test_rank_0_tells_what_others_do_when_it_has_no_part_of_its_own(

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
 from clusterfit.config.sections.evaluation import Svm
-from clusterfit.errors import InvalidDataError
+from clusterfit.errors import InvalidDataError, TerminatedError
 from clusterfit.worker.limits import check_positives
 from clusterfit.worker.probes.svm import compute_average_precision, judge_classes
 
@@ -29,6 +29,10 @@ def draw(seed: int, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     rows = labels @ means + 1.5 * random.normal(size=(num_rows, 12))
     labels[random.random(labels.shape) < 0.05] = -1
     return rows.astype(np.float32), labels
+
+
+def go_on() -> None:
+    """Let fits begin."""
 
 
 @given(
@@ -59,7 +63,7 @@ def test_svms_are_chosen_and_judged_as_by_scikit_learn() -> None:
     val, val_labels = draw(2, 500)
     config = Svm(costs=(10.0, 0.3, 0.01))
     judged = judge_classes(
-        train, train_labels, val, val_labels, [0, 1, 2], config, seed=5, num_threads=2
+        train, train_labels, val, val_labels, [0, 1, 2], config, 5, num_threads=2, check=go_on
     )
     for number, result in enumerate(judged):
         svm = LinearSVC(class_weight={1: 2}, max_iter=2000, random_state=5, dual=True)
@@ -84,16 +88,40 @@ def test_results_do_not_depend_on_threads_or_on_who_judges_which_class() -> None
     val, val_labels = draw(2, 90)
     config = Svm(costs=(0.1, 1.0))
     given_data = (train, train_labels, val, val_labels)
-    together = judge_classes(*given_data, [0, 1, 2], config, 0, 3)
-    apart = [judge_classes(*given_data, [number], config, 0, 1)[0] for number in range(3)]
+    together = judge_classes(*given_data, [0, 1, 2], config, 0, 3, go_on)
+    apart = [judge_classes(*given_data, [number], config, 0, 1, go_on)[0] for number in range(3)]
     assert together == apart
 
 
 def test_an_svm_that_is_stopped_says_so() -> None:
     train, labels = draw(1, 90)
     config = Svm(costs=(1000.0,), max_iterations=1)
-    (result,) = judge_classes(train, labels, train, labels, [0], config, 0, 1)
+    (result,) = judge_classes(train, labels, train, labels, [0], config, 0, 1, go_on)
     assert not result.has_converged
+
+
+@pytest.mark.parametrize("num_begun", [0, 1, 2, 4])
+def test_whoever_is_told_to_stop_begins_no_other_fit(
+    num_begun: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, labels = draw(1, 90)
+    fits: list[float] = []
+    fit = LinearSVC.fit
+
+    def count(svm: LinearSVC, *data: np.ndarray) -> LinearSVC:
+        fits.append(svm.C)
+        return fit(svm, *data)
+
+    def check() -> None:
+        if len(fits) >= num_begun:
+            raise TerminatedError("stopped")
+
+    monkeypatch.setattr(LinearSVC, "fit", count)
+    config = Svm(costs=(0.1, 1.0), folds=2)
+    with pytest.raises(TerminatedError):
+        judge_classes(train, labels, train, labels, [0, 1, 2], config, 0, 1, check)
+    # A cost's folds are fitted together.
+    assert fits == [0.1, 0.1, 1.0, 1.0][: num_begun + num_begun % 2]
 
 
 @pytest.mark.parametrize(
