@@ -36,14 +36,14 @@ def put(
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """Copy images or weights onto a run's claims. Again, it sends only what is missing."""
-    from clusterfit.launch.files import open_claims, parse_place, put_files
+    from clusterfit.launch.files import open_claim, parse_place, put_files
 
     place = parse_place(target)
     if not source.exists():
         raise ConfigError(f"{source}: no such file or folder")
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
-    with open_claims(api, template, name, place.root, say) as pod:
+    with open_claim(api, template, name, place, say) as (pod, place):
         put_files(api, pod, source, place, _begin)
     print(f"ok: {source} is at {target}")
 
@@ -59,12 +59,12 @@ def get(
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """Copy artifacts out of a run's claims. Again, it fetches only what is missing."""
-    from clusterfit.launch.files import get_files, open_claims, parse_place
+    from clusterfit.launch.files import get_files, open_claim, parse_place
 
     place = parse_place(source)
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
-    with open_claims(api, template, name, "", say) as pod:
+    with open_claim(api, template, name, place, say) as (pod, place):
         get_files(api, pod, place, target, _begin)
     print(f"ok: {source} is in {target}")
 

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,16 +39,19 @@ class Place:
     root: str
     path: str
     is_folder: bool = False
-    """Whether it is written as one: the claim itself, or with a slash at its end."""
+    """Whether it is written as one: the root itself, or with a slash at its end."""
+    folder: str = ""
+    """Of the claim, that is the root; empty: all of it."""
 
     @property
     def in_pod(self) -> str:
         """Where the files pod sees it."""
-        return f"/{self.root}/{self.path}".rstrip("/")
+        parts = (self.root, self.folder, self.path)
+        return "".join(f"/{part}" for part in parts if part)
 
     def child(self, name: str) -> Place:
         """Return the place of that name in this folder."""
-        return Place(self.root, f"{self.path}/{name}".lstrip("/"))
+        return replace(self, path=f"{self.path}/{name}".lstrip("/"), is_folder=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,35 @@ def parse_place(text: str) -> Place:
 
 
 @contextmanager
-def open_claims(api: Api, template: Manifest, run: str, writable: str, say: Say) -> Iterator[str]:
-    """Yield the name of a pod that mounts the claims; `data` is writable only for `put`."""
-    if writable == "data":
-        template = _make_data_writable(template)
+def open_claim(
+    api: Api, template: Manifest, run: str, place: Place, say: Say
+) -> Iterator[tuple[str, Place]]:
+    """Yield the name of a pod that mounts a place's claim, and the place as that pod has it."""
+    template, place = mount_claim(template, place)
     with run_files_pod(api, template, run, _IDLE, say, _DAY_SECONDS) as pod:
-        yield pod
+        yield pod, place
+
+
+def mount_claim(template: Manifest, place: Place) -> tuple[Manifest, Place]:
+    """Return a files pod that mounts one claim, all of it and to be written, and a place there.
+
+    Where only a folder of it is mounted and does not exist, the kubelet makes it, as root, and the
+    pod's user may not write there.
+    """
+    changed: Manifest = json.loads(json.dumps(template))
+    [container] = changed["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    own = mounts[f"/{place.root}"]
+    place = replace(place, folder=own.pop("subPath", "").strip("/"))
+    own.pop("readOnly", None)
+    other = mounts["/storage" if place.root == "data" else "/data"]
+    container["volumeMounts"].remove(other)
+    names = {mount["name"] for mount in container["volumeMounts"]}
+    volumes = [volume for volume in changed["spec"]["volumes"] if volume["name"] in names]
+    for volume in volumes:
+        volume.get("persistentVolumeClaim", {}).pop("readOnly", None)
+    changed["spec"]["volumes"] = volumes
+    return changed, place
 
 
 def put_files(
@@ -181,13 +207,3 @@ def _list_remote(api: Api, pod: str, path: str) -> Listing | None:
     with RemoteCommand(api, pod, [*_MODULE, "list", path]) as remote:
         listing: Listing | None = json.loads(remote.read())
     return listing
-
-
-def _make_data_writable(template: Manifest) -> Manifest:
-    changed: Manifest = json.loads(json.dumps(template))
-    for mount in changed["spec"]["containers"][0]["volumeMounts"]:
-        if mount["mountPath"] == "/data":
-            mount["readOnly"] = False
-    for volume in changed["spec"]["volumes"]:
-        volume.get("persistentVolumeClaim", {}).pop("readOnly", None)
-    return changed

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from clusterfit.config.tree import RunFile
 from clusterfit.errors import MissingInputError, WriteError
 from clusterfit.launch import files
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.files import Amount, get_files, parse_place, put_files
+from clusterfit.launch.files import Amount, get_files, mount_claim, parse_place, put_files
+from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.render import render_run
 
 API: Any = None
 
@@ -120,6 +125,44 @@ def test_a_file_takes_the_targets_place_or_goes_into_the_folder(
     assert list_all(claims) == sorted({wanted, there} - {""})
     assert (claims / wanted).read_bytes() == b"weights"
     assert [amount.num_files for amount in notes.amounts] == [1, 0], "it was there the second time"
+
+
+@pytest.mark.parametrize(("platform", "place", "claim", "in_pod"), [
+    ({}, "data:x", "clusterfit", "/data/data/x"),
+    ({}, "storage:x/", "clusterfit", "/storage/x"),
+    ({"data": {"claim": "images"}}, "data:", "images", "/data"),
+    ({"data": {"claim": "images", "subPath": "a/b"}}, "data:x", "images", "/data/a/b/x"),
+    ({"storage": {"subPath": "us"}}, "storage:x", "clusterfit", "/storage/us/x"),
+    ({"storage": {"subPath": "us"}}, "data:x", "clusterfit", "/data/data/x"),
+])  # fmt: skip
+def test_the_pod_mounts_one_claim_whole(
+    platform: dict[str, Any], place: str, claim: str, in_pod: str
+) -> None:
+    """What it mounts a folder of, the kubelet would make as root where it is missing."""
+    values = {"formatVersion": 1, "name": "digits", "platform": platform}
+    run = RunFile.model_validate_json(json.dumps(values))
+    template = json.loads(
+        render_run(HelmLibrary(), run, "team").config_map["data"]["files-pod.json"]
+    )
+    before = json.dumps(template)
+    pod, found = mount_claim(template, parse_place(place))
+    assert json.dumps(template) == before
+    assert found.in_pod == in_pod
+    [container] = pod["spec"]["containers"]
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]
+        for volume in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] in claims)
+    assert mount == {"name": mount["name"], "mountPath": f"/{place.partition(':')[0]}"}
+    assert claims == {mount["name"]: {"claimName": claim}}
+
+
+def test_what_is_not_there_is_named_as_it_was_typed(claims: Path, tmp_path: Path) -> None:
+    there = replace(parse_place("data:x/y"), folder="data")
+    with pytest.raises(MissingInputError, match=r"^data:x/y: not there$"):
+        get_files(API, "pod", there, tmp_path / "new", Notes().begin)
 
 
 def test_what_cannot_be_read_here_is_named(claims: Path, weights: Path) -> None:
