@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ from .object_server import Objects, serve_objects
 from .test_submit import render
 
 
+@pytest.fixture
+def _in_the_foreground() -> Iterator[None]:
+    """Hear Ctrl-C, which whatever a shell has started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_in_the_foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_no_signal_leaves_it_behind(tmp_path: Path, number: signal.Signals) -> None:
     """Else it would sit there for a day, on the node of whoever has closed a terminal."""

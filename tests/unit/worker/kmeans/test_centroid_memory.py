@@ -54,8 +54,11 @@ print(fit({NUM_ROWS}, {NUM_CLUSTERS}, 3) - fit({NUM_ROWS}, 20, 3))
     ],
 )
 def test_a_fit_takes_so_many_bytes_for_each_number_of_its_centroids(
-    module: str, engine: str, number_bytes: int
+    module: str, engine: str, number_bytes: int, request: pytest.FixtureRequest
 ) -> None:
+    if engine == "TorchEngine":
+        # Without them torch's own operations take more for rows, and the peak is elsewhere.
+        request.getfixturevalue("native")
     # Freed memory goes back at once, so that a peak is of what is held together.
     environment = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "0"}
     done = subprocess.run(
