@@ -81,7 +81,7 @@ def test_what_fails_before_there_are_ranks_was_an_attempt_too(bench: Bench, tmp_
     assert not bench.run.owner_file.exists()
 
 
-@pytest.mark.parametrize("victim", ["nursery", "rank"])
+@pytest.mark.parametrize("victim", [pytest.param("nursery", marks=pytest.mark.campaign), "rank"])
 def test_what_is_killed_is_told_from_what_fails(bench: Bench, victim: str) -> None:
     """It is what the kernel does where memory has run out, and status must be able to say so."""
     bench = bench.changed({"pretext.epochs": 2000})

@@ -147,6 +147,7 @@ def beyond(images: Path, tmp_path: Path) -> Bench:
     return bench.changed({"stages": ["extract"]})
 
 
+@pytest.mark.campaign
 def test_features_beyond_float16_are_refused(beyond: Bench) -> None:
     fault = beyond.execute("extract").explain(65)
     told = re.fullmatch(
@@ -162,7 +163,7 @@ def test_features_beyond_float16_are_refused(beyond: Bench) -> None:
     assert list_files(beyond.run.stage("extract")) == {}
 
 
-@pytest.mark.campaign  # one piece of its advice
+@pytest.mark.campaign
 def test_features_beyond_float16_fit_where_they_are_normalised(beyond: Bench) -> None:
     beyond = beyond.changed({"extract.normalize": True, "extract.precision": "fp32"})
     beyond.succeed("extract")
@@ -176,7 +177,7 @@ def test_features_beyond_float16_fit_where_they_are_normalised(beyond: Bench) ->
         np.testing.assert_allclose(lengths, 1, rtol=2**-11)
 
 
-@pytest.mark.campaign  # the other one
+@pytest.mark.campaign
 def test_features_beyond_float16_fit_float32(beyond: Bench) -> None:
     beyond = beyond.changed({"extract.dtype": "float32", "extract.precision": "fp32"})
     beyond.succeed("extract")

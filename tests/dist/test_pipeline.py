@@ -315,6 +315,7 @@ def _vote(bench: Bench, stage: str) -> float:
     return float(np.mean(hits))
 
 
+@pytest.mark.campaign
 def test_a_partition_of_one_image_is_evaluated_by_two_processes(
     finished: Bench, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_whitened_components_and_their_clusters_are_those_of_scikit_learn(featur
     assert assignments[UNREADABLE].tolist() == [-1] * 4
 
 
+@pytest.mark.campaign
 def test_a_draw_of_rows_and_spherical_centroids(features: Bench) -> None:
     bench = features.changed(
         {

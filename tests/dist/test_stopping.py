@@ -51,7 +51,7 @@ with open_process_group("cpu", 0, log) as env:
 
 
 @pytest.mark.parametrize(
-    "last", [7, *(pytest.param(each, marks=pytest.mark.campaign) for each in (70, 135)), 300]
+    "last", [7, *(pytest.param(each, marks=pytest.mark.campaign) for each in (70, 135, 300))]
 )
 def test_all_leave_a_loop_when_one_is_told_to(last: int) -> None:
     """In turn: the range, the rows, the sample for a start, and the iterations."""

@@ -15,8 +15,12 @@ from .door import Process
     ("flags", "dtype", "products", "differs"),
     [
         ([("avx512_vnni",), ("avx2",)], "float32", "float32", True),
-        ([("avx2",), ("avx512_vnni",)], "float32", "float32", True),
-        ([("avx_vnni",), ("amx_int8",)], "bfloat16", "int8", False),
+        pytest.param(
+            [("avx2",), ("avx512_vnni",)], "float32", "float32", True, marks=pytest.mark.campaign
+        ),
+        pytest.param(
+            [("avx_vnni",), ("amx_int8",)], "bfloat16", "int8", False, marks=pytest.mark.campaign
+        ),
         ([("avx_vnni", "amx_bf16"), ("bf16",)], "bfloat16", "bfloat16", True),
     ],
 )

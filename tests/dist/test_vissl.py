@@ -85,6 +85,7 @@ def test_labels_out_and_in_again_train_the_same_network(clustered: Bench) -> Non
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.campaign  # test_pipeline.py holds a plan against a run as well
 def test_a_plan_counts_the_labels_that_are_given(clustered: Bench) -> None:
     """Images without a label are not trained on, and the head has as many outputs as labels."""
     labels = np.arange(NUM_TRAIN) % 7

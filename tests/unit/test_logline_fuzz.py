@@ -41,7 +41,7 @@ def test_fields_come_back_as_they_were() -> None:
 
 def test_any_line_can_be_shown() -> None:
     with StageDisplay(Console(file=io.StringIO(), force_terminal=True, width=100)) as view:
-        for label, chance in draw_cases("line", 1500):
+        for label, chance in draw_cases("line", 600):
             if chance.random() < 0.01:
                 view.begin("train")
             text = damage_text(chance.choice([PROGRESS, WARNING]), PIECES, chance)

@@ -170,10 +170,11 @@ def test_the_best_setting_is_that_with_the_shortest_call(tmp_path: Path) -> None
         find_best_setting("scikit-learn", tmp_path)
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(bool(distributed.find_obstacle()), reason=distributed.find_obstacle())
 @pytest.mark.parametrize(
     "program",
-    ["clusterfit", *(pytest.param(p, marks=pytest.mark.campaign) for p in ("demo", "gather"))],
+    ["clusterfit", "demo", "gather"],
 )
 def test_ranks_tell_what_they_send(program: str, toy_folders: Path) -> None:
     case = Case("distributed", "fit", TOY, 20, ())
@@ -246,19 +247,33 @@ def test_a_page_that_was_changed_by_hand_is_found(
     assert report.find_stale() == ["docs/benchmarks.md", "docs/images/benchmarks-old.svg"]
 
 
+def _group_cases() -> list[list[Case]]:
+    """Return the cases by their sides: at the same size and on the same data they are one."""
+    groups: list[list[Case]] = []
+    for case in CASES:
+        for group in groups:
+            if (group[0].task, group[0].sides) == (case.task, case.sides):
+                group.append(case)
+                break
+        else:
+            groups.append([case])
+    return groups
+
+
 @pytest.mark.campaign
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_case_runs_at_toy_size(case: Case, toy_folders: Path) -> None:
+@pytest.mark.parametrize("cases", _group_cases(), ids=lambda cases: cases[0].name)
+def test_every_case_runs_at_toy_size(cases: list[Case], toy_folders: Path) -> None:
     [blas] = [c for c in CASES if c.name == "blas"]
     shape = TOY.num_rows, TOY.dim, 20
     measure(blas.scaled(*shape), 1, folder=toy_folders)
-    small = case.scaled(*shape)
+    small = cases[0].scaled(*shape)
     measure(small, 1, folder=toy_folders)
     judge_outcomes(small, toy_folders, say=lambda _line: None)
-    content = json.loads(Results(case.name, toy_folders).path.read_text())
+    content = json.loads(Results(small.name, toy_folders).path.read_text())
     errors = [record["error"] for record in content["records"] if "error" in record]
     assert not errors
-    assert SECTIONS[case.name](content).count("\n") > len(small.sides)
+    for case in cases:
+        assert SECTIONS[case.name](content).count("\n") > len(small.sides)
 
 
 def test_the_data_of_every_case_is_named_by_its_shape() -> None:

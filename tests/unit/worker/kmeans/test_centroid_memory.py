@@ -50,7 +50,7 @@ print(fit({NUM_ROWS}, {NUM_CLUSTERS}, 3) - fit({NUM_ROWS}, 20, 3))
     ("module", "engine", "number_bytes"),
     [
         ("torch_engine", "TorchEngine", DEVICE_BYTES + HOST_BYTES),
-        ("faiss_engine", "FaissEngine", FAISS_BYTES),
+        pytest.param("faiss_engine", "FaissEngine", FAISS_BYTES, marks=pytest.mark.campaign),
     ],
 )
 def test_a_fit_takes_so_many_bytes_for_each_number_of_its_centroids(
