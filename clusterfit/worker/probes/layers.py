@@ -5,15 +5,13 @@ n: images of a batch, C: channels, h, w: places after pooling.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from clusterfit.config.sections.evaluation import PooledLayer
+from clusterfit.config.sections.evaluation import Evaluate, PooledLayer
 from clusterfit.errors import ConfigError
 from clusterfit.worker.networks.backbone import Trunk
 
@@ -25,28 +23,21 @@ class PooledTrunk(nn.Module):
         shapes: (C, h, w) of each layer, for images of the size that it was built for.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[PooledLayer],
-        crop_pixels: int,
-        precision: Literal["bf16", "fp32"],
-        fold_batch_norm: bool,
-        path: str,
-    ) -> None:
-        """Cut the network after its layers; `path` is what the run file calls them.
+    def __init__(self, model: nn.Module, recipe: Evaluate) -> None:
+        """Cut the network after the recipe's layers.
 
         Raises:
             ConfigError: when the model has no such layer, or one is smaller than its windows.
         """
         super().__init__()
-        names = [layer.layer for layer in layers]
-        self._trunk = Trunk(model, names, precision, fold_batch_norm, path)
-        self._layers = tuple(layers)
-        outputs = self._spread(torch.zeros(1, 3, crop_pixels, crop_pixels))
+        path, side = "evaluate.layers", recipe.crop_pixels
+        names = [layer.layer for layer in recipe.layers]
+        self._trunk = Trunk(model, names, recipe.precision, recipe.fold_batch_norm, path)
+        self._layers = recipe.layers
+        outputs = self._spread(torch.zeros(1, 3, side, side))
         self.shapes = tuple(
-            _find_shape(layer, output.shape[1:], f"{path}.{number}", crop_pixels)
-            for number, (layer, output) in enumerate(zip(layers, outputs, strict=True))
+            _find_shape(layer, output.shape[1:], f"{path}.{number}", side)
+            for number, (layer, output) in enumerate(zip(recipe.layers, outputs, strict=True))
         )
         self.eval()
 

@@ -32,14 +32,7 @@ def judge_svm(
     No other call on these ranks has the same key.
     """
     config, env = context.config.evaluate, context.env
-    trunk = PooledTrunk(
-        model,
-        config.layers,
-        config.crop_pixels,
-        config.precision,
-        config.fold_batch_norm,
-        "evaluate.layers",
-    )
+    trunk = PooledTrunk(model, config)
     features = PooledFeatures(trunk)
     view = build_squashed_view(config) if config.svm.squash else build_center_view(config)
     frozen = FrozenNetwork(context, config, features, view, "evaluate.layers")

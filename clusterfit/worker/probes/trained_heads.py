@@ -67,14 +67,7 @@ def _train(
     config, env, data = context.config.evaluate, context.env, context.config.data
     memory_format = choose_memory_format(config.channels_last)
     normalize = Normalizer(data.mean, data.std, env.device, memory_format)
-    trunk = PooledTrunk(
-        model,
-        config.layers,
-        config.crop_pixels,
-        config.precision,
-        config.fold_batch_norm,
-        "evaluate.layers",
-    )
+    trunk = PooledTrunk(model, config)
     heads = Heads(trunk.shapes, num_classes, context.config.seed)
     trunk = trunk.to(env.device).to(memory_format=memory_format)
     labels = torch.from_numpy(train.labels)

@@ -103,14 +103,7 @@ class _Judgement:
         if {"linear", "knn"} & set(config.protocols):
             resolve_layers(model, [self._backbone.layer], self._name("layer"))
         if {"heads", "svm"} & set(config.protocols):
-            PooledTrunk(
-                model,
-                config.layers,
-                config.crop_pixels,
-                config.precision,
-                config.fold_batch_norm,
-                "evaluate.layers",
-            )
+            PooledTrunk(model, config)
 
     def run(self) -> dict[str, Any]:
         """Return the backbone's row: what it is, and each protocol's findings."""

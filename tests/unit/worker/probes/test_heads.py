@@ -27,8 +27,11 @@ TINY = (
 
 
 def build_trunk(layers: tuple[PooledLayer, ...], crop_pixels: int, name: str) -> PooledTrunk:
-    model = build_model(name, 2, 0, crop_pixels, "m")
-    return PooledTrunk(model, layers, crop_pixels, "fp32", False, "evaluate.layers")
+    return PooledTrunk(build_model(name, 2, 0, crop_pixels, "m"), build_recipe(layers, crop_pixels))
+
+
+def build_recipe(layers: tuple[PooledLayer, ...], crop_pixels: int) -> Evaluate:
+    return Evaluate(layers=layers, crop_pixels=crop_pixels, precision="fp32", fold_batch_norm=False)
 
 
 def test_a_resnet50_has_vissls_widths() -> None:
@@ -49,7 +52,7 @@ def test_layers_are_pooled_as_plain_modules_pool_them() -> None:
         )
     with torch.no_grad():
         model(images)
-    trunk = PooledTrunk(copy.deepcopy(model), TINY, 8, "fp32", False, "evaluate.layers")
+    trunk = PooledTrunk(copy.deepcopy(model), build_recipe(TINY, 8))
     conv1, res3, res5avg = trunk(images)
     assert trunk.shapes == tuple(output.shape[1:] for output in (conv1, res3, res5avg))
     torch.testing.assert_close(conv1, nn.AvgPool2d(3, 2, 1)(seen["relu"]))
