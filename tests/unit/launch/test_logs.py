@@ -242,6 +242,12 @@ def write_copies(storage: Path, attempt: int, texts: dict[int, str]) -> None:
         (folder / f"rank-{rank:05d}.log").write_text(f"{say_at(attempt, text, rank)}\n")
 
 
+def put_extract(objects: Objects, condition: str) -> None:
+    """Put the stage of two pods, at work where there is no condition."""
+    status = ended(condition) if condition else {}
+    objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": status})
+
+
 ENTRY = "ts=2026-11-23T12:00:09.000Z level=info stage=extract msg=attempt"
 
 
@@ -266,10 +272,7 @@ def test_the_attempt_before_is_the_one_before_the_present_one(
     said: list[str] = []
     with serve_objects() as (api, objects):
         objects.storage = tmp_path
-        objects.put(
-            PYTORCHJOBS,
-            {**job(TWO_PODS, suspend=False), "status": ended(condition) if condition else {}},
-        )
+        put_extract(objects, condition)
         if logs is not None:
             name = TWO_PODS.pods[0]
             objects.put(PODS, worker_pod(TWO_PODS, name, code=0 if condition else None))
@@ -301,10 +304,7 @@ def test_ranks_whose_pod_is_gone_are_read_or_named(
     said: list[str] = []
     with serve_objects() as (api, objects):
         objects.storage = tmp_path
-        objects.put(
-            PYTORCHJOBS,
-            {**job(TWO_PODS, suspend=False), "status": ended(condition) if condition else {}},
-        )
+        put_extract(objects, condition)
         name = TWO_PODS.pods[0]
         objects.put(PODS, worker_pod(TWO_PODS, name, code=65 if condition else None))
         objects.logs[name] = log_of(say_at(1, "zero", 0), say_at(1, "one", 1))
