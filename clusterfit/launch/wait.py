@@ -64,6 +64,7 @@ def wait_for_run(
         raise NotFoundError(f"no release to wait for in namespace {api.namespace}")
     started = time.monotonic()
     said: dict[str, Phase] = {}
+    told: set[str] = set()
     bounds = {release.plan.release: Bounds(api, release.plan) for release in releases}
     absences = {release.plan.release: Absences(INSTALL_SECONDS) for release in releases}
     idleness = _Idleness(api, say)
@@ -81,6 +82,9 @@ def wait_for_run(
             }
             for release in releases:
                 if release.plan.release in expired:
+                    if release.plan.release not in told:
+                        say(f"{release.plan.release}: removed after it had succeeded")
+                        told.add(release.plan.release)
                     continue
                 _say_changes(views[release.plan.release], said, say)
                 if release.plan.sequencing == "client":

@@ -128,6 +128,7 @@ def test_what_was_removed_after_it_had_succeeded_is_over(
     said: list[str] = []
     code = wait_for_run(api, [RELEASE, expired], said.append, timeout_seconds=0.01)
     assert code == (0 if is_over else TIMED_OUT)
+    assert said.count("run-step2: removed after it had succeeded") == 1
     assert not any("train" in text for text in said)
     new = replace(expired, created=api.now().isoformat())
     assert wait_for_run(api, [new], said.append, timeout_seconds=0.01) == TIMED_OUT
