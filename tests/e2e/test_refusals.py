@@ -256,7 +256,8 @@ def test_helm_upgrade_is_refused(user: Product) -> None:
     with pytest.raises(CommandError) as refusal:
         helm(user, "upgrade", f"{RUN}-step1", RUN_CHART, "-f", user.write(NOWHERE))
     assert "a submitted run is never changed" in refusal.value.output
-    assert f"`helm uninstall {RUN}-step1` first" in refusal.value.output
+    command = f"helm uninstall {RUN}-step1 -n {user.namespace.name}"
+    assert f"`{command}` first" in refusal.value.output
 
 
 def test_cluster_without_the_operator(user: Product, cluster: Cluster) -> None:
