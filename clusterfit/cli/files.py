@@ -43,7 +43,7 @@ def put(
         raise ConfigError(f"{source}: no such file or folder")
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
-    with open_claim(api, template, name, place, say) as (pod, place):
+    with open_claim(api, template, name, place, say, writable=True) as (pod, place):
         put_files(api, pod, source, place, _begin)
     print(f"ok: {source} is at {target}")
 
@@ -64,7 +64,7 @@ def get(
     place = parse_place(source)
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
-    with open_claim(api, template, name, place, say) as (pod, place):
+    with open_claim(api, template, name, place, say, writable=False) as (pod, place):
         get_files(api, pod, place, target, _begin)
     print(f"ok: {source} is in {target}")
 

@@ -78,17 +78,18 @@ def parse_place(text: str) -> Place:
 
 @contextmanager
 def open_claim(
-    api: Api, template: Manifest, run: str, place: Place, say: Say
+    api: Api, template: Manifest, run: str, place: Place, say: Say, *, writable: bool
 ) -> Iterator[tuple[str, Place]]:
     """Yield the name of a pod that mounts a place's claim, and the place as that pod has it."""
-    template, place = mount_claim(template, place)
+    template, place = mount_claim(template, place, writable=writable)
     with run_files_pod(api, template, run, _IDLE, say, _DAY_SECONDS) as pod:
         yield pod, place
 
 
-def mount_claim(template: Manifest, place: Place) -> tuple[Manifest, Place]:
-    """Return a files pod that mounts one claim, all of it and to be written, and a place there.
+def mount_claim(template: Manifest, place: Place, *, writable: bool) -> tuple[Manifest, Place]:
+    """Return a files pod that mounts one claim, all of it, and a place there.
 
+    Data stays read-only unless it is to be written: its claim may allow no more.
     Where only a folder of it is mounted and does not exist, the kubelet makes it, as root, and the
     pod's user may not write there.
     """
@@ -97,12 +98,13 @@ def mount_claim(template: Manifest, place: Place) -> tuple[Manifest, Place]:
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     own = mounts[f"/{place.root}"]
     place = replace(place, folder=own.pop("subPath", "").strip("/"))
-    own.pop("readOnly", None)
+    if writable:
+        own.pop("readOnly", None)
     other = mounts["/storage" if place.root == "data" else "/data"]
     container["volumeMounts"].remove(other)
     names = {mount["name"] for mount in container["volumeMounts"]}
     volumes = [volume for volume in changed["spec"]["volumes"] if volume["name"] in names]
-    for volume in volumes:
+    for volume in volumes if writable else ():
         volume.get("persistentVolumeClaim", {}).pop("readOnly", None)
     changed["spec"]["volumes"] = volumes
     return changed, place

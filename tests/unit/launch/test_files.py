@@ -145,7 +145,10 @@ def test_the_pod_mounts_one_claim_whole(
         render_run(HelmLibrary(), run, "team").config_map["data"]["files-pod.json"]
     )
     before = json.dumps(template)
-    pod, found = mount_claim(template, parse_place(place))
+    pod, found = mount_claim(template, parse_place(place), writable=True)
+    [container] = mount_claim(template, parse_place(place), writable=False)[0]["spec"]["containers"]
+    is_kept = [mount["mountPath"] for mount in container["volumeMounts"] if "readOnly" in mount]
+    assert ("/data" in is_kept) is place.startswith("data"), "its claim may allow no more"
     assert json.dumps(template) == before
     assert found.in_pod == in_pod
     [container] = pod["spec"]["containers"]
