@@ -55,8 +55,8 @@ class Data(Section):
     """Images that cannot be decoded are left out, each with its reason. More than this fraction of
     a partition, and the stage stops (65)."""
     loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 4
-    """Processes that decode and augment for each rank; 0: the rank itself. About 860 JPEGs a
-    second and core."""
+    """Processes that decode images and cut views for each rank; 0: the rank itself. A core gives a
+    few hundred 500 x 375 JPEGs a second: too few for a fast GPU, and more of them need more CPU."""
 
     @model_validator(mode="after")
     def _labels_belong_to_file_lists(self) -> Self:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -77,6 +77,8 @@ class Example:
     """Sample index -> why, of this image or of those that it stands in for."""
     outage: str = ""
     """What the file system said instead of reading; no image is to blame."""
+    draws: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """(num_draws,) float32 in 0..1: the image's randomness for what is done on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Batch:
     """Sample index -> why, for what is left out."""
     outage: str = ""
     """What the file system said; the batch is of no use then."""
+    draws: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """(n, num_draws) float32 in 0..1."""
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; DataLoader calls it."""
@@ -101,7 +105,13 @@ class ImageSet(Dataset[Any]):
     """Images below the data root, each under a view whose randomness is a function of its key."""
 
     def __init__(
-        self, data_root: Path, paths: Sequence[str], view: View, seed: int, substitute: bool
+        self,
+        data_root: Path,
+        paths: Sequence[str],
+        view: View,
+        seed: int,
+        substitute: bool,
+        num_draws: int = 0,
     ) -> None:
         """Keep what is needed to read an image in any process.
 
@@ -112,12 +122,14 @@ class ImageSet(Dataset[Any]):
             seed: of the view's randomness, together with epoch and sample index.
             substitute: whether the next readable image stands in for an unreadable one, so that
                 every rank trains on equally many.
+            num_draws: random numbers that each image needs beside its view.
         """
         self._data_root = data_root
         self.paths = paths
         self._view = view
         self._seed = seed
         self._max_tries = _MAX_SUBSTITUTES if substitute else 1
+        self.num_draws = num_draws
 
     def __getitem__(self, key: Key) -> Example:
         """Read one image."""
@@ -134,7 +146,8 @@ class ImageSet(Dataset[Any]):
                 unreadable[sample_index] = _explain(error)
                 continue
             with seeded(derive_seed("view", self._seed, epoch, sample_index)):
-                return Example(self._view(image), sample_index, unreadable)
+                seen = self._view(image)
+                return Example(seen, sample_index, unreadable, draws=torch.rand(self.num_draws))
         return Example(None, wanted, unreadable)
 
 
@@ -195,7 +208,7 @@ def _tie_loader(rank: int, _number: int) -> None:
 
 def collate(examples: list[Example]) -> Batch:
     """Stack readable examples; keep the reasons of the others."""
-    readable = [(e.image, e.sample_index) for e in examples if e.image is not None]
+    readable = [(e.image, e.sample_index, e.draws) for e in examples if e.image is not None]
     unreadable: dict[int, str] = {}
     for example in examples:
         unreadable |= example.unreadable
@@ -203,9 +216,7 @@ def collate(examples: list[Example]) -> Batch:
     if not readable:
         nothing = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         return Batch(nothing, torch.empty(0, dtype=torch.int64), unreadable, outage)
+    images, sample_indices, draws = zip(*readable, strict=True)
     return Batch(
-        torch.stack([image for image, _ in readable]),
-        torch.tensor([sample_index for _, sample_index in readable]),
-        unreadable,
-        outage,
+        torch.stack(images), torch.tensor(sample_indices), unreadable, outage, torch.stack(draws)
     )

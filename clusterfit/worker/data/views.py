@@ -57,13 +57,11 @@ def build_pretext_view(recipe: Pretext) -> View:
 
 
 def build_train_view(recipe: Train) -> View:
-    """Random resized crop, flip and colour jitter: VISSL's step-2 augmentation."""
-    brightness, contrast, saturation, hue = recipe.color_jitter
-    jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
-    return _compose(
-        *_crop_at_random(recipe, recipe.crop_pixels),
-        *([jitter] if any(recipe.color_jitter) else []),
-    )
+    """Random resized crop and flip: what loaders do of VISSL's step-2 augmentation.
+
+    The rest of it, the colours, is `ColorJitter`'s.
+    """
+    return _compose(*_crop_at_random(recipe, recipe.crop_pixels))
 
 
 def build_heads_view(recipe: Heads, crop_pixels: int) -> View:
@@ -90,7 +88,7 @@ def rotate_fourfold(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Normalizer:
-    """uint8 images in host memory -> normalised float32 images on the device."""
+    """Images with colours 0..255 -> normalised float32 images on the device."""
 
     def __init__(
         self,
@@ -108,7 +106,7 @@ class Normalizer:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, s, s) float32."""
         images = images.to(self._device, non_blocking=True)
-        normalized = images.float().mul_(self._scale).add_(self._shift)
+        normalized = (images * self._scale).add_(self._shift)
         return normalized.contiguous(memory_format=self._memory_format)
 
 

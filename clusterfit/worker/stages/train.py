@@ -10,6 +10,7 @@ from clusterfit.artifacts.dataset import Samples, read_samples
 from clusterfit.artifacts.layout import TRAIN, VAL
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch, ImageSet
+from clusterfit.worker.data.jitter import ColorJitter
 from clusterfit.worker.data.unreadable import check_unreadable, tell_unreadable
 from clusterfit.worker.data.views import (
     Normalizer,
@@ -39,9 +40,11 @@ def run(context: Context) -> None:
         config.data.mean, config.data.std, env.device, choose_memory_format(recipe.channels_last)
     )
 
+    jitter = ColorJitter(recipe.color_jitter, env.device)
+
     def prepare(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = assignments[TRAIN][batch.sample_indices]
-        return normalize(batch.images), targets.to(env.device, non_blocking=True)
+        targets = assignments[TRAIN][batch.sample_indices].to(env.device, non_blocking=True)
+        return normalize(jitter(batch.images, batch.draws)), targets
 
     held_out = _HeldOut(context, samples.get(VAL), assignments.get(VAL), normalize)
     fit(
@@ -67,6 +70,7 @@ def run(context: Context) -> None:
                 build_train_view(recipe),
                 config.seed,
                 substitute=True,
+                num_draws=jitter.num_draws,
             ),
             sample_indices=torch.nonzero(assignments[TRAIN] >= 0).flatten(),
             prepare=prepare,

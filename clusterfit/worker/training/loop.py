@@ -129,7 +129,8 @@ class _Trainer:
         """Return black images of the size that the training has."""
         size, side = self._recipe.batch_size_per_rank, self._training.crop_pixels
         images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
-        return Batch(images, self._training.sample_indices[:size], {})
+        draws = torch.zeros(size, self._training.images.num_draws)
+        return Batch(images, self._training.sample_indices[:size], {}, draws=draws)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of this training, if there is one."""

@@ -50,7 +50,10 @@ class Stepper:
             fused=True,
         )
         self._network = DistributedDataParallel(
-            self.model, device_ids=[device.index] if device.type == "cuda" else None
+            self.model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            # Rank 0's running statistics are the ones that count, and no step reads any.
+            forward_sync_buffers=False,
         )
 
     def step(self, inputs: Inputs, targets: torch.Tensor, learning_rate: float) -> torch.Tensor:
@@ -67,7 +70,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = self._backward(inputs, targets)
         self.optimizer.step()
-        num_images = torch.tensor(float(len(targets)), dtype=torch.float64, device=self._device)
+        num_images = torch.full((), float(len(targets)), dtype=torch.float64, device=self._device)
         hits = logits.detach().argmax(2) == targets[:, None]  # (n, heads)
         correct = hits.double().mean(1).sum()
         return torch.stack([loss.detach().double() * num_images, correct, num_images])

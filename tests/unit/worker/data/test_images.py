@@ -301,13 +301,15 @@ def test_batches_come_in_the_order_asked_for_whoever_loads_them(
     tmp_path: Path, mixed: list[str], loaders: int
 ) -> None:
     view = build_train_view(Train(crop_pixels=8))
-    images = ImageSet(tmp_path, mixed, view, seed=3, substitute=True)
+    images = ImageSet(tmp_path, mixed, view, seed=3, substitute=True, num_draws=5)
     keys = [[(epoch, index) for index in (1, 0, 2)] for epoch in range(4)]
     batches: list[Batch] = list(build_loader(images, keys, loaders, CPU))
     expected = [collate([images[key] for key in batch]) for batch in keys]
     assert len(batches) == 4
     for got, want in zip(batches, expected, strict=True):
         assert torch.equal(got.images, want.images)
+        assert got.draws.shape == (3, 5)
+        assert torch.equal(got.draws, want.draws)
         assert torch.equal(got.sample_indices, want.sample_indices)
         assert got.unreadable == want.unreadable
     assert not torch.equal(batches[0].images, batches[1].images), "another epoch, another view"
@@ -318,21 +320,24 @@ def test_a_view_is_a_function_of_seed_epoch_and_sample_and_of_nothing_else(
 ) -> None:
     view = build_train_view(Train(crop_pixels=8))
 
-    def load(seed: int, epoch: int, sample_index: int) -> torch.Tensor:
-        images = ImageSet(tmp_path, mixed, view, seed=seed, substitute=False)
-        image = images[epoch, sample_index].image
-        assert image is not None
-        return image
+    def load(seed: int, epoch: int, sample_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images = ImageSet(tmp_path, mixed, view, seed=seed, substitute=False, num_draws=3)
+        example = images[epoch, sample_index]
+        assert example.image is not None
+        return example.image, example.draws
 
     torch.manual_seed(1)
-    there = load(0, 0, 0)
+    image, draws = load(0, 0, 0)
     torch.manual_seed(2)
     state = torch.random.get_rng_state()
-    assert torch.equal(load(0, 0, 0), there)
+    again = load(0, 0, 0)
+    assert torch.equal(again[0], image)
+    assert torch.equal(again[1], draws)
     assert torch.equal(torch.random.get_rng_state(), state), "nobody else's randomness is used up"
     # x.png and y.png hold the same picture: what differs is the view.
     for other in (load(1, 0, 0), load(0, 1, 0), load(0, 0, 1)):
-        assert not torch.equal(other, there)
+        assert not torch.equal(other[0], image)
+        assert not torch.equal(other[1], draws)
 
 
 def test_loading_processes_outlast_signals_that_are_sent_to_all(
