@@ -9,6 +9,7 @@ from typing import Final
 
 from benchmarks import distributed, gpu, larger_than_memory
 from benchmarks.cases import CASES, Case
+from benchmarks.loading_table import LOADING
 from benchmarks.measure import Results, judge_outcomes, measure
 
 _OTHERS: Final[Mapping[str, tuple[Case, Callable[[int], None]]]] = {
@@ -17,7 +18,7 @@ _OTHERS: Final[Mapping[str, tuple[Case, Callable[[int], None]]]] = {
     "gpu": (gpu.CASE, gpu.measure_gpu),
 }
 _COMMON: Final = {case.name: case for case in CASES}
-NAMES: Final = (*_COMMON, *_OTHERS)
+NAMES: Final = (*_COMMON, *_OTHERS, LOADING)
 
 
 def main() -> None:
@@ -65,6 +66,12 @@ def main() -> None:
 def _take(name: str, action: str, num_rounds: int, sides: frozenset[str], is_fresh: bool) -> None:
     if is_fresh:
         Results(name).path.unlink(missing_ok=True)
+    if name == LOADING:  # it has no outcome to judge
+        if action in {"run", "measure"}:
+            from benchmarks.loading import measure_loading
+
+            measure_loading(num_rounds)
+        return
     if action in {"run", "measure"}:
         if name in _COMMON:
             measure(_COMMON[name], num_rounds, sides)
@@ -75,11 +82,12 @@ def _take(name: str, action: str, num_rounds: int, sides: frozenset[str], is_fre
 
 
 def _list() -> None:
-    for name in NAMES:
+    for name in (*_COMMON, *_OTHERS):
         case = _COMMON.get(name) or _OTHERS[name][0]
         print(f"{name}: {case.data.name}, K={case.num_clusters}")
         for side in case.sides:
             print(f"    {side.name}: " + "; ".join(attempt.label for attempt in side.attempts))
+    print(f"{LOADING}: what becomes of a JPEG file before a network sees it")
 
 
 def _report(action: str) -> int:

@@ -112,6 +112,14 @@ and the emulation get them in host memory, and uploading them is in their time. 
 float64 on the GPU. Wanted: an assignment at 75 % of the rate of `bf16 GEMM`, an iteration and the objective 1.3 times as
 fast as flash-kmeans, and the objective of 50 iterations in under 10 s. `make bench CASES=gpu` says why it is skipped
 where there is no GPU.""",
+    "loading": """\
+## Loading images
+
+From the bytes of a JPEG file to the 224 x 224 pixels that a network is given, on one core: what decides how many
+`data.loadersPerRank` keep a GPU busy. The files are scikit-learn's two photographs in 500 x 375 pixels. torchvision is
+measured both ways: tensors all the way, and Pillow's images, as VISSL loads them. Colours are most of the work of a training view.
+clusterfit changes them on the device, a batch at a time, so its loaders do not; what that costs on this core
+is a line of its own.""",
 }
 
 SCALE: Final = """\

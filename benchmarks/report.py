@@ -17,6 +17,7 @@ from benchmarks.analysis import (
 )
 from benchmarks.cases import OURS
 from benchmarks.gpu_tables import build_gpu
+from benchmarks.loading_table import LOADING, build_loading
 from benchmarks.measure import RESULTS
 from benchmarks.plots import draw_lines, draw_time_to_objective
 from benchmarks.scale_section import describe_scale
@@ -38,6 +39,7 @@ def render(results: Path = RESULTS) -> dict[Path, str]:
     sections = [pages.INTRODUCTION, _compare_data(contents), _describe_machines(contents)]
     sections += [_section(contents, name, build) for name, build in SECTIONS.items()]
     sections.append(_section(contents, "gpu", build_gpu))
+    sections.append(_section(contents, LOADING, build_loading))
     sections.append(describe_scale())
     if "data" in contents:
         files |= _plot_data(contents["data"])

@@ -14,6 +14,7 @@ from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.kernel import Kernel
 from clusterfit.worker.kmeans.portable import PortableKernel
 from clusterfit.worker.kmeans.products import Scores, pad
+from clusterfit.worker.kmeans.ranks import Ranks
 from clusterfit.worker.kmeans.rows import ArrayRows
 from clusterfit.worker.kmeans.torch_engine import TorchEngine
 
@@ -159,8 +160,8 @@ def test_without_triton_torch_does_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     config = settings(200, 8)
     compiled = fit(rows, config)
 
-    def choose_portable(device: torch.device, dim: int) -> Arithmetic:
-        found = choose_arithmetic(device, dim)
+    def choose_portable(device: torch.device, dim: int, ranks: Ranks | None) -> Arithmetic:
+        found = choose_arithmetic(device, dim, ranks)
         return Arithmetic(device, found.dtype, found.product_dtype, PortableKernel(), "a test")
 
     monkeypatch.setattr(torch_engine, "choose_arithmetic", choose_portable)
