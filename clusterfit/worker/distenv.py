@@ -84,6 +84,15 @@ class DistEnv:
             tell()
             time.sleep(_WAIT_SECONDS)
 
+    def wait_until(self, is_so: Callable[[], bool], seconds: float) -> bool:
+        """Return whether it is so now, or within about so many seconds."""
+        for _ in range(round(seconds / _WAIT_SECONDS)):
+            if is_so():
+                return True
+            self.stop.check()
+            time.sleep(_WAIT_SECONDS)
+        return is_so()
+
     @property
     def threads_per_rank(self) -> int:
         """Threads that this rank may use while the others work too."""

@@ -10,6 +10,7 @@ another one to hash them all.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
 from clusterfit.worker.versions import read_versions
+
+_SEEN_WITHIN_SECONDS: Final = 90.0
+"""NFS may hide for 60 s what another node has written, unless it is mounted to do so longer."""
 
 
 def run(context: Context) -> None:
@@ -173,10 +177,7 @@ class _PartitionExtraction:
 
     def _finish(self, records: dict[int, FileRecord]) -> None:
         """Look at every part, then vouch for all of them."""
-        headers = [self._read_header(number) for number in range(self._num_parts)]
-        if gaps := [number for number, header in enumerate(headers) if header is None]:
-            raise RetryableError(f"{self._folder}: parts {gaps[:10]} are missing; trying again")
-        whole = [header for header in headers if header is not None]
+        whole = self._read_headers()
         excluded = {index: why for header in whole for index, why in header.excluded.items()}
         self._check_excluded(excluded)
         files: list[str | FileRecord] = [records[number] for number in range(self._num_parts)]
@@ -197,6 +198,24 @@ class _PartitionExtraction:
         self._context.log.info(
             "finished", partition=self._partition, folder=self._folder, **results
         )
+
+    def _read_headers(self) -> list[PartHeader]:
+        """Return the headers of all parts, each of which some rank has written."""
+        headers: dict[int, PartHeader] = {}
+
+        def see_all() -> bool:
+            for number in range(self._num_parts):
+                if number not in headers and (header := self._read_header(number)) is not None:
+                    headers[number] = header
+            return len(headers) == self._num_parts
+
+        if not self._context.env.wait_until(see_all, _SEEN_WITHIN_SECONDS):
+            gaps = [number for number in range(self._num_parts) if number not in headers]
+            raise RetryableError(
+                f"{self._folder}: parts {gaps[:10]} were written and are not seen here after "
+                f"{_SEEN_WITHIN_SECONDS:g} s; trying again"
+            )
+        return [headers[number] for number in range(self._num_parts)]
 
     def _check_excluded(self, excluded: dict[int, str], at_least: str = "") -> None:
         data = self._context.config.data

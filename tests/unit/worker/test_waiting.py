@@ -70,6 +70,19 @@ def test_a_rank_that_waits_for_others_hears_sigterm(
         replace(env, world_size=2).wait_for_everyone("key", lambda: None)
 
 
+def test_a_wait_ends_when_its_time_is_over(
+    env: DistEnv, at_each_look: list[Callable[[], object]]
+) -> None:
+    at_each_look += [lambda: None] * 10
+    assert not env.wait_until(lambda: False, 1.0)
+    assert len(at_each_look) == 5
+    assert env.wait_until(lambda: len(at_each_look) < 4, 1.0)
+    assert len(at_each_look) == 3
+    at_each_look += [lambda: setattr(env.stop, "is_set", True)]
+    with pytest.raises(TerminatedError):
+        env.wait_until(lambda: False, 1.0)
+
+
 def judge_no_class(context: Context, env: DistEnv) -> dict[str, Any]:
     """Judge the only class there is, which is rank 0's, as rank 1 of 2."""
     rows, labels = np.zeros((4, 2)), np.array([[1], [1], [0], [0]])
@@ -114,9 +127,8 @@ def test_rank_0_tells_what_others_do_when_it_has_no_part_of_its_own(
     (folder / "part-00000.safetensors").rename(folder / "aside")
     capsys.readouterr()
 
-    def write_part() -> None:
+    def show_part() -> None:  # later than it was written, as shared file systems do
         (folder / "aside").rename(folder / "part-00000.safetensors")
-        shared.store.add("train/written", 1)
 
     def merge(_env: DistEnv, found: Mapping[int, Any]) -> dict[int, Any]:
         assert not found
@@ -127,7 +139,8 @@ def test_rank_0_tells_what_others_do_when_it_has_no_part_of_its_own(
     monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     shared = replace(env, world_size=2, store=PrefixStore("second", env.store))
     shared.store.add("train/claimed", 1)
-    at_each_look += [lambda: shared.store.add("train/seen", 2), lambda: None, write_part]
+    at_each_look += [lambda: shared.store.add("train/seen", 2), lambda: None]
+    at_each_look += [lambda: shared.store.add("train/written", 1), lambda: None, show_part]
     extract.run(Context(assignment, shared, Log("extract", 0), writer))
     writer.release()
     told = [parse_line(line) or {} for line in capsys.readouterr().out.splitlines()]
