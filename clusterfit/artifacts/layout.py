@@ -89,6 +89,10 @@ class RunDirectory:
         """What evaluate found."""
         return self.root / "evaluate" / "results.json"
 
+    def judged(self, number: int) -> Path:
+        """What evaluate found of one backbone, until it has judged all."""
+        return self.root / "evaluate" / "judged" / f"{number}.json"
+
 
 def list_runs(storage_root: Path) -> list[RunDirectory]:
     """Return the runs below a storage root, by name."""

@@ -5,6 +5,7 @@ Torch-free, so that an entry can tell in a moment that its stage is finished.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +162,21 @@ def identify_heads(assignment: Assignment, number: int, world_size: int) -> Iden
 
 
 def _identify_evaluate(assignment: Assignment, world_size: int) -> Identity:
+    numbers = range(len(assignment.config.evaluate.backbones))
+    return identify_evaluation(assignment, numbers, world_size)
+
+
+def identify_evaluation(
+    assignment: Assignment, numbers: Sequence[int], world_size: int
+) -> Identity:
+    """Return the identity of what evaluate finds of some of its backbones."""
     config = assignment.config
     settings = config.evaluate.dump_results() | _look(config) | {"seed": config.seed}
+    settings["backbones"] = [settings["backbones"][number] for number in numbers]
     if "heads" in config.evaluate.protocols:  # the others find the same at any world size
         settings["globalBatchSize"] = config.evaluate.heads.batch_size_per_rank * world_size
     inputs = {f"data.{partition}": _read_data(assignment, partition) for partition in (TRAIN, VAL)}
-    for number in range(len(config.evaluate.backbones)):
+    for number in numbers:
         inputs[f"backbones.{number}"] = _identify_backbone(assignment, number)
     return Identity("evaluate", settings, inputs)
 

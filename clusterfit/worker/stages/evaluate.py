@@ -26,6 +26,7 @@ from clusterfit.worker.probes.multi_label import judge_svm
 from clusterfit.worker.probes.one_layer import judge_knn, judge_linear
 from clusterfit.worker.probes.shares import extract_share
 from clusterfit.worker.probes.trained_heads import judge_heads
+from clusterfit.worker.stages.judged import JudgedBackbones
 from clusterfit.worker.versions import read_versions
 
 
@@ -44,8 +45,12 @@ def run(context: Context) -> None:
     for judgement in judgements:  # on each rank: all find the same, and none waits for another
         judgement.check()
     rows = []
-    for judgement in judgements:
-        row = judgement.run()
+    judged = JudgedBackbones(context, [train, val])
+    for number, judgement in enumerate(judgements):
+        row = judged.find(number)
+        if row is None:
+            row = judgement.run()
+            judged.keep(number, row)
         rows.append(row)
         if env.is_main_rank:
             log.info("result", **{key: _flatten(value) for key, value in row.items()})
@@ -61,6 +66,7 @@ def run(context: Context) -> None:
         write_json(context.run.results(), results, context.guard)
         files = [context.run.results().name, *_write_excluded(context, folder, [train, val])]
         write_manifest(folder, identity, files, results, read_versions(), context.guard)
+        judged.forget()
         log.info(
             "finished",
             folder=folder,

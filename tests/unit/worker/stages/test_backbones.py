@@ -1,7 +1,9 @@
-"""Backbones are all looked at before the first of them is judged for hours."""
+"""Backbones are all looked at before the first is judged for hours, and none is judged twice."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from clusterfit.artifacts.files import write_json
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.owner import claim
 from clusterfit.config.loading import check_values
@@ -33,13 +36,9 @@ class _Reached(Exception):  # noqa: N818 - no error
 
 @pytest.fixture
 def judge(
-    env: DistEnv,
-    log: Log,
-    run_directory: RunDirectory,
-    write_folder: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
+    env: DistEnv, log: Log, run_directory: RunDirectory, write_folder: Callable[..., Path]
 ) -> Callable[..., None]:
-    """Run evaluate on a good backbone and another, up to the first one's judgement."""
+    """Run evaluate on a good backbone and another."""
     root = run_directory.storage_root
     data_root = write_folder(
         *(f"{part}/{name}/1.png" for part in ("train", "val") for name in "ab")
@@ -47,18 +46,13 @@ def judge(
     torch.save(SmallResNet(2).state_dict(), root / "small.pth")
     (root / "damaged.pth").write_bytes(np.arange(400, dtype=np.uint8).tobytes())
 
-    def reach(_: object) -> None:
-        raise _Reached
-
-    monkeypatch.setattr(evaluate._Judgement, "run", reach)
-
     def run(last: dict[str, str], protocols: tuple[str, ...], **changes: Any) -> None:
         values = {
             "formatVersion": 1,
             "name": run_directory.name,
             "stages": ["evaluate"],
             "device": "cpu",
-            "data": {"val": "val"},
+            "data": {"val": "val", "loadersPerRank": 0, "maxUnreadableFraction": 0.5},
             "evaluate": {"backbones": [GOOD, last], "protocols": protocols, "cropPixels": 32}
             | {"heads": {"batchSizePerRank": 2}, "layers": [{"layer": "res5avg"}]}
             | changes,
@@ -75,6 +69,17 @@ def judge(
     return run
 
 
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise where the first backbone would be judged."""
+
+    def reach(_: object) -> None:
+        raise _Reached
+
+    monkeypatch.setattr(evaluate._Judgement, "run", reach)
+
+
+@pytest.mark.usefixtures("reached")
 @pytest.mark.parametrize(
     ("last", "protocols", "changes", "fault"),
     [
@@ -102,9 +107,76 @@ def test_a_last_backbone_that_is_wrong_ends_the_stage_before_the_first_is_judged
     assert fault in str(caught.value)
 
 
+@pytest.mark.usefixtures("reached")
 def test_backbones_that_can_be_judged_are_looked_at_in_silence(
     judge: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(_Reached):
         judge(FILE, ("linear", "heads"))
     assert "loaded weights" not in capsys.readouterr().out
+
+
+def test_a_stopped_stage_goes_on_with_the_backbone_that_it_was_at(
+    judge: Callable[..., None],
+    run_directory: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A first attempt ends before the second backbone, a second one before the results."""
+    (tmp_path / "val" / "a" / "2.png").write_text("no image")
+    results = run_directory.results()
+    judge(FILE, ("linear", "knn"))
+    undisturbed = json.loads(results.read_text(encoding="utf-8"))
+    assert not (results.parent / "judged").exists()
+    shutil.rmtree(results.parent)
+
+    judged: list[int] = []
+    run = evaluate._Judgement.run
+
+    def count(judgement: evaluate._Judgement) -> dict[str, Any]:
+        if len(judged) == 1:
+            judged.append(-1)
+            raise _Reached
+        judged.append(judgement._number)
+        return run(judgement)
+
+    def end(*_: object) -> None:
+        raise _Reached
+
+    monkeypatch.setattr(evaluate._Judgement, "run", count)
+    monkeypatch.setattr(evaluate, "write_json", end)
+    for _ in range(3):  # before the second backbone; before the results; before them again
+        with pytest.raises(_Reached):
+            judge(FILE, ("linear", "knn"))
+    assert judged == [0, -1, 1]
+    capsys.readouterr()
+    monkeypatch.setattr(evaluate, "write_json", write_json)
+    judge(FILE, ("linear", "knn"))
+    assert judged == [0, -1, 1]
+    told = capsys.readouterr().out
+    assert 'msg="already judged" label=good' in told
+    assert 'msg="already judged" label=file' in told
+    assert "2.png" in told
+    assert json.loads(results.read_text(encoding="utf-8")) == undisturbed
+    assert undisturbed["num_val_excluded"] == 1
+
+
+def test_other_settings_have_backbones_judged_again(
+    judge: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+
+    def count(judgement: evaluate._Judgement) -> dict[str, Any]:
+        if len(judged) in {1, 3}:
+            judged.append(-1)
+            raise _Reached
+        judged.append(judgement._number)
+        return {"label": judgement._backbone.label}
+
+    monkeypatch.setattr(evaluate._Judgement, "run", count)
+    for neighbors in (1, 2):
+        with pytest.raises(_Reached):
+            judge(FILE, ("knn",), neighbors=neighbors)
+    judge(FILE | {"label": "renamed"}, ("knn",), neighbors=2)
+    assert judged == [0, -1, 0, -1, 1]
