@@ -182,6 +182,43 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
         assert read_start(ours, "train", attempt + 1) == read_stop(ours, "train", attempt)
 
 
+def test_cancelled_replaced_and_deleted_it_gives_its_quota_to_who_waits(
+    kueue: Cluster, product: Product
+) -> None:
+    make_queue(product, QUEUE)
+    endless = {**queued(), "pretext.epochs": 5000, "pretext.checkpointEverySteps": RARELY}
+    product.submit("pretext", endless)
+    product.wait_for_line("pretext", "msg=epoch ")
+    submit_another(product, "second", queued())
+    wait_for(
+        "the second run waits",
+        lambda: product.succeed("status", "second").stdout,
+        lambda said: f"in queue {QUEUE}: " in said,
+    )
+    assert product.succeed("cancel", RUN).stdout.startswith("cancelled: pretext\n")
+    wait_for_other(product, "second")
+    code, stages = product.status()
+    assert (code, stages["pretext"]["phase"]) == (0, "suspended")
+    assert "clusterfit cancel" in stages["pretext"]["cause"]
+
+    assert product.succeed("resume", RUN).stdout == "resumed: pretext\n"
+    product.wait_for_line("pretext", "msg=resumed")
+    before = product.job("pretext")
+    changed = product.write({**endless, "platform.memoryGibPerNode": 1.5})
+    product.succeed("submit", "pretext", "-f", changed, "--replace")
+    after = product.job("pretext")
+    assert before is not None
+    assert after is not None
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+    product.wait_for_line("pretext", "msg=resumed")
+
+    product.succeed("delete", RUN)
+    product.succeed("delete", "second")
+    wait_for_free_quota(product)
+    workloads = ("get", "workloads.kueue.x-k8s.io", "--output=name")
+    wait_for("they go", lambda: product.namespace.kubectl(*workloads), lambda names: not names)
+
+
 def test_kueue_counts_the_deadline_and_the_stage_can_go_on(
     kueue: Cluster, product: Product, reference: RunDirectory
 ) -> None:

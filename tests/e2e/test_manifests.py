@@ -97,14 +97,16 @@ def test_what_the_server_only_warns_of_would_be_refused(team: Kubectl, tmp_path:
         team(*TRY, f"--filename={warned_of}")
 
 
-def test_created_with_kubectl_it_is_a_run_like_any_other(team: Kubectl) -> None:
-    golden = K8S / "manifests/imagenet-step1-8gpu.yaml"
-    team("create", f"--filename={golden}")
+def test_created_with_kubectl_it_is_a_run_like_any_other(team: Kubectl, tmp_path: Path) -> None:
+    text = (K8S / "manifests/imagenet-step1-8gpu.yaml").read_text()
+    assert 'cpu: "64"' in text
+    manifest = tmp_path / "imagenet.yaml"
+    manifest.write_text(text.replace('cpu: "64"', 'cpu: "4096"'))
+    team("create", f"--filename={manifest}")
     access = [f"--kubeconfig={team.kubeconfig}", f"--namespace={NAMESPACE}"]
     status: list[str | Path] = [CLUSTERFIT, "status", "imagenet", *access]
-    # The node has fewer cores than a node with eight GPUs is supposed to have.
     said = wait_for("status names the cause", lambda: run(status), lambda out: "no node" in out)
-    assert "imagenet-extract-worker-0: no node has 64 cpu" in said
+    assert "imagenet-extract-worker-0: no node has 4096 cpu" in said
     assert "cluster: waits for extract" in said
     deleted = run([CLUSTERFIT, "delete", "imagenet", *access])
     assert "deleted imagenet-step1" in deleted
