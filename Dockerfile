@@ -45,12 +45,14 @@ RUN --mount=type=cache,target=/root/.cache/uv \
  && /tmp/uv/bin/uv pip install --quiet --python /opt/clusterfit/bin/python \
       --require-hashes --requirement /opt/requirements/${WORKER}.lock \
  && rm -rf /tmp/uv
+# Found without PYTHONPATH, which platform.extraEnv may then set to something of the user's own.
+RUN echo /opt/clusterfit-code \
+      > "$(/opt/clusterfit/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clusterfit.pth"
 COPY --from=code /opt/clusterfit-code /opt/clusterfit-code
 # USER: torch asks for a name, and a pod's numeric user may have none.
 # LD_LIBRARY_PATH: where GKE's nodes put the driver; elsewhere there is no such folder.
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
     PATH=/opt/clusterfit-code/bin:/opt/clusterfit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    PYTHONPATH=/opt/clusterfit-code \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 USER=clusterfit
 USER 1000:1000
 WORKDIR /tmp

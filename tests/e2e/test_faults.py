@@ -177,7 +177,7 @@ def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
     changes = {
         "platform.extraVolumes": [{**mount, "readOnly": True}],
         "platform.extraEnv": [
-            {"name": "PYTHONPATH", "value": "/hook:/opt/clusterfit-code"},
+            {"name": "PYTHONPATH", "value": "/hook"},
             {"name": "LINGERS", "value": str(node)},
         ],
     }
