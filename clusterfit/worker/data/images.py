@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -159,20 +159,13 @@ def _explain(error: Exception) -> str:
     return _SOURCE_POSITION.sub("", line) or type(error).__name__
 
 
-class KeyBatches(Protocol):
-    """What a loader is asked for: batches of keys, in order."""
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """Yield the batches."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-
-
 def build_loader(
-    images: ImageSet, batches: KeyBatches, loaders_per_rank: int, device: torch.device
+    images: ImageSet, batches: Iterable[list[Key]], loaders_per_rank: int, device: torch.device
 ) -> Iterator[Batch]:
     """Yield one `Batch` for each batch of keys, in order.
+
+    Keys are asked for a few batches ahead, in this process. They must come at once: no stop is
+    heard while they are chosen.
 
     Loading processes end with this one and not before: a signal that is sent to all processes at
     once (Ctrl-C, a service manager) must leave this one its batches, until it has a checkpoint.

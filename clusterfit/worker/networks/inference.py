@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -51,9 +51,14 @@ class FrozenNetwork:
         self._normalize = Normalizer(data.mean, data.std, device, memory_format)
 
     def extract(
-        self, paths: Sequence[str], sample_indices: Sequence[int]
+        self, paths: Sequence[str], runs: Iterable[Sequence[int]]
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Yield (batch, (n, D) float32 features on the device) over images, in order.
+        """Yield (batch, (n, D) float32 features on the device) over runs of images, in order.
+
+        Args:
+            paths: of all images.
+            runs: sample indices. No batch is of two runs, and a run is asked for while the one
+                before it is loaded.
 
         Raises:
             InvalidDataError: when a feature is not a finite number.
@@ -66,10 +71,11 @@ class FrozenNetwork:
             substitute=False,
         )
         size = self._recipe.batch_size_per_rank
-        batches: list[list[Key]] = [
-            [(0, index) for index in sample_indices[start : start + size]]
-            for start in range(0, len(sample_indices), size)
-        ]
+        batches: Iterator[list[Key]] = (
+            [(0, index) for index in run[start : start + size]]
+            for run in runs
+            for start in range(0, len(run), size)
+        )
         loaders = self._context.config.data.loaders_per_rank
         for batch in build_loader(images, batches, loaders, self._context.env.device):
             if not len(batch.images):

@@ -26,7 +26,7 @@ def extract_share(
     )
     chunks, indices = [], []
     unreadable: dict[int, str] = {}
-    for batch, features in frozen.extract(images.paths, share):
+    for batch, features in frozen.extract(images.paths, [share]):
         env.stop.check()
         unreadable |= batch.unreadable
         if progress is not None:  # this rank's pace is everybody's, more or less

@@ -1,14 +1,16 @@
 """Extract (step 1a): features of every image, in parts that any rank may write.
 
 Ranks claim parts from a counter in the process group's store, so a slow one slows nobody, and there
-is no collective in the loop. What a part holds does not depend on who writes it. Who writes a part
-hashes it; those of an earlier attempt are read through, and extracted again where they are not what
-was written. So a manifest never vouches for bytes that nobody has checked, and no rank waits for
-another one to hash them all.
+is no collective in the loop. While a part is written the next one is loaded. What a part holds does
+not depend on who writes it. Who writes a part hashes it; those of an earlier attempt are read
+through, and extracted again where they are not what was written. So a manifest never vouches for
+bytes that nobody has checked, and no rank waits for another one to hash them all.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 
 from clusterfit.artifacts.dataset import read_samples
-from clusterfit.artifacts.files import remove_files, write_file
+from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.layout import MANIFEST_NAME
 from clusterfit.artifacts.manifest import FileRecord, Identity, is_finished, write_manifest
 from clusterfit.artifacts.part import (
@@ -28,6 +30,7 @@ from clusterfit.artifacts.part import (
 )
 from clusterfit.errors import InvalidDataError, RetryableError
 from clusterfit.worker.context import Context
+from clusterfit.worker.data.images import Batch
 from clusterfit.worker.data.unreadable import EXCLUDED_NAME, check_unreadable, format_unreadable
 from clusterfit.worker.identity import list_partitions, list_targets
 from clusterfit.worker.log import ProgressReporter
@@ -87,12 +90,15 @@ class _PartitionExtraction:
         progress = ProgressReporter(
             log, len(self._paths), "images", len(self._paths) - num_missing
         ) if env.is_main_rank else None  # fmt: skip
-        todo = [*missing, *found]
-        records: dict[int, FileRecord] = {}
-        while (claimed := env.store.add(f"{self._partition}/claimed", 1) - 1) < len(todo):
-            number = todo[claimed]
-            record = None if claimed < len(missing) else self._check(number)
-            records[number] = record or self._write(number, progress)
+        records = self._write(self._claim("claimed", missing), progress) if missing else {}
+        damaged = []
+        for number in self._claim("checked", found):
+            if (record := self._check(number)) is None:
+                damaged.append(number)
+            else:
+                records[number] = record
+        if damaged:
+            records |= self._write(damaged, progress)
         # The last part may take its rank long, and nobody else has anything left to do.
         env.wait_for_everyone(f"{self._partition}/written", lambda: self._see(0, progress))
         records = env.merge(records)
@@ -101,6 +107,12 @@ class _PartitionExtraction:
                 progress.update(len(self._paths))
             self._finish(records)
         env.wait_for_object(f"{self._partition}/finished", True)
+
+    def _claim(self, counter: str, numbers: Sequence[int]) -> Iterator[int]:
+        """Yield the parts that fall to this rank: whoever is free takes the next one."""
+        store, key = self._context.env.store, f"{self._partition}/{counter}"
+        while (claimed := store.add(key, 1) - 1) < len(numbers):
+            yield numbers[claimed]
 
     def _rows(self, number: int) -> range:
         start = number * self._rows_per_part
@@ -134,30 +146,30 @@ class _PartitionExtraction:
         is_whole = header.num_rows + len(header.excluded) == len(self._rows(number))
         return header if is_whole else None
 
-    def _write(self, number: int, progress: ProgressReporter | None) -> FileRecord:
-        env = self._context.env
-        dtype = torch.float16 if self._context.config.extract.dtype == "float16" else torch.float32
-        chunks: list[np.ndarray] = []
-        indices: list[np.ndarray] = []
-        excluded: dict[int, str] = {}
-        for batch, features in self._backbone.extract(self._paths, self._rows(number)):
-            env.stop.check()
-            excluded |= batch.unreadable
-            self._check_excluded(excluded, "at least ")
-            if len(features):
-                if self._context.config.extract.normalize:
-                    features = torch.nn.functional.normalize(features)
-                chunks.append(self._to_numpy(features, dtype))
-                indices.append(batch.sample_indices.numpy())
+    def _write(
+        self, numbers: Iterable[int], progress: ProgressReporter | None
+    ) -> dict[int, FileRecord]:
+        """Extract parts and write each when it is whole, loading the next one meanwhile."""
+        started: deque[int] = deque()  # a few batches ahead of what comes out
+
+        def start() -> Iterator[range]:
+            for number in numbers:
+                started.append(number)
+                yield self._rows(number)
+
+        records = {}
+        rows = _Rows()
+        for batch, features in self._backbone.extract(self._paths, start()):
+            self._context.env.stop.check()
+            rows.add(batch, self._to_numpy(features) if len(features) else None)
+            self._check_excluded(rows.excluded, "at least ")
             self._see(len(features) + len(batch.unreadable), progress)
-        return write_part(
-            self._folder / part_name(number),
-            np.concatenate(chunks) if chunks else np.empty((0, 0), np.float32),
-            np.concatenate(indices) if indices else np.empty(0, np.int64),
-            self._identity.fingerprint,
-            excluded,
-            self._context.guard,
-        )
+            if rows.num_seen == len(self._rows(started[0])):
+                number = started.popleft()
+                path = self._folder / part_name(number)
+                records[number] = rows.write(path, self._identity.fingerprint, self._context.guard)
+                rows = _Rows()
+        return records
 
     def _see(self, num_images: int, progress: ProgressReporter | None) -> None:
         """Count images as seen, and tell how many all ranks have."""
@@ -165,8 +177,12 @@ class _PartitionExtraction:
         if progress is not None:
             progress.advance_to(done)
 
-    def _to_numpy(self, features: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
-        stored = features.to("cpu", dtype)
+    def _to_numpy(self, features: torch.Tensor) -> np.ndarray:
+        """Return rows as they are stored."""
+        config = self._context.config.extract
+        if config.normalize:
+            features = torch.nn.functional.normalize(features)
+        stored = features.to("cpu", torch.float16 if config.dtype == "float16" else torch.float32)
         if not bool(torch.isfinite(stored).all()):
             raise InvalidDataError(
                 f"extract.dtype: features up to {float(features.abs().max()):.3g} do not fit "
@@ -220,3 +236,32 @@ class _PartitionExtraction:
     def _check_excluded(self, excluded: dict[int, str], at_least: str = "") -> None:
         data = self._context.config.data
         check_unreadable(data, self._partition, self._paths, excluded, at_least)
+
+
+class _Rows:
+    """The rows of one part, as batches come."""
+
+    def __init__(self) -> None:
+        self._features: list[np.ndarray] = []
+        self._sample_indices: list[np.ndarray] = []
+        self.excluded: dict[int, str] = {}
+        self.num_seen = 0
+
+    def add(self, batch: Batch, features: np.ndarray | None) -> None:
+        """Take a batch's (n, D) rows; none where no image of it could be read."""
+        self.excluded |= batch.unreadable
+        self.num_seen += len(batch.sample_indices) + len(batch.unreadable)
+        if features is not None:
+            self._features.append(features)
+            self._sample_indices.append(batch.sample_indices.numpy())
+
+    def write(self, path: Path, fingerprint: str, guard: Guard) -> FileRecord:
+        """Write the part."""
+        return write_part(
+            path,
+            np.concatenate(self._features) if self._features else np.empty((0, 0), np.float32),
+            np.concatenate(self._sample_indices) if self._sample_indices else np.empty(0, np.int64),
+            fingerprint,
+            self.excluded,
+            guard,
+        )

@@ -28,9 +28,6 @@ class TrainingBatches:
         self._rank = rank
         self._first_step = first_step
 
-    def __len__(self) -> int:
-        return self._schedule.num_steps - self._first_step
-
     def __iter__(self) -> Iterator[list[Key]]:
         schedule = self._schedule
         size = schedule.recipe.batch_size_per_rank
