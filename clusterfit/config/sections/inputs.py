@@ -54,9 +54,9 @@ class Data(Section):
     max_unreadable_fraction: Annotated[Fraction, OPERATIONAL] = 0.001
     """Images that cannot be decoded are left out, each with its reason. More than this fraction of
     a partition, and the stage stops (65)."""
-    loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 4
-    """Processes that decode images and cut views for each rank; 0: the rank itself. A core gives a
-    few hundred 500 x 375 JPEGs a second: too few for a fast GPU, and more of them need more CPU."""
+    loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 8
+    """Processes that decode images and cut views for each rank, at most one per core; 0: the rank
+    itself. A core gives about 300 ImageNet-sized JPEGs a second; a fast GPU takes thousands."""
 
     @model_validator(mode="after")
     def _labels_belong_to_file_lists(self) -> Self:
