@@ -53,5 +53,8 @@ def choose_labelled(images: LabelledImages, labels_per_class: int, seed: int) ->
     labels = torch.from_numpy(images.labels)
     order = permute(len(labels), "labelled", seed)
     order = order[~torch.isin(order, torch.tensor(list(images.unreadable), dtype=torch.int64))]
-    chosen = [order[labels[order] == label][:labels_per_class] for label in labels.unique()]
-    return torch.cat(chosen)
+    by_label = labels[order].argsort(stable=True)
+    _, counts = labels[order][by_label].unique_consecutive(return_counts=True)
+    firsts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    is_chosen = torch.arange(len(order)) - firsts < labels_per_class
+    return order[by_label[is_chosen]]

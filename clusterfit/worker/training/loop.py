@@ -33,9 +33,10 @@ from clusterfit.worker.training.checkpoint import Checkpoints
 from clusterfit.worker.training.epoch import EpochSums
 from clusterfit.worker.training.metrics import METRICS_NAME, Metrics
 from clusterfit.worker.training.stepping import Inputs, Stepper
+from clusterfit.worker.training.votes import StopVotes
 from clusterfit.worker.versions import read_versions
 
-EPOCH_CHECKPOINT_SECONDS: Final = 30.0
+EPOCH_CHECKPOINT_SECONDS: Final = 120.0
 """An epoch's end is a checkpoint where the last one is older than this."""
 
 
@@ -159,8 +160,9 @@ class _Trainer:
             if env.is_main_rank
             else None
         )
+        votes = StopVotes(env)
         for batch in build_loader(self._training.images, batches, loaders, env.device):
-            if env.agree_to_stop():
+            if votes.vote():
                 self._write_checkpoint()
                 raise TerminatedError(
                     f"stopped by SIGTERM after step {self._done}; the next run goes on from there"
@@ -179,6 +181,7 @@ class _Trainer:
                 progress.update(self._done)
             if self._done < schedule.num_steps and self._is_checkpoint_due(is_epoch_end):
                 self._write_checkpoint()
+        votes.count()  # whoever was asked to stop at the last step has nothing left to stop
 
     def publish(self) -> None:
         """Write the weights and, last, the manifest."""

@@ -66,7 +66,8 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._network.train()
+        if not self.model.training:
+            self._network.train()
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = self._backward(inputs, targets)
         self.optimizer.step()
