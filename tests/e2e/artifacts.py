@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pytest
 
 from clusterfit.artifacts.layout import PARTITIONS, RunDirectory
 from clusterfit.artifacts.parts import FeatureTable
@@ -42,3 +45,19 @@ def check_same_weights(run: RunDirectory, reference: RunDirectory, stage: str) -
     """Compare the network that a stage has trained: bit for bit, as both had four ranks."""
     ours, theirs = run.backbone(stage).read_bytes(), reference.backbone(stage).read_bytes()
     assert ours == theirs
+
+
+def check_same_results(run: RunDirectory, reference: RunDirectory) -> None:
+    """Compare what evaluate found of the same networks.
+
+    The order of sums may decide on single images of few: one or two are let pass.
+    """
+    ours, theirs = (json.loads(each.results().read_text()) for each in (run, reference))
+    margin = 2.5 / ours["num_val"]
+    assert len(ours["backbones"]) == len(theirs["backbones"]) > 1
+    for row, wanted in zip(ours["backbones"], theirs["backbones"], strict=True):
+        accuracies, expected = (
+            each.pop("linear") | {"knn": each.pop("knn")} for each in (row, wanted)
+        )
+        assert accuracies == pytest.approx(expected, abs=margin)
+        assert row == wanted

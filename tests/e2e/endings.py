@@ -19,7 +19,10 @@ def exit_code(pod: Object) -> int:
 def check_failed(product: Product, stage: str, code: int, cause: str) -> None:
     """See that a stage failed for good, holds nothing, and that everybody who asks is told so."""
     product.wait_for_failure(stage, BOUND_SECONDS)
-    pods = product.wait_for_pods(stage, lambda pods: {phase(pod) for pod in pods} == {"Failed"})
+    # Peers end long before they would be killed, and hold nothing after that.
+    pods = product.wait_for_pods(
+        stage, lambda pods: {phase(pod) for pod in pods} == {"Failed"}, timeout_seconds=60
+    )
     assert code in map(exit_code, pods)
     status, stages = product.status()
     assert status == 1

@@ -19,6 +19,7 @@ from tests.dist.drawn import write_features
 from tests.e2e.artifacts import check_whole
 from tests.e2e.digits import run_here
 from tests.e2e.endings import check_failed, exit_code
+from tests.e2e.holds import held, let_go
 from tests.e2e.product import Product, uids
 from tests.e2e.said import read_start, read_stop
 
@@ -61,8 +62,8 @@ def read_objective(run: RunDirectory) -> float:
 def clustering(user: Product, drawn: RunDirectory) -> Product:
     """A user whose run clusters those features."""
     user.put(drawn.root, "storage:drawn")
-    user.submit("cluster", CLUSTER)
-    user.wait_for_line("cluster", "msg=arithmetic")
+    held(user, {"some": r"msg=progress done=[1-9]"}).submit("cluster", CLUSTER)
+    user.wait_for_line("cluster", "msg=held at=some")
     return user
 
 
@@ -79,6 +80,7 @@ def check_clustering(product: Product, undisturbed: float) -> RunDirectory:
 def test_killed_rank_is_tried_again(clustering: Product, undisturbed: float) -> None:
     before = uids(clustering.pods("cluster"))
     clustering.kill_rank("cluster", rank=1)
+    let_go(clustering, "some")
     check_clustering(clustering, undisturbed)
     killed, second = clustering.pods("cluster")
     assert uids([killed]) == before
@@ -100,6 +102,7 @@ def test_lost_pod_goes_on_and_counts_as_no_failure(
         clustering.evict_pod(before["metadata"]["name"])
     else:
         clustering.delete_pod(before["metadata"]["name"])
+    let_go(clustering, "some")
     ours = check_clustering(clustering, undisturbed)
     assert read_start(ours, "cluster", attempt=2) == read_stop(ours, "cluster", attempt=1)
     (after,) = clustering.pods("cluster")

@@ -22,6 +22,7 @@ from tests.cluster.manifests import Object, phase
 from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
 from tests.e2e.helm import RUN_CHART, helm
+from tests.e2e.holds import THIRD_EPOCH, held
 from tests.e2e.product import STAGE_SECONDS, Product, uids
 from tests.e2e.said import read_start, read_stop
 
@@ -30,11 +31,11 @@ EVERYTHING = "pytorchjobs,jobs,pods,configmaps,serviceaccounts,roles,rolebinding
 
 @pytest.fixture
 def training(product: Product, reference: RunDirectory) -> Product:
-    """A user whose run trains on the reference's assignments, in its fourth epoch."""
+    """A user whose run trains on the reference's assignments, and stays after its third epoch."""
     product = replace(product, changes={"train.checkpointEverySteps": RARELY})
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("train")
-    product.wait_for_line("train", "msg=epoch epoch=3 ")
+    held(product, THIRD_EPOCH).submit("train")
+    product.wait_for_line("train", "msg=held at=third")
     return product
 
 
@@ -157,7 +158,11 @@ def test_delete_waits_until_its_pods_are_gone_and_whoever_waits_is_told(training
     with training.begin("wait", RUN) as wait, training.begin("logs", RUN, "--follow") as follow:
         wait.wait_until(lambda typed: "train: running" in typed.remarks)
         follow.wait_until(lambda typed: "msg=epoch" in "".join(typed.lines))
-        training.succeed("delete", RUN)
+        with training.begin("delete", RUN) as delete:
+            with held_at_their_end(training, training.pods("train")):
+                delete.wait_until(lambda typed: any("to end" in said for said in typed.remarks))
+                assert delete.is_running
+            delete.wait(180).expect(0)
         assert training.pods("train") == []
         assert training.pods("", role="supervisor") == []
         waited = wait.wait(120).expect(3)
@@ -172,7 +177,11 @@ def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
     before, pods_before = training.job("train"), training.pods("train")
     assert before is not None
     changed = training.write({"platform.memoryGibPerNode": 1.5})
-    said = training.succeed("submit", "train", "-f", changed, "--replace").stdout
+    with training.begin("submit", "train", "-f", changed, "--replace") as replacing:
+        with held_at_their_end(training, pods_before):
+            replacing.wait_until(lambda typed: any("to end" in said for said in typed.remarks))
+            assert training.job("train") is None, "two writers in one run directory"
+        said = replacing.wait(180).expect(0).stdout
     assert not set(uids(training.pods("train"))) & set(uids(pods_before))
     assert said.startswith(f"replaced {RUN}-train to namespace")
     job = training.job("train")
@@ -225,6 +234,7 @@ def test_client_releases_the_stages_while_it_follows(
     same = {"extract.weights": {"from": "path", "path": "weights/pretext.safetensors"}}
     run_file = product.write({**same, "platform.sequencing": {"mode": "client"}})
     with product.begin("submit", "step1", "-f", run_file, "--follow") as typed:
+        typed.wait_until(lambda typed: any(line.startswith("submitted") for line in typed.lines))
         product.wait_for_pods("extract", lambda pods: len(pods) == 2)
         cluster.restart("kube-apiserver")
         product.wait_for_success("extract", "cluster")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
@@ -11,6 +12,7 @@ from tests.cluster.storage import SMALL_CLASS
 from tests.e2e.artifacts import check_same_weights, check_whole
 from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import BOUND_SECONDS, check_failed, check_suspended
+from tests.e2e.holds import THIRD_EPOCH, held, hooked, let_go
 from tests.e2e.product import Product
 from tests.e2e.said import read_stop
 
@@ -31,6 +33,20 @@ def test_worker_that_fails_for_good_frees_its_peers(product: Product) -> None:
 def test_worker_that_crashes_again_and_again_gives_up(product: Product) -> None:
     no_such_network = [{"name": "GLOO_SOCKET_IFNAME", "value": "nothing0"}]
     product.submit("pretext", {"platform.extraEnv": no_such_network})
+    check_failed(product, "pretext", 70, "3 attempts in a row made no progress")
+
+
+# Node 1 crashes after it has met node 0, each time that it comes back.
+CUT_OFF = """
+import os
+if os.environ.get("PET_NODE_RANK") == "1":
+    os.environ["GLOO_SOCKET_IFNAME"] = "nothing0"
+"""
+
+
+def test_one_node_that_crashes_again_and_again_gives_up(product: Product) -> None:
+    """Its peer, which has not failed, cannot take it for one that is lost for ever."""
+    hooked(product, CUT_OFF).submit("pretext")
     check_failed(product, "pretext", 70, "3 attempts in a row made no progress")
 
 
@@ -61,9 +77,14 @@ def test_stage_past_its_deadline_is_suspended_and_can_go_on(
     product.submit("train", {
         "train.epochs": 5000,
         "train.checkpointEverySteps": RARELY,
-        "platform.deadlineSeconds": 60,
+        "platform.deadlineSeconds": 3600,
     })  # fmt: skip
-    check_suspended(product, "train", "platform.deadlineSeconds: the stage took longer than 60 s")
+    product.wait_for_line("train", "msg=epoch ")
+    # Two hours pass.
+    then = (datetime.now(UTC) - timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    started = ("annotate", "pytorchjobs.kubeflow.org", f"{RUN}-train", "--overwrite")
+    product.namespace.kubectl(*started, f"clusterfit.dev/released={then}")
+    check_suspended(product, "train", "platform.deadlineSeconds: the stage took longer than 3600 s")
     step = read_stop(product.fetch(), "train", attempt=1)
     product.succeed("resume", RUN)
     assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
@@ -106,10 +127,11 @@ def test_full_storage_ends_the_stage_and_space_mends_it(
     product = replace(product, changes={"platform.storage": {"claim": "small"}})
     product.namespace.kubectl.create(claim("small", storage_class=SMALL_CLASS, size="32Mi"))
     product.put_results(reference, "pretext", "extract", "cluster")
-    product.submit("step2")
-    product.wait_for_line("train", "msg=epoch epoch=3 ")
+    held(product, THIRD_EPOCH, "small").submit("step2")
+    product.wait_for_line("train", "msg=held at=third")
     fill = "cat /dev/zero > /claim/ballast 2>/dev/null; test -s /claim/ballast"
     product.namespace.run_on_claim(["sh", "-c", fill], "small")
+    let_go(product, "third", claim="small")
     check_failed(product, "train", 73, "No space left on device; make space")
 
     product.namespace.run_on_claim(["rm", "/claim/ballast"], "small")

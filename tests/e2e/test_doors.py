@@ -17,7 +17,12 @@ from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
 from tests.cluster.namespace import STORAGE_CLAIM
 from tests.cluster.paths import CHECKOUT
-from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
+from tests.e2e.artifacts import (
+    check_same_results,
+    check_same_step1,
+    check_same_weights,
+    check_whole,
+)
 from tests.e2e.digits import RUN, RUN_FILE
 from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import Product
@@ -85,8 +90,7 @@ def test_pipeline_is_submitted_and_its_stages_run_in_order(
     lock = (CHECKOUT / "requirements" / "gpu.lock").read_text()
     locked = dict(re.findall(r"^(torch|torchvision|safetensors)==(\S+)", lock, re.MULTILINE))
     assert {name: versions[name] for name in locked} == locked
-    labels = [item["label"] for item in RUN_FILE["evaluate"]["backbones"]]
-    assert [item["label"] for item in json.loads(ours.results().read_text())["backbones"]] == labels
+    check_same_results(ours, reference)
 
 
 def test_step1_and_step2_are_submitted_one_after_the_other(
@@ -120,6 +124,8 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
     lines = [fields for fields in map(parse_line, followed.stdout.splitlines()) if fields]
     finished = [fields["stage"] for fields in lines if fields.get("msg") == "finished"]
     assert list(dict.fromkeys(finished)) == ["extract", "cluster"]  # extract: for each partition
+    extract, cluster = (product.pods(stage) for stage in ("extract", "cluster"))
+    assert max(map(ended, extract)) <= min(map(started, cluster))
     _, stages = product.status()
     assert {stage: (item["release"], item["phase"]) for stage, item in stages.items()} == {
         "extract": (RELEASE, "succeeded"), "cluster": (RELEASE, "succeeded"),

@@ -13,11 +13,12 @@ from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for
 from tests.cluster.kueue import KUEUE_NAMESPACE
-from tests.cluster.manifests import Object
+from tests.cluster.manifests import Object, has_condition, pod_spec
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import check_same_weights, check_whole
-from tests.e2e.digits import RARELY, RUN, SLOW_VIEW
+from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import BOUND_SECONDS
+from tests.e2e.holds import gated, held, let_go, open_gate
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
 from tests.e2e.remains import sign
 from tests.e2e.said import read_start, read_stop
@@ -153,9 +154,11 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
     make_queue(product, QUEUE)
     product.put_results(reference, "pretext", "extract", "cluster")
     rarely = {"train.checkpointEverySteps": RARELY}
-    product.submit("train", {**queued(priorityClass="low"), **rarely})
-    product.wait_for_line("train", "msg=epoch epoch=2 ")
-    submit_another(product, URGENT, queued(priorityClass="high"))
+    staying = held(product, {"second": r"msg=epoch epoch=2 ", "resumed": r"msg=resumed "})
+    staying.submit("train", {**queued(priorityClass="low"), **rarely})
+    product.wait_for_line("train", "msg=held at=second")
+    # The urgent one holds what it was let in for, and cannot end before it may begin.
+    submit_another(gated(product), URGENT, queued(priorityClass="high"))
     said = wait_for(
         "status says that it was preempted",
         lambda: product.status()[1]["train"],
@@ -164,14 +167,16 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
     assert said["phase"] == "queued"
     # Until the urgent one has what it was preempted for, both are in the queue.
     assert re.match(f"place [12] in queue {QUEUE}: ", said["cause"])
+    open_gate(product)
     wait_for_other(product, URGENT)
-    product.wait_for_line("train", "msg=resumed")
+    product.wait_for_line("train", "msg=held at=resumed")
 
     # Kueue holds the job's own switch: suspending goes through its Workload.
     assert product.succeed("suspend", RUN).stdout.startswith("suspended: train")
     product.wait_for_pods("train", lambda pods: not pods)
     code, stages = product.status()
     assert (code, stages["train"]["phase"]) == (0, "suspended")
+    let_go(product, "second", "resumed")
     assert product.succeed("resume", RUN).stdout == "resumed: train\n"
     product.wait_for_success("train")
     assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
@@ -195,6 +200,8 @@ def test_cancelled_replaced_and_deleted_it_gives_its_quota_to_who_waits(
         lambda: product.succeed("status", "second").stdout,
         lambda said: f"in queue {QUEUE}: " in said,
     )
+    others = ("get", "pods", "--selector=clusterfit.dev/run=second,clusterfit.dev/stage=extract")
+    assert product.namespace.kubectl(*others, "--output=name") == ""
     assert product.succeed("cancel", RUN).stdout.startswith("cancelled: pretext\n")
     wait_for_other(product, "second")
     code, stages = product.status()
@@ -228,7 +235,7 @@ def test_kueue_counts_the_deadline_and_the_stage_can_go_on(
         **queued(),
         "train.epochs": 5000,
         "train.checkpointEverySteps": RARELY,
-        "platform.deadlineSeconds": 60,
+        "platform.deadlineSeconds": 120,
     })  # fmt: skip
     said = product.wait_for_cause("train", "maximum execution time", STAGE_SECONDS)
     product.wait_for_pods("train", lambda pods: not pods)
@@ -277,7 +284,7 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     assert "has a LocalQueue `default`, in which Kueue may put every stage at once; set " in (
         unnamed.stderr
     )
-    product.submit("step1", {**queued("default"), **SLOW_VIEW})
+    gated(product).submit("step1", queued("default"))
     submit_another(product, "second", queued("default"))
     # Kueue has put the supervisors in the queue too: they count, and status says so.
     wait_for(
@@ -291,9 +298,7 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     # A supervisor that is let in before its stage would keep the room that the stage needs. And
     # only where there is room for both stages does the second one wait for nothing but its turn.
     make_room_for_both_stages(kueue)
-    extracting = product.job("extract")
-    assert extracting is not None
-    assert not how_it_ended(extracting), "it should have lasted until there was room for the next"
+    open_gate(product)
     product.wait_for_success("extract", "cluster")
     wait_for_other(product, "second")
     extract, cluster = span(product.pods("extract")), span(product.pods("cluster"))
@@ -307,6 +312,24 @@ def test_without_its_integration_status_says_so(kueue: Cluster, user: Product) -
     kueue.enable_kueue(pytorchjob=False)
     make_queue(user, QUEUE)
     user.submit("step1", queued())
+    # Kueue works: a Job of the same queue, created after, is admitted and ends.
+    labels = {"kueue.x-k8s.io/queue-name": QUEUE}
+    resources = {"requests": {"cpu": "10m", "memory": "16Mi"}}
+    spec = pod_spec(user.image, ["true"])
+    spec["containers"][0]["resources"] = resources
+    user.namespace.kubectl.create({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "control", "labels": labels},
+        "spec": {"suspend": True, "template": {"spec": spec}},
+    })  # fmt: skip
+    user.namespace.wait_for_object("job", "control", lambda job: has_condition(job, "Complete"))
+    found = user.namespace.kubectl.get("workloads.kueue.x-k8s.io")["items"]
+    owners = [item["metadata"]["ownerReferences"][0]["kind"] for item in found]
+    assert owners == ["Job"]
+    extract = user.job("extract")
+    assert extract is not None
+    assert extract["spec"]["runPolicy"]["suspend"]
     _, stages = user.status()
     assert stages["extract"]["phase"] == "queued"
     assert stages["extract"]["cause"] == "Kueue has not taken notice of it"

@@ -8,10 +8,11 @@ from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.cluster import Cluster
 from tests.e2e.digits import PROCESSES_PER_NODE, RUN, WORLD_SIZE
+from tests.e2e.holds import held, let_go
 from tests.e2e.product import Product, uids
 from tests.e2e.said import read_attempt, read_copies, read_shown
 
-# faiss does all iterations, settled or not: enough work for somebody to be killed in the middle.
+# faiss does all iterations, settled or not: enough of them to tell how far it is.
 SLOW_CLUSTERING = {
     "cluster.engine": "faiss",
     "cluster.init": "random",
@@ -24,18 +25,18 @@ def test_what_a_pod_said_unread_before_it_died_comes_from_the_copies(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract", "cluster")
-    # An API server takes its time to come back, and the training must not be over by then.
-    product.submit("train", {"train.epochs": 120})
+    lines = {"second": r"msg=epoch epoch=2 ", "fifth": r"msg=epoch epoch=5 "}
+    held(product, lines).submit("train")
     with product.begin("logs", RUN, "--all-ranks", "--follow") as follow:
-        follow.wait_until(lambda typed: any("msg=epoch epoch=2 " in line for line in typed.lines))
+        follow.wait_until(lambda typed: any("msg=held" in line for line in typed.lines))
         follow.freeze()
         # What the connection still holds can be read later; what comes after its end cannot.
         cluster.restart("kube-apiserver")
-        said = product.log(f"{RUN}-train-worker-0")
-        epoch = max(int(part.split()[0]) for part in said.split("msg=epoch epoch=")[1:])
-        product.wait_for_line("train", f"msg=epoch epoch={epoch + 2} ")
+        let_go(product, "second")
+        product.wait_for_line("train", "msg=held at=fifth")
         before = uids(product.pods("train"))
         product.kill_rank("train", rank=2)
+        let_go(product, "fifth")
         product.wait_for_pods(
             "train", lambda pods: len(pods) == 2 and not set(uids(pods)) & set(before)
         )
@@ -52,10 +53,11 @@ def test_job_that_crashed_is_followed_into_the_pod_that_comes_after(
     product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract")
-    product.submit("cluster", SLOW_CLUSTERING)
+    held(product, {"some": r"msg=progress done=[1-9]"}).submit("cluster", SLOW_CLUSTERING)
     with product.begin("logs", RUN, "--all-ranks", "--follow") as follow:
-        follow.wait_until(lambda typed: sum("msg=progress" in line for line in typed.lines) > 1)
+        follow.wait_until(lambda typed: any("msg=held" in line for line in typed.lines))
         product.kill_rank("cluster", rank=0)
+        let_go(product, "some")
         product.wait_for_success("cluster")
         followed = follow.wait(60).expect(0)
     crashed, last = product.pods("cluster")  # both stay, with random names
