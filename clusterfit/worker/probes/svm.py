@@ -46,36 +46,16 @@ def judge_classes(
     num_threads: int,
     check: Callable[[], None],
 ) -> list[ClassResult]:
-    """Return the results of some classes; each fit takes one of the threads.
+    """Return the results of some classes; each cost of each takes one of the threads.
 
-    What `check` raises before a class or one of its costs ends all of them.
+    What `check` raises before any of them ends all of them.
     """
     train, val = _normalize(train), _normalize(val)
-
-    def judge(number: int) -> ClassResult:
-        return _judge_class(
-            train, train_labels[:, number], val, val_labels[:, number], config, seed, check
-        )
-
-    # Outside the threads, because the filters are the process's.
-    with warnings.catch_warnings(), ThreadPoolExecutor(num_threads) as pool:
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return list(pool.map(judge, classes))
-
-
-def _judge_class(
-    train: np.ndarray,
-    train_labels: np.ndarray,
-    val: np.ndarray,
-    val_labels: np.ndarray,
-    config: Svm,
-    seed: int,
-    check: Callable[[], None],
-) -> ClassResult:
-    """Choose the cost by cross-validation, fit on all, rank the val images."""
-    targets = np.where(train_labels == 1, 1, -1)  # difficult images are negatives here
+    # Difficult images are negatives here.
+    targets = {number: np.where(train_labels[:, number] == 1, 1, -1) for number in classes}
 
     def build(cost: float) -> LinearSVC:
+        check()
         return LinearSVC(
             C=cost,
             class_weight={1: _POSITIVE_WEIGHT, -1: 1},
@@ -84,24 +64,33 @@ def _judge_class(
             random_state=seed,
         )
 
-    scores = []
-    for cost in config.costs:
-        check()
+    def validate(number: int, cost: float) -> float:
+        """Return how well a class is ranked with this cost, the mean over folds."""
         found = cross_val_score(
-            build(cost), train, targets, cv=config.folds, scoring="average_precision"
+            build(cost), train, targets[number], cv=config.folds, scoring="average_precision"
         )
-        scores.append(found.mean())
-    check()
-    cost = config.costs[int(np.argmax(scores))]
-    svm = build(cost).fit(train, targets)
-    is_judged = val_labels != -1
-    return ClassResult(
-        compute_average_precision(
-            val_labels[is_judged] == 1, svm.decision_function(val[is_judged])
-        ),
-        cost,
-        bool(svm.n_iter_ < config.max_iterations),
-    )
+        return float(found.mean())
+
+    def judge(number: int, cost: float) -> ClassResult:
+        """Fit a class on all images, and rank the val images."""
+        svm = build(cost).fit(train, targets[number])
+        is_judged = val_labels[:, number] != -1
+        return ClassResult(
+            compute_average_precision(
+                val_labels[is_judged, number] == 1, svm.decision_function(val[is_judged])
+            ),
+            cost,
+            bool(svm.n_iter_ < config.max_iterations),
+        )
+
+    # Outside the threads, because the filters are the process's.
+    with warnings.catch_warnings(), ThreadPoolExecutor(num_threads) as pool:
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pairs = [(number, cost) for number in classes for cost in config.costs]
+        found = list(pool.map(validate, *zip(*pairs, strict=True))) if pairs else []
+        scores = np.reshape(found, (len(classes), len(config.costs)))
+        costs = [config.costs[best] for best in scores.argmax(1)]
+        return list(pool.map(judge, classes, costs))
 
 
 def compute_average_precision(is_positive: np.ndarray, scores: np.ndarray) -> float:
