@@ -62,7 +62,9 @@ def read_objective(run: RunDirectory) -> float:
 def clustering(user: Product, drawn: RunDirectory) -> Product:
     """A user whose run clusters those features."""
     user.put(drawn.root, "storage:drawn")
-    held(user, {"some": r"msg=progress done=[1-9]"}).submit("cluster", CLUSTER)
+    held(user, {"some": r"msg=progress done=[1-9]\d* total=100 unit=iterations "}).submit(
+        "cluster", CLUSTER
+    )
     user.wait_for_line("cluster", "msg=held at=some")
     return user
 

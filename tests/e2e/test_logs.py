@@ -53,7 +53,9 @@ def test_job_that_crashed_is_followed_into_the_pod_that_comes_after(
     product: Product, reference: RunDirectory
 ) -> None:
     product.put_results(reference, "pretext", "extract")
-    held(product, {"some": r"msg=progress done=[1-9]"}).submit("cluster", SLOW_CLUSTERING)
+    held(product, {"some": r"msg=progress done=[1-9]\d* total=20000 "}).submit(
+        "cluster", SLOW_CLUSTERING
+    )
     with product.begin("logs", RUN, "--all-ranks", "--follow") as follow:
         follow.wait_until(lambda typed: any("msg=held" in line for line in typed.lines))
         product.kill_rank("cluster", rank=0)
