@@ -139,15 +139,19 @@ def _pillow(*transforms: torch.nn.Module) -> Side:
     return _one_by_one(load)
 
 
-def _on_the_device(paths: Sequence[Path], num_images: int) -> None:
+def _on_the_device() -> Side:
     """Colours and normalisation, a batch at a time."""
-    del paths
     jitter = ColorJitter(_TRAIN.color_jitter, _CPU)
     normalize = Normalizer([0.5] * 3, [0.2] * 3, _CPU, torch.channels_last)
-    images = torch.randint(0, 256, (_BATCH, 3, 224, 224), dtype=torch.uint8)
-    for start in range(0, num_images, _BATCH):
-        count = min(_BATCH, num_images - start)
-        normalize(jitter(images[:count], torch.rand(count, jitter.num_draws)))
+    side = _TRAIN.crop_pixels
+    images = torch.randint(0, 256, (_BATCH, 3, side, side), dtype=torch.uint8)
+
+    def run(_paths: Sequence[Path], num_images: int) -> None:
+        for start in range(0, num_images, _BATCH):
+            count = min(_BATCH, num_images - start)
+            normalize(jitter(images[:count], torch.rand(count, jitter.num_draws)))
+
+    return run
 
 
 def _crops() -> tuple[torch.nn.Module, ...]:
@@ -166,7 +170,7 @@ VIEWS: Final[Mapping[str, Mapping[str, Side]]] = {
         OURS: _ours(build_train_view(_TRAIN)),
         "torchvision, tensors": _tensors(*_crops()),
         "torchvision, Pillow": _pillow(*_crops()),
-        DEVICE_PART: _on_the_device,
+        DEVICE_PART: _on_the_device(),
     },
     "extract": {
         OURS: _ours(build_center_view(_EXTRACT)),

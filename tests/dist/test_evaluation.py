@@ -186,18 +186,26 @@ def test_too_many_unreadable_images_are_refused(
 @pytest.mark.campaign
 def test_heads_that_are_stopped_end_in_the_bits_of_undisturbed_ones(judged: Bench) -> None:
     """Three processes: two hide that DDP changes the order of its sums."""
-    changes = {"evaluate.protocols": ["heads"], "evaluate.heads.checkpointEverySteps": 2}
+    random = {"from": "random", "model": "resnet8_small"}
+    changes = {
+        "evaluate.protocols": ["heads"],
+        "evaluate.heads.checkpointEverySteps": 2,
+        "evaluate.backbones": [{"label": "one", **random}, {"label": "two", **random}],
+    }
     calm = judged.changed(changes | {"name": "calm", "evaluate.heads.epochs": 30})
     calm.succeed("evaluate", 3)
     rough = calm.changed({"name": "rough"})
     process = rough.start("evaluate", 3)
-    checkpoints = rough.run.stage("evaluate") / "heads" / "0" / "checkpoints"
+    checkpoints = rough.run.stage("evaluate") / "heads" / "1" / "checkpoints"
     assert process.wait_until(lambda: len(list(checkpoints.glob("step-*"))) > 1), process.text
     process.send(signal.SIGTERM)
     stopped = process.wait()
     assert stopped.code == 143, stopped.text
-    assert "msg=resumed" in rough.succeed("evaluate", 3).text
-    weights = "heads/0/model.safetensors"
+    ending = rough.succeed("evaluate", 3)
+    assert "msg=resumed" in ending.text
+    assert 'msg="already judged" label=one' in ending.text
+    assert rough.run.results().read_bytes() == calm.run.results().read_bytes()
+    weights = "heads/1/model.safetensors"
     ours, theirs = (
         compute_sha256(bench.run.stage("evaluate") / weights) for bench in (rough, calm)
     )

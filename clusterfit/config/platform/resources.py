@@ -31,7 +31,7 @@ class Resources(Section):
     cpus_per_node: Annotated[float, Gt(0)] = 64.0
     """CPU cores requested for a pod with a whole node's GPUs, or without GPUs; a pod with a part of
     the GPUs requests that part. Spare cores of the node are used too. Loading images takes about
-    one per 300 a second."""
+    one per 300 ImageNet-sized JPEGs a second."""
     memory_gib_per_node: Annotated[float, Gt(0)] = 256.0
     """Memory of such a pod, request and limit, in GiB; divided likewise. shmGibPerNode is part of
     it. The cluster stage keeps its features in it, on CPUs, where they fit: 2 bytes a number with

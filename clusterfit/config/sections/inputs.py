@@ -55,8 +55,9 @@ class Data(Section):
     """Images that cannot be decoded are left out, each with its reason. More than this fraction of
     a partition, and the stage stops (65)."""
     loaders_per_rank: Annotated[NonNegativeInt, OPERATIONAL] = 8
-    """Processes that decode images and cut views for each rank, at most one per core; 0: the rank
-    itself. A core gives about 300 ImageNet-sized JPEGs a second; a fast GPU takes thousands."""
+    """Processes that decode images and cut views for each rank, which has no more of them than it
+    sees cores; 0: the rank itself. A core gives a few hundred ImageNet-sized JPEGs a second, a fast
+    GPU takes thousands: see docs/benchmarks.md."""
 
     @model_validator(mode="after")
     def _labels_belong_to_file_lists(self) -> Self:

@@ -7,8 +7,8 @@ from typing import Final
 
 _LOGGED: Final = "progress, throughput and losses are always logged"
 _CHECKPOINTS: Final = (
-    "a checkpoint is written at each epoch's end and on SIGTERM, and a run goes on from it by "
-    "itself"
+    "a checkpoint is written at an epoch's end, at most every two minutes, and on SIGTERM, and a "
+    "run goes on from it by itself"
 )
 _TORCHRUN: Final = "torchrun and the chart set up the processes"
 _LOADING: Final = "how images are read is not a setting"

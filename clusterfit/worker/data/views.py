@@ -1,6 +1,6 @@
 """From a decoded image to the square that a network sees.
 
-Images are uint8 (3, H, W) tensors up to the batch; normalisation happens on the device.
+Images are uint8 (3, H, W) tensors up to the batch; colours and normalisation are the device's work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RESIZE_RATIO: Final = 256 / 224
 
 
 class View(Protocol):
-    """Turns an image into what the network sees; random ones draw from torch's global state."""
+    """A loader's part of what the network sees; random ones draw from torch's global state."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return a (3, crop, crop) uint8 view of a (3, H, W) uint8 image."""

@@ -18,7 +18,6 @@ from clusterfit.worker.kmeans.arithmetic import choose_arithmetic
 from clusterfit.worker.kmeans.balance import balance, is_balanced
 from clusterfit.worker.kmeans.engine import Fit
 from clusterfit.worker.kmeans.iterations import is_done, iterate
-from clusterfit.worker.kmeans.memory import find_available_bytes
 from clusterfit.worker.kmeans.problem import Problem
 from clusterfit.worker.kmeans.pulse import Pulse
 from clusterfit.worker.kmeans.rank_rows import Frame, find_frame, prepare_rows
@@ -27,6 +26,7 @@ from clusterfit.worker.kmeans.rounding import MAX_EXCESS, Probe
 from clusterfit.worker.kmeans.row_assigner import RowAssigner
 from clusterfit.worker.kmeans.rows import RowSource, draw_row_numbers
 from clusterfit.worker.kmeans.two_level import find_two_level_centroids
+from clusterfit.worker.memory import find_available_bytes
 
 _ROWS_FRACTION: Final = 0.5
 """Of the memory that is there, at most so much holds rows, or the rows that a start is found among:

@@ -12,6 +12,7 @@ from clusterfit.worker.context import Context
 from clusterfit.worker.data.views import build_center_view, build_squashed_view
 from clusterfit.worker.limits import spread_labels
 from clusterfit.worker.log import ProgressReporter
+from clusterfit.worker.memory import find_available_bytes
 from clusterfit.worker.networks.inference import FrozenNetwork
 from clusterfit.worker.probes.features import LabelledFeatures, gather_rows
 from clusterfit.worker.probes.images import LabelledImages
@@ -76,7 +77,8 @@ def judge_layer(
         labels: (N, C) of both; C may differ.
         key: of this layer alone, by which ranks wait for each other.
     """
-    from clusterfit.worker.probes.svm import judge_classes  # scikit-learn: only where it is used
+    # scikit-learn: only where it is used
+    from clusterfit.worker.probes.svm import FIT_BYTES, judge_classes
 
     env, config = context.env, context.config.evaluate.svm
     num_classes = max(each.shape[1] for each in labels)
@@ -84,7 +86,7 @@ def judge_layer(
     own = list(range(env.rank, num_classes, env.world_size))
     judged = judge_classes(
         rows[0], train_labels, rows[1], val_labels, own, config, context.config.seed,
-        env.threads_per_rank, env.stop.check,
+        _count_fits(env.threads_per_rank, rows, FIT_BYTES), env.stop.check,
     )  # fmt: skip
     # There may be fewer classes than ranks, and a class may take its rank long.
     env.wait_for_everyone(key, lambda: None)
@@ -106,6 +108,13 @@ def judge_layer(
         "average_precisions": [value if value == value else None for value in precisions],
         "costs": costs,
     }
+
+
+def _count_fits(num_threads: int, rows: tuple[np.ndarray, ...], fit_bytes: int) -> int:
+    """Return how many threads may fit at once: as many as there are, and as memory has room for."""
+    room, _ = find_available_bytes(torch.device("cpu"))
+    room -= sum(8 * each.size for each in rows)  # in float64, for all fits
+    return max(1, min(num_threads, room // (fit_bytes * max(1, rows[0].size))))
 
 
 def _widen(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -20,6 +20,9 @@ from sklearn.svm import LinearSVC
 from clusterfit.config.sections.evaluation import Svm
 
 _EPSILON: Final = 1e-5
+FIT_BYTES: Final = 24
+"""Of a fit for each number of its rows: a fold's copy in float64, and liblinear's own of 16."""
+
 _POSITIVE_WEIGHT: Final = 2
 """Of a positive image in the loss, where a negative has 1."""
 
@@ -51,8 +54,10 @@ def judge_classes(
     What `check` raises before any of them ends all of them.
     """
     train, val = _normalize(train), _normalize(val)
-    # Difficult images are negatives here.
-    targets = {number: np.where(train_labels[:, number] == 1, 1, -1) for number in classes}
+
+    def find_targets(number: int) -> np.ndarray:
+        targets: np.ndarray = np.where(train_labels[:, number] == 1, 1, -1)
+        return targets  # difficult images are negatives here
 
     def build(cost: float) -> LinearSVC:
         check()
@@ -67,13 +72,13 @@ def judge_classes(
     def validate(number: int, cost: float) -> float:
         """Return how well a class is ranked with this cost, the mean over folds."""
         found = cross_val_score(
-            build(cost), train, targets[number], cv=config.folds, scoring="average_precision"
+            build(cost), train, find_targets(number), cv=config.folds, scoring="average_precision"
         )
         return float(found.mean())
 
     def judge(number: int, cost: float) -> ClassResult:
         """Fit a class on all images, and rank the val images."""
-        svm = build(cost).fit(train, targets[number])
+        svm = build(cost).fit(train, find_targets(number))
         is_judged = val_labels[:, number] != -1
         return ClassResult(
             compute_average_precision(

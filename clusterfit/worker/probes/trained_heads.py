@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from clusterfit.artifacts.manifest import Identity, is_finished, read_manifest
@@ -130,6 +131,8 @@ class _HeldOut:
             seed=0,  # nothing is random
             substitute=False,
         )
+        for buffer in heads.buffers():  # ranks on unlike processors may differ by a bit
+            dist.broadcast(buffer, src=0)
         heads.eval()
 
         def count(batch: Batch) -> torch.Tensor:

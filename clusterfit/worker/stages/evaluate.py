@@ -65,8 +65,8 @@ def run(context: Context) -> None:
         }
         write_json(context.run.results(), results, context.guard)
         files = [context.run.results().name, *_write_excluded(context, folder, [train, val])]
+        judged.forget()  # a finished stage is not entered again
         write_manifest(folder, identity, files, results, read_versions(), context.guard)
-        judged.forget()
         log.info(
             "finished",
             folder=folder,

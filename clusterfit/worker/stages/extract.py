@@ -1,16 +1,18 @@
 """Extract (step 1a): features of every image, in parts that any rank may write.
 
-Ranks claim parts from a counter in the process group's store, so a slow one slows nobody, and there
-is no collective in the loop. While a part is written the next one is loaded. What a part holds does
-not depend on who writes it. Who writes a part hashes it; those of an earlier attempt are read
-through, and extracted again where they are not what was written. So a manifest never vouches for
-bytes that nobody has checked, and no rank waits for another one to hash them all.
+Ranks claim parts from a counter in the process group's store, a few batches ahead, so a slow one
+slows the others by no more than what it has claimed, and there is no collective in the loop. While
+a part is written the next one is loaded. What a part holds does not depend on who writes it. Who
+writes a part hashes it; those of an earlier attempt are read through, and extracted again where
+they are not what was written. So a manifest never vouches for bytes that nobody has checked, and no
+rank waits for another one to hash them all.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +92,9 @@ class _PartitionExtraction:
         progress = ProgressReporter(
             log, len(self._paths), "images", len(self._paths) - num_missing
         ) if env.is_main_rank else None  # fmt: skip
-        records = self._write(self._claim("claimed", missing), progress) if missing else {}
+        numbers = self._claim("claimed", missing)
+        first = next(numbers, None)  # no loader is started for nothing
+        records = {} if first is None else self._write(chain([first], numbers), progress)
         damaged = []
         for number in self._claim("checked", found):
             if (record := self._check(number)) is None:

@@ -5,11 +5,11 @@ So a stage that is stopped goes on with the backbone that it was at.
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from clusterfit.artifacts.files import read_json, remove_files, write_json
+from clusterfit.artifacts.files import read_json, write_json
 from clusterfit.errors import InvalidDataError, MissingInputError
 from clusterfit.worker.context import Context
 from clusterfit.worker.identity import identify_evaluation
@@ -60,10 +60,7 @@ class JudgedBackbones:
 
     def forget(self) -> None:
         """Remove all that was kept, because results.json says it too."""
-        files = [self._context.run.judged(number) for number in self._fingerprints]
-        remove_files(files)
-        with contextlib.suppress(OSError):  # of an earlier run file with more backbones, perhaps
-            files[0].parent.rmdir()
+        shutil.rmtree(self._context.run.judged(0).parent, ignore_errors=True)
 
     def _read(self, number: int) -> dict[str, Any] | None:
         try:

@@ -53,7 +53,7 @@ class Training:
         identity: of the artifact that comes out.
         facts: what its manifest says of the network, beside the training's results.
         model: on the CPU, with its initial weights.
-        images: the data set, with the recipe's random view.
+        images: the data set, with what loaders do of the recipe's random view.
         sample_indices: (N,) int64, the samples that are trained on.
         prepare: batch -> what the network is given, and int64 targets (n,), on the device; target
             -1 counts nothing.
@@ -124,6 +124,7 @@ class _Trainer:
         self._metrics = Metrics(context, self._folder)
         self._epoch = EpochSums(context.env.device)
         self._last_checkpoint = time.monotonic()
+        self._last_written = 0
         self._told: set[int] = set()  # unreadable images, each once and not in every epoch
 
     def _build_blank_batch(self) -> Batch:
@@ -163,7 +164,8 @@ class _Trainer:
         votes = StopVotes(env)
         for batch in build_loader(self._training.images, batches, loaders, env.device):
             if votes.vote():
-                self._write_checkpoint()
+                if self._last_written != self._done:
+                    self._write_checkpoint()
                 raise TerminatedError(
                     f"stopped by SIGTERM after step {self._done}; the next run goes on from there"
                 )
@@ -258,6 +260,7 @@ class _Trainer:
             more = {"sums": sums, "metrics": self._metrics.lines}
             self._checkpoints.write(self._done, self._stepper.state() | more)
         self._last_checkpoint = time.monotonic()
+        self._last_written = self._done
 
 
 def _spell(value: float | tuple[int, ...]) -> float | str:

@@ -52,7 +52,8 @@ class Stepper:
         self._network = DistributedDataParallel(
             self.model,
             device_ids=[device.index] if device.type == "cuda" else None,
-            # Rank 0's running statistics are the ones that count, and no step reads any.
+            # Rank 0's running statistics count, and steps read none but CrossRankBatchNorm's,
+            # which are sums over ranks: the same everywhere.
             forward_sync_buffers=False,
         )
 

@@ -19,6 +19,7 @@ from clusterfit.artifacts.part import write_part
 from clusterfit.config.loading import check_values
 from clusterfit.worker.arguments import Assignment
 from clusterfit.worker.context import Context
+from clusterfit.worker.data.images import Batch
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.log import Log
 from clusterfit.worker.stages import extract
@@ -70,15 +71,23 @@ def extract_parts(
 
 
 def test_no_part_outlives_its_file(extract_parts: Callable[[int, Write], None]) -> None:
-    parts: list[weakref.ref[np.ndarray]] = []
+    batches: list[weakref.ref[np.ndarray]] = []
+    held: list[int] = []
+    add = extract._Rows.add
 
-    def look(_path: Path, rows: np.ndarray) -> None:
+    def watch(rows: extract._Rows, batch: Batch, features: np.ndarray | None) -> None:
+        assert features is not None
+        batches.append(weakref.ref(features))
+        add(rows, batch, features)
+
+    def look(_path: Path, _rows: np.ndarray) -> None:
         gc.collect()
-        assert [part() for part in parts] == [None] * len(parts), "what is written is let go"
-        parts.append(weakref.ref(rows))
+        held.append(sum(batch() is not None for batch in batches))
 
-    extract_parts(0, look)
-    assert len(parts) == 5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract._Rows, "add", watch)
+        extract_parts(0, look)
+    assert held == [2, 2, 2, 2, 1], "batches of the part that is written, and of no other"
 
 
 def test_the_next_part_is_loaded_while_one_is_written(

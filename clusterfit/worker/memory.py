@@ -1,4 +1,4 @@
-"""How much memory this rank may still take: whether its rows fit is decided from that."""
+"""How much memory this rank may still take: what fits into it is decided from that."""
 
 from __future__ import annotations
 

@@ -11,16 +11,15 @@ import pytest
 import torch
 
 from benchmarks import memory as limits
-from clusterfit.worker import cgroups
-from clusterfit.worker.kmeans import memory
-from clusterfit.worker.kmeans.memory import find_available_bytes
+from clusterfit.worker import cgroups, memory
+from clusterfit.worker.memory import find_available_bytes
 
 MIB = 1 << 20
 V2 = ("memory.max", "memory.current", "inactive_file")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _PROGRAM = """
 import torch
-from clusterfit.worker.kmeans.memory import find_available_bytes
+from clusterfit.worker.memory import find_available_bytes
 print(*find_available_bytes(torch.device("cpu")))
 """
 
