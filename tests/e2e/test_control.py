@@ -126,7 +126,11 @@ def test_cancel_keeps_a_record_and_delete_keeps_the_results(training: Product) -
     assert training.succeed("delete", RUN).stdout.startswith(f"deleted {RUN}-train; its results")
     assert what_is_there(training) == ""
     get = ("get", "pods,services", "--output=name")
-    wait_for("the rest goes", lambda: training.namespace.kubectl(*get), lambda names: not names)
+    wait_for(
+        "the rest goes",
+        lambda: training.namespace.kubectl(*get).split(),
+        lambda names: names == ["pod/reader-storage"],  # the test's own
+    )
     missing = training.type("status", RUN).expect(3)
     assert missing.stderr == (
         f"error: run {RUN}: not found in namespace {training.namespace.name}; there are no runs "
