@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
-DEADLINE_SECONDS = 120.0
+from .two_ranks import run_two_ranks
 
 RANK = """
 import os, signal, sys
@@ -55,27 +50,7 @@ with open_process_group("cpu", 0, log) as env:
 )
 def test_all_leave_a_loop_when_one_is_told_to(last: int) -> None:
     """In turn: the range, the rows, the sample for a start, and the iterations."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(last)],
-            env=os.environ
-            | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        texts = [rank.communicate(timeout=DEADLINE_SECONDS)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
+    texts = run_two_ranks(RANK, str(last))
     for text in texts:
         said = [line for line in text.splitlines() if line.startswith("stopped after")]
         assert len(said) == 1, "\n".join(texts)

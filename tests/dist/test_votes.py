@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-
-DEADLINE_SECONDS = 120.0
+from .two_ranks import run_two_ranks
 
 RANK = """
 import os, signal
@@ -32,27 +27,7 @@ with open_process_group("cpu", 0, Log("train", int(os.environ["RANK"]))) as env:
 
 
 def test_both_stop_at_the_same_step() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK],
-            env=os.environ
-            | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        texts = [rank.communicate(timeout=DEADLINE_SECONDS)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
+    texts = run_two_ranks(RANK)
     for text in texts:
         said = [line for line in text.splitlines() if line.startswith("stopped at")]
         # Told to after the vote of step 4, it votes so at step 5; all have counted that at step 6.
