@@ -91,7 +91,10 @@ class ColorJitter:
         to_mean: torch.Tensor,
         to_grey: torch.Tensor,
     ) -> torch.Tensor:
-        """Blend with the mean grey, the greyscale image, or else black; each (n, 3, 1, 1, 1)."""
+        """Blend images, overwriting them, with their mean grey, their greyscale or else black.
+
+        Factors and choices are (n, 3, 1, 1, 1): of the first, second and third blend.
+        """
         for position in range(3):
             grey = torch.matmul(self._luma, images.flatten(2)).view(-1, 1, *images.shape[2:])
             mean = grey.mean((2, 3), keepdim=True)
