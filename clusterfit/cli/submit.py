@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 Gpus = Annotated[
     int,
     typer.Option(
-        "--gpus", min=-1, help="GPUs of each stage, instead of platform.gpus.", show_default=False
+        "--gpus",
+        min=-1,
+        help="GPUs of each stage that has no number of its own, instead of platform.gpus.",
+        show_default=False,
     ),
 ]
 
@@ -158,7 +161,7 @@ def _render(
         raise ConfigError("no run file is given: -f FILE; `clusterfit init` writes one")
     run = load_submission(step, files, overrides, gpus)
     rendered = render_run(find_helm(), run, namespace)
-    for remark in find_remarks(run):
+    for remark in find_remarks(run, gpus):
         say(f"note: {remark}")
     for restriction in find_restrictions(rendered.manifests):
         say(f"note: a namespace that enforces `restricted` would refuse the pods: {restriction}")

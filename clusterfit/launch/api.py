@@ -64,6 +64,8 @@ ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io/v1", "rolebindings", 
 NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 WORKLOADS: Final = Resource("kueue.x-k8s.io/v1beta1", "workloads", "Workload")
 LOCAL_QUEUES: Final = Resource("kueue.x-k8s.io/v1beta1", "localqueues", "LocalQueue")
+NEWER_LOCAL_QUEUES: Final = Resource("kueue.x-k8s.io/v1beta2", "localqueues", "LocalQueue")
+"""Those of Kueue 0.20 and later, which does not serve v1beta1 any more."""
 ACCESS_REVIEWS: Final = Resource(
     "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False
 )

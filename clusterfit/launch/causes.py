@@ -73,6 +73,11 @@ def _explain_held(evidence: Evidence) -> Cause:
 
 
 def _explain_queued(evidence: Evidence) -> Cause:
+    if evidence.unread_queue:
+        return Cause(
+            f"queue {evidence.plan.queue}; what Kueue says of it cannot be read: "
+            f"{evidence.unread_queue}"
+        )
     if evidence.workload is None:
         return Cause(
             "Kueue has not taken notice of it",

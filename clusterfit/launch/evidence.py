@@ -43,6 +43,8 @@ class Evidence:
     """Which pod waits for its node to mount a volume or the like in vain, and why."""
     workload: Manifest | None = None
     """Kueue's, where the stage is queued."""
+    unread_queue: str = ""
+    """Why Kueue's objects could not be read."""
     queue_position: int = 0
     """Counted from 1; 0: not known."""
 

@@ -167,15 +167,15 @@ def suspend_stage(api: Api, plan: Plan, stage: PlannedStage, by: str, why: str) 
         return
     # The note goes first: a stage of an inactive workload without one was given up by Kueue.
     job = api.patch(stage.resource, stage.name, change)
-    workload = find_workload(api, job)
-    if workload is None:
-        # It has not taken notice of the job, and must not when it does.
-        held = {"metadata": {"labels": {QUEUE_LABEL: HELD_QUEUE}}}
-        api.patch(stage.resource, stage.name, held)
-        return
     try:
-        # Kueue undoes a change of the job's own switch within seconds.
-        api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
+        workload = find_workload(api, job)
+        if workload is None:
+            # It has not taken notice of the job, and must not when it does.
+            held = {"metadata": {"labels": {QUEUE_LABEL: HELD_QUEUE}}}
+            api.patch(stage.resource, stage.name, held)
+        else:
+            # Kueue undoes a change of the job's own switch within seconds.
+            api.patch(WORKLOADS, workload["metadata"]["name"], {"spec": {"active": False}})
     except ClusterError:
         unnoted = {"metadata": {"annotations": {STOPPED_ANNOTATION: None}}}
         with contextlib.suppress(ClusterError):

@@ -12,9 +12,11 @@ from clusterfit.launch.api import (
     CLAIMS,
     LOCAL_QUEUES,
     NAMESPACES,
+    NEWER_LOCAL_QUEUES,
     PYTORCHJOBS,
     ROLES,
     Api,
+    Resource,
     is_allowed,
 )
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
@@ -105,25 +107,38 @@ def _find_operator_faults(api: Api, manifest: Manifest) -> list[str]:
 
 def _find_queue_faults(api: Api, rendered: Rendered) -> list[str]:
     queue = rendered.run.platform.queue
-    try:
-        names = {item["metadata"]["name"] for item in api.select(LOCAL_QUEUES)}
-    except (NotFoundError, NotPermittedError):
-        if queue.gang == "kueue":
+    names = _list_queues(api, LOCAL_QUEUES)
+    if queue.gang == "kueue":
+        if names is None:
             return [
                 "platform.queue: the cluster serves no LocalQueue of kueue.x-k8s.io/v1beta1 that "
                 "you may list; is Kueue installed? (0.20 and later do not serve that version)"
             ]
-        return []
-    if queue.gang == "kueue" and queue.name not in names:
+        if queue.name in names:
+            return []
         there = f"there are {', '.join(sorted(names))}" if names else "there are none"
         return [
             f"platform.queue.name: no LocalQueue {queue.name} in namespace {api.namespace}; {there}"
         ]
-    if queue.gang != "kueue" and "default" in names:
-        # It takes what carries no label of its own, whichever scheduler places the pods.
+    # It takes what carries no label of its own, whichever scheduler places the pods.
+    if "default" in (names or ()):
         return [
             f"namespace {api.namespace} has a LocalQueue `default`, in which Kueue may put every "
             "stage at once; set platform.queue: {gang: kueue, name: default}, or use another "
             "namespace"
         ]
+    if names is None and "default" in (_list_queues(api, NEWER_LOCAL_QUEUES) or ()):
+        return [
+            f"namespace {api.namespace} has a LocalQueue `default` of a Kueue that is too new for "
+            "clusterfit (0.20 or later), which would start every stage at once; use another "
+            "namespace"
+        ]
     return []
+
+
+def _list_queues(api: Api, resource: Resource) -> set[str] | None:
+    """Return the names of the namespace's queues; None where they are not served, or not to us."""
+    try:
+        return {item["metadata"]["name"] for item in api.select(resource)}
+    except (NotFoundError, NotPermittedError):
+        return None

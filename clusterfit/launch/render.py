@@ -43,7 +43,8 @@ def render_run(helm: Helm, run: RunFile, namespace: str) -> Rendered:
     """Render the chart and check every object.
 
     Raises:
-        ConfigError: The chart refuses the values, or an object breaks a rule.
+        ConfigError: An object breaks a rule.
+        HelmError: The chart refuses the values.
     """
     release = name_release(run)
     text = helm.render(find_chart(RUN_CHART), release, namespace, run.dump())

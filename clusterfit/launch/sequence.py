@@ -93,10 +93,11 @@ def is_over(views: Sequence[StageView]) -> bool:
     return views[-1].state.phase is Phase.SUCCEEDED or find_failed(views) is not None
 
 
-def has_expired(release: Release, views: Sequence[StageView], moment: datetime) -> bool:
-    """Whether all its stages were removed a while after it had succeeded, as the run file says.
+def may_have_expired(release: Release, views: Sequence[StageView], moment: datetime) -> bool:
+    """Whether all its stages are gone, and would be so a while after it had succeeded.
 
-    Only what has succeeded is removed. Of a release that is just being made there is no job either.
+    Nothing is left that tells whether it had: somebody may have removed them before.
+    Of a release that is just being made there is no job either.
     """
     is_gone = all(view.state.phase is Phase.MISSING for view in views)
     if not release.plan.ttl_seconds or not is_gone:
@@ -151,8 +152,7 @@ class Absences:
         if removed is not None:
             raise RemovedError(
                 f"{removed.stage}: {removed.kind} {removed.name} was removed before anybody here "
-                "saw how it ended, so nothing follows it; what it wrote is on the claim "
-                "(`clusterfit get`)"
+                "saw how it ended, so nothing follows it; what it wrote is on the claim"
             )
 
 

@@ -156,8 +156,8 @@ def _see_queue(api: Api, job: Manifest, evidence: Evidence) -> Evidence:
     try:
         workload = find_workload(api, job)
         position = _find_position(api, workload)
-    except ClusterError:
-        return evidence  # Kueue's objects may not be read; the phase still tells the truth
+    except ClusterError as error:
+        return replace(evidence, unread_queue=str(error))  # the phase still tells the truth
     return replace(
         evidence,
         state=see_workload(evidence.state, workload),

@@ -25,7 +25,7 @@ def load_submission(
         step: A step, a stage, or `pipeline` for the stages that the file lists.
         files: The run file, and files laid over it.
         overrides: `a.b=JSON` assignments.
-        gpus: GPUs of each stage, instead of the file's `platform.gpus`.
+        gpus: Instead of the file's `platform.gpus`.
 
     Raises:
         ConfigError: One line for everything that is wrong.
@@ -92,9 +92,16 @@ def check_for_cluster(run: RunFile) -> None:
         raise ConfigError(*faults)
 
 
-def find_remarks(run: RunFile) -> list[str]:
-    """Return what is allowed and yet probably not meant, one line each."""
+def find_remarks(run: RunFile, gpus: int = GPUS_FROM_FILE) -> list[str]:
+    """Return what is allowed and yet probably not meant, one line each; `gpus` as was asked for."""
     remarks = []
+    own = {stage: run.platform.stages[stage].gpus for stage in _list_stages_with_gpus(run)}
+    for stage, number in own.items():
+        if gpus not in (GPUS_FROM_FILE, number):
+            remarks.append(
+                f"--gpus {gpus}: not for {stage}, which has a number of its own; "
+                f"platform.stages.{stage}.gpus is {number}"
+            )
     if run.platform.image.repository == Image().repository:
         remarks.append(
             f"platform.image.repository: {run.platform.image.repository} is a placeholder; name "
@@ -102,9 +109,12 @@ def find_remarks(run: RunFile) -> list[str]:
         )
     idle = [stage for stage in run.stages if run.platform.for_stage(stage).gpus]
     if run.device == "cpu" and idle:
+        settings = [f"platform.stages.{stage}.gpus: 0" for stage in idle if own.get(stage)]
+        if any(stage not in own for stage in idle):
+            settings.insert(0, "platform.gpus: 0 (--gpus 0)")
         remarks.append(
-            f"device: cpu, yet platform.gpus asks for GPUs that {', '.join(idle)} will not use; "
-            "set platform.gpus: 0 (--gpus 0) unless that is meant"
+            f"device: cpu, yet GPUs are asked for that {', '.join(idle)} will not use; set "
+            f"{' and '.join(settings)} unless that is meant"
         )
     if len(run.stages) > 1 and run.platform.sequencing.mode == "client":
         remarks.append(
@@ -112,3 +122,13 @@ def find_remarks(run: RunFile) -> list[str]:
             "`clusterfit wait` runs"
         )
     return remarks
+
+
+def _list_stages_with_gpus(run: RunFile) -> list[StageName]:
+    """Return the stages of the run whose own settings say how many GPUs they take."""
+    overrides = run.platform.stages
+    return [
+        stage
+        for stage in run.stages
+        if stage in overrides and "gpus" in overrides[stage].model_fields_set
+    ]

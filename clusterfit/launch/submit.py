@@ -23,7 +23,6 @@ from clusterfit.launch.sequence import (
     find_absent,
     find_failed,
     find_given_up,
-    has_expired,
     look_closely,
 )
 
@@ -230,8 +229,6 @@ def _is_same(release: Release, rendered: Rendered) -> bool:
 def _is_stuck(api: Api, release: Release) -> bool:
     """Whether it has failed, was stopped for good, or lacks a job, as after a killed install."""
     views = list(look_closely(api, release.plan))
-    if has_expired(release, views, api.now()):
-        return False
     age_seconds = (api.now() - read_time(release.created)).total_seconds()
     lacks_a_job = age_seconds > INSTALL_SECONDS and find_absent(views) is not None
     return lacks_a_job or find_failed(views) is not None or find_given_up(views) is not None

@@ -17,14 +17,15 @@ from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import (
     INSTALL_SECONDS,
     Absences,
+    RemovedError,
     StageView,
     expire,
     find_failed,
     find_given_up,
     find_overdue,
-    has_expired,
     is_over,
     look_closely,
+    may_have_expired,
     release_next,
 )
 from clusterfit.launch.status import explain_stage
@@ -58,7 +59,8 @@ def wait_for_run(
 
     Raises:
         NotFoundError: There is no release to wait for.
-        RemovedError: A stage was removed before it had ended.
+        RemovedError: A stage was removed before it had ended, or no stage is left that would tell
+            how the run ended.
     """
     if not releases:
         raise NotFoundError(f"no release to wait for in namespace {api.namespace}")
@@ -78,12 +80,18 @@ def wait_for_run(
             expired = {
                 release.plan.release
                 for release in releases
-                if has_expired(release, views[release.plan.release], api.now())
+                if may_have_expired(release, views[release.plan.release], api.now())
             }
+            if len(expired) == len(releases):
+                raise RemovedError(
+                    f"run {releases[0].plan.run}: its stages are gone, as some time after their "
+                    "success (platform.ttlSecondsAfterFinished); nothing here tells how they "
+                    "ended, but what they wrote is on the claim"
+                )
             for release in releases:
                 if release.plan.release in expired:
                     if release.plan.release not in told:
-                        say(f"{release.plan.release}: removed after it had succeeded")
+                        say(f"{release.plan.release}: its stages are gone; it is not waited for")
                         told.add(release.plan.release)
                     continue
                 _say_changes(views[release.plan.release], said, say)

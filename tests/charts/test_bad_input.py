@@ -207,7 +207,23 @@ def test_gpus_that_stay_idle_are_remarked_on(values: Values) -> None:
     values = deep_merge(values, own)
     assert find_remarks(load(values)) == []
     (remark,) = find_remarks(load({**values, "device": "cpu"}))
-    assert "will not use" in remark
+    assert remark.endswith("set platform.gpus: 0 (--gpus 0) unless that is meant")
+    stages = {"platform": {"gpus": 0, "stages": {"extract": {"gpus": 8}}}}
+    (remark,) = find_remarks(load(deep_merge({**values, "device": "cpu"}, stages)))
+    assert "that extract will not use" in remark
+    assert remark.endswith("set platform.stages.extract.gpus: 0 unless that is meant")
+
+
+def test_that_a_stage_keeps_its_own_number_of_gpus_is_remarked_on(values: Values) -> None:
+    """`--gpus 1` on a file whose evaluate takes eight would otherwise wait for them for ever."""
+    own = {"platform": {"image": {"repository": "registry.example/clusterfit"}}}
+    run = load(
+        deep_merge(deep_merge(values, own), {"platform": {"stages": {"extract": {"gpus": 8}}}})
+    )
+    assert find_remarks(run) == find_remarks(run, 8) == []
+    (remark,) = find_remarks(run, 1)
+    assert remark.startswith("--gpus 1: not for extract")
+    assert remark.endswith("platform.stages.extract.gpus is 8")
 
 
 def test_a_typo_in_kubernetes_own_words_is_found(values: Values, helm: HelmLibrary) -> None:

@@ -155,7 +155,7 @@ def test_pods_with_gpus_work_on_the_cpu_where_that_is_asked_for(
     cluster: Cluster, product: Product, images: Path, tmp_path: Path
 ) -> None:
     answer = product.submit("extract", {**EXTRACT, **TWO_GPUS, "device": "cpu"})
-    assert "note: device: cpu, yet platform.gpus" in answer.stderr
+    assert "note: device: cpu, yet GPUs are asked for" in answer.stderr
     product.wait_for_success("extract")
     pods = product.pods("extract")
     assert [(asked(pod), exit_code(pod)) for pod in pods] == [(1, 0)] * 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from safetensors.torch import save_file
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.cli import main
 from clusterfit.config.loading import load_run_file
+from clusterfit.launch.helm import HelmLibrary
+from clusterfit.launch.manifests import write_manifests
+from clusterfit.launch.render import render_run
+from clusterfit.launch.submission import load_submission
 from clusterfit.worker.networks.backbone import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +141,15 @@ def test_the_first_run_on_a_cluster_is_typed_as_shown(
     assert len(commands) == 6
     for words in commands:
         type_without_a_cluster(words, capsys)
+
+
+def test_manifests_are_brought_into_another_namespace_as_shown(tmp_path: Path) -> None:
+    """What comes out is what would be rendered for it, the supervisor's plan included."""
+    folder = tmp_path / "k8s" / "manifests"
+    shutil.copytree(ROOT / "k8s" / "manifests", folder)
+    page = (ROOT / "k8s" / "README.md").read_text()
+    (command,) = re.findall(r"^ {4}(sed .*namespace.*)$", page, re.MULTILINE)
+    subprocess.run(["sh", "-c", command.replace("NS", "team")], cwd=tmp_path, check=True)
+    run = load_submission("pipeline", [ROOT / "examples" / "digits.yaml"])
+    manifests = render_run(HelmLibrary(), run, "team").manifests
+    assert (folder / "digits-pipeline.yaml").read_text() == write_manifests(manifests)

@@ -11,6 +11,7 @@ from clusterfit.config.section import Section
 from clusterfit.config.sections.extraction import CenterView
 from clusterfit.config.sections.training import Optimization
 from clusterfit.config.sections.values import (
+    LayerName,
     NonNegativeFloat,
     NonNegativeInt,
     OptionalModelName,
@@ -38,7 +39,7 @@ class EvaluatedBackbone(Section):
     """With `from: path`: the weights file."""
     model: OptionalModelName = ""
     """With `from: path` or `random`: the model's name; with `from: run` the run knows it."""
-    layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
+    layer: LayerName = "res5avg"
     """Layer whose features are judged, average-pooled."""
 
     @model_validator(mode="after")
@@ -61,7 +62,7 @@ class EvaluatedBackbone(Section):
 class PooledLayer(Section):
     """A layer that heads and SVMs stand on, average-pooled to a handy width."""
 
-    layer: Annotated[str, StringConstraints(min_length=1)]
+    layer: LayerName
     """Any layer of the model by its dotted name, or VISSL's conv1, res1..res5, res5avg."""
     kernel: NonNegativeInt = 0
     """Side of the windows that are averaged; 0: all of the layer's output, unpooled."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge
-from pydantic import StringConstraints, model_validator
+from pydantic import model_validator
 
 from clusterfit.config.section import OPERATIONAL, Section
 from clusterfit.config.sections.inputs import Weights
-from clusterfit.config.sections.values import ModelName, PositiveInt
+from clusterfit.config.sections.values import LayerName, ModelName, PositiveInt
 
 
 class CenterView(Section):
@@ -46,7 +46,7 @@ class Extract(CenterView):
     """A torchvision classification model by name, or `resnet8_small`; train.model may be
     another."""
     weights: Weights = Weights()
-    layer: Annotated[str, StringConstraints(min_length=1)] = "res5avg"
+    layer: LayerName = "res5avg"
     """Any layer of the model by its dotted name, or VISSL's conv1, res1..res5, res5avg,
     flatten."""
     pooling: Literal["avg", "max", "none"] = "avg"

@@ -58,6 +58,12 @@ ModelName = Annotated[
     WithJsonSchema({"type": "string", "enum": [*read_networks()]}),
     Wanted(f"a torchvision classification model or {SMALL_RESNET}"),
 ]
+LayerName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"),
+    Wanted("a layer's name, such as res5avg or layer4.1.bn2"),
+]
+"""A module of a network by its dotted name, or an alias; features lie in a folder of this name."""
 OtherRunName = Annotated[
     str,
     StringConstraints(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40),

@@ -106,7 +106,7 @@ def test_a_mistake_is_one_line(
 
 def test_gpus_that_stay_idle_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("render", "step1", "-f", EXAMPLE, "--set", 'device="cpu"') == 0
-    assert "note: device: cpu, yet platform.gpus" in capsys.readouterr().err
+    assert "note: device: cpu, yet GPUs are asked for" in capsys.readouterr().err
 
 
 def test_an_image_that_nobody_has_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:

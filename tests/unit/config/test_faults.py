@@ -12,6 +12,7 @@ from .conftest import WriteFile
 HEAD = "formatVersion: 1\nname: rotnet\n"
 NAME = "1 to 40 lower-case letters, digits and `-`, a letter first and no `-` last"
 MODEL = "a torchvision classification model or resnet8_small"
+LAYER = "a layer's name, such as res5avg or layer4.1.bn2"
 YES_NO = "(y, yes, on, n, no and off are true and false without)"
 
 # Line 3 of the file, after HEAD: the line of fault, without its place.
@@ -58,10 +59,13 @@ MISTAKES = {
     "or vit_l_16 or vit_h_14?",
     'train: {model: "resn\\u2028et50"}': 'train.model: got "resn\\u2028et50", want '
     f"{MODEL}; did you mean resnet50 or resnet152 or resnet101?",
-    "extract: {layer: no}": "extract.layer: got false, want text that is not empty; put quotes "
-    f"around it {YES_NO}",
-    "extract: {layer: 3}": "extract.layer: got 3, want text that is not empty; put quotes around "
-    "it",
+    "extract: {layer: no}": f"extract.layer: got false, want {LAYER}; put quotes around it "
+    f"{YES_NO}",
+    "extract: {layer: 3}": f"extract.layer: got 3, want {LAYER}; put quotes around it",
+    # Features lie in a folder of this name, which --overwrite removes.
+    "extract: {layer: ..}": f'extract.layer: got "..", want {LAYER}',
+    "extract: {layer: ../../other}": f'extract.layer: got "../../other", want {LAYER}',
+    "extract: {layer: /images}": f'extract.layer: got "/images", want {LAYER}',
     "train: {lrMilestones: 3}": "train.lrMilestones: got 3, want a list, each a number > 0; put "
     "brackets around it: [3]",
     "train: {lrMilestones: [3, x]}": 'train.lrMilestones[1]: got "x", want a number > 0',

@@ -362,18 +362,19 @@ def test_why_a_stage_failed_is_not_why_it_was_once_stopped(
     assert (view.state.message, view.state.stopped_by) == wanted
 
 
-def test_where_kueues_objects_may_not_be_changed_nothing_says_that_it_was_stopped(
-    server: tuple[Api, Objects],
+@pytest.mark.parametrize(("forbidden", "verb"), [("GET", "list"), ("PATCH", "patch")])
+def test_where_kueues_objects_are_closed_nothing_says_that_it_was_stopped(
+    server: tuple[Api, Objects], forbidden: str, verb: str
 ) -> None:
     api, objects = server
     plan = make_plan(EXTRACT, gang="kueue")
     objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False, labels={QUEUE_LABEL: "gpu"}))
     put_workload(objects, EXTRACT.name, active=True)
     objects.look_on = lambda method, path: (
-        objects.trouble.extend([403] * 20) if "/workloads/" in path and method == "PATCH" else
+        objects.trouble.extend([403] * 20) if "/workloads" in path and method == forbidden else
         objects.trouble.clear()
     )  # fmt: skip
-    with pytest.raises(NotPermittedError, match="patch workloads"):
+    with pytest.raises(NotPermittedError, match=f"{verb} workloads"):
         suspend_stage(api, plan, EXTRACT, "ann", "clusterfit suspend")
     assert STOPPED_ANNOTATION not in objects.get(PYTORCHJOBS, EXTRACT.name)["metadata"].get(
         "annotations", {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from clusterfit.launch.api import PODS, PYTORCHJOBS
+from clusterfit.launch.jobs import QUEUE_LABEL, Phase
 from clusterfit.launch.plan import Release
 from clusterfit.launch.status import read_status
 
 from .object_server import CREATED, serve_objects, worker_pod
-from .test_sequence import finish, job, make_plan, planned, run_pods
+from .test_sequence import finish, job, make_plan, planned, put_workload, run_pods
 
 EXTRACT = planned("extract")
 LINE = "ts=2026-11-23T12:00:01.000Z level=info stage=extract rank=0 msg=progress"
@@ -32,3 +33,24 @@ def test_progress_is_told_until_the_job_is_over(code: int | None) -> None:
         finish(objects, EXTRACT, "Succeeded")
         (stage,) = read_status(api, "run", [release]).stages
         assert (stage.progress is None) is (code == 0), "what is over is not at work"
+
+
+def test_who_may_not_read_kueues_objects_is_told_so() -> None:
+    """And not that Kueue has taken no notice of the stage."""
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+        put_workload(objects, EXTRACT.name, active=True)
+        release = Release(make_plan(EXTRACT, gang="kueue"), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+        assert "cannot be read" not in stage.cause.text
+        objects.look_on = lambda _method, path: (
+            objects.trouble.append(403) if "/workloads" in path else None
+        )
+        (stage,) = read_status(api, "run", [release]).stages
+        assert stage.phase is Phase.QUEUED
+        assert (
+            stage.cause.text.startswith(
+                "queue gpu; what Kueue says of it cannot be read: no permission"
+            )
+            or "refused (403)" in stage.cause.text
+        )

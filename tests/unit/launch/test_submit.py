@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from clusterfit.launch.api import (
     JOBS,
     LOCAL_QUEUES,
     NAMESPACES,
+    NEWER_LOCAL_QUEUES,
     PYTORCHJOBS,
     Api,
 )
@@ -37,7 +38,7 @@ from clusterfit.launch.helm import HelmError, HelmLibrary, Values, read_error
 from clusterfit.launch.plan import find_releases
 from clusterfit.launch.prerequisites import check_cluster
 from clusterfit.launch.render import Rendered, render_run
-from clusterfit.launch.submit import Outcome, check_admission, submit
+from clusterfit.launch.submit import Outcome, check_admission, decide, submit
 
 from .object_server import Objects, serve_objects
 
@@ -183,6 +184,25 @@ def test_a_default_queue_must_be_named(server: tuple[Api, Objects], gang: str) -
     check_cluster(api, ACCESS, render(platform={"queue": {"gang": "kueue", "name": "default"}}))
 
 
+def test_a_default_queue_of_a_newer_kueue_is_seen(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.20 and later do not serve v1beta1 any more, and put into it what names no queue."""
+    api, objects = server
+    objects.kinds.add("localqueues")
+
+    def answer(method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        if "kueue.x-k8s.io/v1beta1" in path:
+            return 404, b"404 page not found"
+        return Objects.answer(objects, method, path, query, body)
+
+    monkeypatch.setattr(objects, "answer", answer)
+    check_cluster(api, ACCESS, render())
+    objects.put(NEWER_LOCAL_QUEUES, named("default"))
+    with pytest.raises(ClusterError, match=r"LocalQueue `default` of a Kueue that is too new"):
+        check_cluster(api, ACCESS, render())
+
+
 def set_condition(objects: Objects, condition: str) -> None:
     job = objects.get(PYTORCHJOBS, "digits-extract")
     job["status"] = {"conditions": [{"type": condition, "status": "True"}]}
@@ -208,14 +228,16 @@ def test_an_install_that_goes_on_is_left_to_it(server: tuple[Api, Objects]) -> N
     assert submit(HelmLibrary(), api, ACCESS, rendered, replace=True).outcome is Outcome.UNCHANGED
 
 
-def test_what_was_removed_after_it_had_succeeded_is_done(server: tuple[Api, Objects]) -> None:
+def test_what_is_gone_is_made_again_where_that_is_asked_for(server: tuple[Api, Objects]) -> None:
+    """Whether removed after its success or by hand: what is finished ends at once."""
     api, objects = server
     rendered = render(platform={"ttlSecondsAfterFinished": 60})
     objects.install(rendered.manifests)
     objects.remove(PYTORCHJOBS, "digits-extract")
     assert submit(HelmLibrary(), api, ACCESS, rendered).outcome is Outcome.STUCK
     objects.remove(JOBS, "digits-cluster")
-    assert submit(HelmLibrary(), api, ACCESS, rendered).outcome is Outcome.UNCHANGED
+    assert submit(HelmLibrary(), api, ACCESS, rendered).outcome is Outcome.STUCK
+    assert decide(Helm(), api, ACCESS, rendered, replace=True).outcome is Outcome.REPLACED
 
 
 def test_that_nothing_came_in_its_place_is_said(

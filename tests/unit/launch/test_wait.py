@@ -115,23 +115,35 @@ def test_what_was_removed_ends_it(
 
 
 @pytest.mark.parametrize("is_over", [True, False])
-def test_what_was_removed_after_it_had_succeeded_is_over(
+def test_a_release_whose_stages_may_have_expired_is_not_waited_for(
     server: tuple[Api, Objects], is_over: bool
 ) -> None:
     """Where the run file says how long its stages stay; another release of the run goes on."""
     api, objects = server
-    old = replace(PLAN, release="run-step2", stages=(planned("train"),), ttl_seconds=60)
-    expired = Release(old, "", api.now().replace(year=2025).isoformat(), {}, is_helm=True)
     if is_over:
         finish(objects, EXTRACT, "Succeeded")
         finish(objects, CLUSTER, "Complete")
     said: list[str] = []
-    code = wait_for_run(api, [RELEASE, expired], said.append, timeout_seconds=0.01)
+    code = wait_for_run(api, [RELEASE, plan_expired(api)], said.append, timeout_seconds=0.01)
     assert code == (0 if is_over else TIMED_OUT)
-    assert said.count("run-step2: removed after it had succeeded") == 1
+    assert said.count("run-step2: its stages are gone; it is not waited for") == 1
     assert not any("train" in text for text in said)
-    new = replace(expired, created=api.now().isoformat())
-    assert wait_for_run(api, [new], said.append, timeout_seconds=0.01) == TIMED_OUT
+
+
+def test_that_all_is_gone_is_no_success(server: tuple[Api, Objects]) -> None:
+    """Somebody may have removed the stages while they worked, or after one had failed."""
+    api, _ = server
+    with pytest.raises(NotFoundError, match="nothing here tells how they ended") as ended:
+        wait_for_run(api, [plan_expired(api)], lambda _: None, timeout_seconds=0.01)
+    assert ended.value.exit_code == 3
+    new = replace(plan_expired(api), created=api.now().isoformat())
+    assert wait_for_run(api, [new], lambda _: None, timeout_seconds=0.01) == TIMED_OUT
+
+
+def plan_expired(api: Api) -> Release:
+    """Return an old release without a job, whose stages are removed after their success."""
+    old = replace(PLAN, release="run-step2", stages=(planned("train"),), ttl_seconds=60)
+    return Release(old, "", api.now().replace(year=2025).isoformat(), {}, is_helm=True)
 
 
 @pytest.mark.parametrize(("active", "code"), [(False, 1), (True, TIMED_OUT)])
