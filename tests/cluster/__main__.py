@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.cluster import lifecycle, preflight, programs
+from tests.cluster import guard, lifecycle, preflight, programs
 from tests.cluster.cluster import Cluster, refer
 from tests.cluster.commands import ClusterError
 from tests.cluster.paths import CHECKOUT, Cache, State
@@ -38,6 +38,8 @@ def main() -> int:
             up(cache, state, args)
         elif command == "down":
             lifecycle.down(state)
+        elif command == "guard":
+            guard.watch(State(args.state))
         elif command == "build":
             lifecycle.prepare(cache)
             programs.build(cache, *programs.ALL)
@@ -78,9 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--pretend-nodes", type=int, default=0, metavar="N", help="nodes of 8 GPUs on paper"
     )
     start.add_argument(
-        "--owner", type=int, metavar="PID", help="it goes with the start after this process' death"
+        "--owner", type=int, metavar="PID", help="it goes when this process has died"
     )
     commands.add_parser("down", help="stop it and remove everything that it made")
+    watch = commands.add_parser("guard", help="remove it once its owner has died; `up` starts this")
+    watch.add_argument("state", type=Path)
     commands.add_parser("check", help="say why this computer cannot run it, if it cannot")
     commands.add_parser("build", help="only fill the cache")
     commands.add_parser("env", help="print the variables to export")

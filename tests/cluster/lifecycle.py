@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from tests.cluster import (
     addons,
     containerd,
     controlplane,
+    guard,
     images,
     node,
     preflight,
@@ -23,7 +23,8 @@ from tests.cluster.cluster import Cluster, load_archives, refer
 from tests.cluster.commands import ClusterError, wait_for, wait_for_service_account
 from tests.cluster.components import Components
 from tests.cluster.machine import Machine
-from tests.cluster.paths import Cache, State, write_whole
+from tests.cluster.owner import read_owner, write_owner
+from tests.cluster.paths import Cache, State
 from tests.cluster.processes import is_alive, this_process
 
 
@@ -50,8 +51,8 @@ def up(cache: Cache, state: State, *, owner: dict[str, int] | None) -> Cluster:
     Args:
         cache: Is filled first where it lacks something.
         state: Its remains of a cluster that died, or whose owner did, are removed first.
-        owner: The process that the cluster is for. Once that has died, the next start removes it.
-            None: it stays.
+        owner: The process that the cluster is for, which is removed once that has died. None: it
+            stays.
 
     Raises:
         preflight.UnsuitableError: This machine cannot.
@@ -63,13 +64,13 @@ def up(cache: Cache, state: State, *, owner: dict[str, int] | None) -> Cluster:
         running = find_running(cache, state, owner)
         if running is not None:
             return running
-        Machine(state).destroy()
+        guard.remove(state)
         started = time.monotonic()
         try:
             cluster = start(cache, state, archives, owner)
         except BaseException:  # Ctrl-C too must leave nothing behind
             save_logs(cache, state)
-            Machine(state).destroy()
+            guard.remove(state)
             raise
         print(
             f"the cluster started in {time.monotonic() - started:.1f} s",
@@ -85,6 +86,7 @@ def start(
     """Start every part in order, waiting for none before another needs it."""
     state.create()
     write_owner(state, this_process())  # until it is complete, whatever is to become of it
+    guard.post(state)
     machine = Machine(state)
     components = Components(state, machine)
     machine.create(programs.build_init(cache))
@@ -158,7 +160,7 @@ class InUseError(ClusterError):
 def down(state: State) -> None:
     """Stop the cluster and remove everything that it made, whatever state it is in."""
     with state.lock():
-        Machine(state).destroy()
+        guard.remove(state)
 
 
 def is_kept(state: State) -> bool:
@@ -173,17 +175,6 @@ def is_kept(state: State) -> bool:
 def is_owned_by_this_process(state: State) -> bool:
     """Whether the cluster is this process' own, to be stopped by it."""
     return state.exists() and read_owner(state) == this_process()
-
-
-def write_owner(state: State, owner: dict[str, int] | None) -> None:
-    """Record whose cluster it is: a process', or nobody's and to be kept."""
-    write_whole(state.root / "owner.json", json.dumps(owner))
-
-
-def read_owner(state: State) -> dict[str, int] | None:
-    """Read whose cluster it is."""
-    owner: dict[str, int] | None = json.loads((state.root / "owner.json").read_text())
-    return owner
 
 
 def save_logs(cache: Cache, state: State) -> None:

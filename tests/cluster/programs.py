@@ -17,6 +17,7 @@ from typing import Any
 from tests.cluster import versions
 from tests.cluster.commands import ClusterError, CommandError, run
 from tests.cluster.paths import Cache
+from tests.cluster.preflight import UnsuitableError
 
 KUBERNETES_VERSION_PACKAGE = "k8s.io/component-base/version"
 HELM3 = "helm.sh/helm/v3"
@@ -196,7 +197,8 @@ def go(*args: str | Path, cwd: Path | None = None) -> str:
         return run(command, env={"CGO_ENABLED": "0"}, cwd=cwd, timeout_seconds=3600)
     except CommandError as error:
         if error.returncode == 127:
-            raise ClusterError(
-                "the cluster's programs are built with Go, which is missing"
+            raise UnsuitableError(
+                "the test cluster's programs are built with Go, which is missing: install it "
+                "(go.dev/dl), or set CLUSTERFIT_E2E_KUBECONFIG to use another cluster"
             ) from error
         raise

@@ -41,10 +41,23 @@ def check_same_features(run: RunDirectory, reference: RunDirectory) -> None:
         np.testing.assert_allclose(rows, wanted, rtol=1e-4, atol=1e-5)
 
 
-def check_same_weights(run: RunDirectory, reference: RunDirectory, stage: str) -> None:
-    """Compare the network that a stage has trained: bit for bit, as both had four ranks."""
+def check_same_training(run: RunDirectory, reference: RunDirectory, stage: str) -> None:
+    """Compare what a stage has trained, bit for bit, as both had four ranks; and its metrics.
+
+    A loss is summed in another order where the training was resumed within its epoch.
+    """
     ours, theirs = run.backbone(stage).read_bytes(), reference.backbone(stage).read_bytes()
     assert ours == theirs
+    metrics, wanted = (_read_metrics(each, stage) for each in (run, reference))
+    assert len(metrics) == len(wanted)
+    for line, other in zip(metrics, wanted, strict=True):
+        assert line == pytest.approx(other)
+
+
+def _read_metrics(run: RunDirectory, stage: str) -> list[dict[str, float]]:
+    """Return the metrics of each epoch, without how fast it was."""
+    lines = map(json.loads, (run.stage(stage) / "metrics.jsonl").read_text().splitlines())
+    return [{key: line[key] for key in line.keys() - {"images_per_second"}} for line in lines]
 
 
 def check_same_results(run: RunDirectory, reference: RunDirectory) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import cgroups, lifecycle, preflight, processes
+from tests.cluster import cgroups, lifecycle, preflight, processes, programs
 from tests.cluster.commands import ClusterError, CommandError, run, wait_for
 from tests.cluster.images import BASE_IMAGE
 from tests.cluster.machine import KERNEL_SETTINGS
@@ -30,7 +31,7 @@ from tests.unsuitable import give_up
 CACHE = Cache.from_environment()
 STATE = State.from_environment()
 CLI = [sys.executable, "-m", "tests.cluster"]
-# Theirs, so that the next start removes it where these tests are killed.
+# Theirs, so that it is removed where these tests are killed.
 UP = ["up", f"--owner={os.getpid()}"]
 # Programs that run only as part of the cluster, by the names of their files.
 OURS = (b"kube", b"etcd", b"containerd", b"runc", b"coredns", b"nsenter", b"unshare", b"kwok")
@@ -125,9 +126,30 @@ def test_stop_leaves_nothing(before: dict[str, object]) -> None:
     cli("down")  # nothing to stop is no error
 
 
+def find_guards() -> list[int]:
+    """Return the processes that watch over who started a cluster."""
+    return [pid for pid in processes.pids() if b"guard" in processes.command_line(pid)]
+
+
+def wait_until_as(before: dict[str, object]) -> None:
+    """Wait until somebody has removed everything."""
+    wait_for("nothing is left", look, lambda now: now == before, timeout_seconds=90)
+
+
 @pytest.mark.parametrize("component", ["etcd", "kube-apiserver", "kubelet"])
-def test_killed_start_is_cleaned_up_by_the_next(before: dict[str, object], component: str) -> None:
+def test_killed_start_is_cleaned_up_at_once(before: dict[str, object], component: str) -> None:
     process = begin(until=component)
+    process.kill()
+    process.wait()
+    wait_until_as(before)
+
+
+def test_what_is_killed_with_its_guard_is_cleaned_up_by_the_next_start(
+    before: dict[str, object],
+) -> None:
+    process = begin(until="kubelet")
+    (guard,) = find_guards()
+    os.kill(guard, signal.SIGKILL)
     process.kill()
     process.wait()
     assert look() != before
@@ -169,15 +191,21 @@ def test_dead_machine_is_replaced(before: dict[str, object]) -> None:
     assert look() == before
 
 
-def test_cluster_of_a_killed_process_is_no_longer_its(before: dict[str, object]) -> None:
+def test_cluster_of_a_killed_process_goes(before: dict[str, object]) -> None:
     with subprocess.Popen(["sleep", "infinity"]) as owner:
         cli("up", f"--owner={owner.pid}")
         assert not lifecycle.is_kept(STATE)
         with pytest.raises(CommandError, match=f"process {owner.pid} is using"):
             cli(*UP)
+        run_a_pod()
         owner.kill()
-    cli(*UP)
-    assert lifecycle.is_owned_by_this_process(STATE)
+        wait_until_as(before)
+
+
+def test_cluster_that_stays_outlives_who_started_it(before: dict[str, object]) -> None:
+    cli("up")
+    wait_for("it has no guard", lambda: not find_guards())
+    assert lifecycle.is_kept(STATE)
     cli("down")
     assert look() == before
 
@@ -202,6 +230,13 @@ def test_command_ends_with_a_harness_that_is_killed(tmp_path: Path) -> None:
     harness.kill()
     harness.wait()
     wait_for("the command ends", lambda: processes.start_time(pid) == 0, timeout_seconds=30)
+
+
+def test_computer_without_go_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nice").symlink_to(str(shutil.which("nice")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsuitableError, match="built with Go, which is missing: install it"):
+        programs.go("version")
 
 
 def test_process_runs_as_long_as_any_of_its_threads() -> None:

@@ -19,7 +19,7 @@ from clusterfit.logline import parse_line
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object, phase
-from tests.e2e.artifacts import check_same_step1, check_same_weights, check_whole
+from tests.e2e.artifacts import check_same_step1, check_same_training, check_whole
 from tests.e2e.digits import RARELY, RUN, WORLD_SIZE
 from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.holds import THIRD_EPOCH, held
@@ -86,7 +86,7 @@ def test_suspend_checkpoints_and_resume_goes_on_from_there(
     assert "resumed" in messages(shown)
     ours = training.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")
     assert read_start(ours, "train", attempt=2) == read_stop(ours, "train", attempt=1)
 
     # The attempt before, and both when no pod is left to ask.
@@ -195,7 +195,7 @@ def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
     assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")
     ours = training.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")
 
 
 def test_uninstalled_and_installed_again_at_once(
@@ -212,7 +212,7 @@ def test_uninstalled_and_installed_again_at_once(
     assert "msg=resumed" in training.log(f"{RUN}-train-worker-0")
     ours = training.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")
 
 
 def test_stages_are_removed_only_once_the_run_is_over(
@@ -221,7 +221,7 @@ def test_stages_are_removed_only_once_the_run_is_over(
     product.put_results(reference, "pretext")
     stages = ["extract", "cluster", "train"]
     # Less than any stage takes: one that was removed after its own end would be missed.
-    changes = {"stages": stages, "platform.ttlSecondsAfterFinished": 5}
+    changes = {"stages": stages, "platform.ttlSecondsAfterFinished": 10}
     product.submit("pipeline", changes)
     product.succeed("wait", RUN, timeout_seconds=3 * STAGE_SECONDS)
     jobs = ("get", "pytorchjobs,jobs", f"--selector=clusterfit.dev/run={RUN}", "--output=name")
@@ -240,7 +240,9 @@ def test_client_releases_the_stages_while_it_follows(
     with product.begin("submit", "step1", "-f", run_file, "--follow") as typed:
         typed.wait_until(lambda typed: any(line.startswith("submitted") for line in typed.lines))
         product.wait_for_pods("extract", lambda pods: len(pods) == 2)
-        cluster.restart("kube-apiserver")
+        cluster.kill("kube-apiserver")
+        typed.wait_until(lambda typed: any("no answer from" in said for said in typed.remarks))
+        cluster.start("kube-apiserver")
         product.wait_for_success("extract", "cluster")
         answer = typed.wait(60).expect(0)
     assert product.pods("", role="supervisor") == []

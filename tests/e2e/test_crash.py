@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
-from tests.e2e.artifacts import check_same_weights, check_whole
+from tests.e2e.artifacts import check_same_training, check_whole
 from tests.e2e.digits import RUN
 from tests.e2e.holds import THIRD_EPOCH, gated, held, let_go, open_gate
 from tests.e2e.product import Product, uids
@@ -36,7 +36,7 @@ def test_killed_rank_costs_neither_work_nor_lines(
 
     ours = product.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")
     copies = read_copies(ours, "train")
     assert {0, 1, 2} <= set(copies)  # those of both pods; the killed one had nothing to say
     assert read_shown(followed.stdout) == copies

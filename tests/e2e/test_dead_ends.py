@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.cluster import Cluster
 from tests.cluster.manifests import claim, has_condition, phase
 from tests.cluster.storage import SMALL_CLASS
-from tests.e2e.artifacts import check_same_weights, check_whole
+from tests.e2e.artifacts import check_same_training, check_whole
 from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import BOUND_SECONDS, check_failed, check_suspended
 from tests.e2e.holds import THIRD_EPOCH, held, hooked, let_go
@@ -65,6 +67,7 @@ def test_image_that_does_not_exist_is_named(product: Product) -> None:
     assert "submit with --replace" in said["advice"]
     with product.begin("logs", RUN, "--follow") as follow:
         follow.wait_until(lambda typed: any(wrong in said for said in typed.remarks))
+    product.type("wait", RUN, "--timeout=1").expect(124)
     # The cure that it names.
     product.succeed("submit", "pretext", "-f", product.write(), "--replace")
     product.wait_for_success("pretext")
@@ -103,22 +106,25 @@ def test_later_stage_past_its_deadline_is_suspended(
     assert has_condition(extract, "Succeeded")
 
 
+@pytest.mark.parametrize("mode", ["cluster", "client"])
 def test_stage_of_which_only_a_part_can_start_gives_its_gpus_back(
-    cluster: Cluster, product: Product
+    cluster: Cluster, product: Product, mode: str
 ) -> None:
     # The node has eight GPUs: one pod of five gets them, and waits for one that never comes.
     product.submit("pretext", {
         "platform.gpus": 10,
         "platform.gpusPerNode": 5,
         "platform.processesPerNode": 1,
-        "platform.startDeadlineSeconds": 30,
+        "platform.startDeadlineSeconds": 45,
+        "platform.sequencing": {"mode": mode},
     })  # fmt: skip
     product.wait_for_pods(
         "pretext", lambda pods: sorted(phase(pod) for pod in pods) == ["Pending", "Running"]
     )
-    check_suspended(
-        product, "pretext", "platform.startDeadlineSeconds: only 1 of 2 pods ran for 30 s"
-    )
+    cause = "platform.startDeadlineSeconds: only 1 of 2 pods ran for 45 s"
+    if mode == "client":  # where nothing in the cluster does, whoever waits for the run stops it
+        assert cause in product.type("wait", RUN).expect(1).stderr
+    check_suspended(product, "pretext", cause)
 
 
 def test_full_storage_ends_the_stage_and_space_mends_it(
@@ -140,4 +146,4 @@ def test_full_storage_ends_the_stage_and_space_mends_it(
     assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
     ours = product.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")

@@ -15,7 +15,7 @@ import yaml
 from clusterfit.artifacts.layout import RunDirectory
 from tests.cluster.commands import run
 from tests.cluster.paths import CHECKOUT
-from tests.e2e.artifacts import check_same_features, check_same_weights, check_whole
+from tests.e2e.artifacts import check_same_features, check_same_training, check_whole
 from tests.e2e.digits import RUN, WORLD_SIZE, describe_threads
 from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import Product
@@ -47,7 +47,7 @@ def test_example_runs_to_its_end(product: Product, here: RunDirectory, door: str
     assert [len(product.pods(stage)) for stage in STAGES] == [2, 2, 1, 2, 2]
     ours = product.fetch()
     check_whole(ours)
-    check_same_weights(ours, here, "pretext")
+    check_same_training(ours, here, "pretext")
     check_same_features(ours, here)
     asked = yaml.safe_load(EXAMPLE.read_text())["evaluate"]["backbones"]
     judged = json.loads(ours.results().read_text())["backbones"]

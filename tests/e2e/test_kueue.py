@@ -15,7 +15,7 @@ from tests.cluster.commands import wait_for
 from tests.cluster.kueue import KUEUE_NAMESPACE
 from tests.cluster.manifests import Object, has_condition, pod_spec
 from tests.cluster.paths import CHECKOUT
-from tests.e2e.artifacts import check_same_weights, check_whole
+from tests.e2e.artifacts import check_same_training, check_whole
 from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import BOUND_SECONDS
 from tests.e2e.holds import gated, held, let_go, open_gate
@@ -182,7 +182,7 @@ def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(
     assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
     ours = product.fetch()
     check_whole(ours)
-    check_same_weights(ours, reference, "train")
+    check_same_training(ours, reference, "train")
     for attempt in (1, 2):
         assert read_start(ours, "train", attempt + 1) == read_stop(ours, "train", attempt)
 
@@ -284,8 +284,9 @@ def test_stages_and_runs_in_the_default_queue_wait_for_their_turn(
     assert "has a LocalQueue `default`, in which Kueue may put every stage at once; set " in (
         unnamed.stderr
     )
-    gated(product).submit("step1", queued("default"))
-    submit_another(product, "second", queued("default"))
+    # Whoever of the first run is let in before its stage makes room for that again.
+    gated(product).submit("step1", queued("default", priorityClass="high"))
+    submit_another(product, "second", queued("default", priorityClass="low"))
     # Kueue has put the supervisors in the queue too: they count, and status says so.
     wait_for(
         "status names the place of the second run",

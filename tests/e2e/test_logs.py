@@ -40,6 +40,8 @@ def test_what_a_pod_said_unread_before_it_died_comes_from_the_copies(
         product.wait_for_pods(
             "train", lambda pods: len(pods) == 2 and not set(uids(pods)) & set(before)
         )
+        # The copies begin to hold what the reader then finds in the new pod's own log as well.
+        product.wait_for_line("train", "msg=resumed")
         follow.thaw()
         product.wait_for_success("train")
         followed = follow.wait(120).expect(0)
@@ -120,8 +122,9 @@ def check_parts(product: Product, rank: int, lines: list[str]) -> None:
     shown = show(f"--since={seconds}")
     after = datetime.now(UTC) - timedelta(seconds=seconds)
     assert shown == lines[len(lines) - len(shown) :]
-    # A line comes to the kubelet and to the copy a moment after its time stamp.
-    moment = timedelta(seconds=1)
+    # A line comes to the kubelet and to the copy a moment after its time stamp; on a machine that
+    # has other things to do, a longer one.
+    moment = timedelta(seconds=3)
     stamped = [line for line in shown if line.startswith("ts=")]
     assert all(read_time(line) >= before - moment for line in stamped)
     left_out = [line for line in told if line not in stamped]

@@ -19,8 +19,9 @@ from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.commands import wait_for
 from tests.cluster.manifests import Object
-from tests.e2e.artifacts import check_same_weights
+from tests.e2e.artifacts import check_same_training
 from tests.e2e.digits import RUN
+from tests.e2e.holds import THIRD_EPOCH, held, let_go
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
 from tests.e2e.typed import Typed
 
@@ -205,14 +206,16 @@ def sampling(product: Product) -> Iterator[list[Sample]]:
 def test_status_never_contradicts_the_cluster(product: Product, reference: RunDirectory) -> None:
     product.put_results(reference, "pretext")
     with watching_pods(product) as watch:
-        product.submit("pipeline", {"stages": list(STAGES)})
+        staying = held(product, {**THIRD_EPOCH, "resumed": r"msg=resumed "})
+        staying.submit("pipeline", {"stages": list(STAGES)})
         with sampling(product) as samples:
-            product.wait_for_line("train", "msg=epoch epoch=3 ")
+            product.wait_for_line("train", "msg=held at=third")
             product.delete_pod(f"{RUN}-train-worker-1", by_force=True)
-            product.wait_for_line("train", "msg=resumed")
+            product.wait_for_line("train", "msg=held at=resumed")
             product.succeed("suspend", RUN)
             product.wait_for_pods("train", lambda pods: not pods)
             wait_for_sample(samples, "train", "suspended")
+            let_go(product, "third", "resumed")
             product.succeed("resume", RUN)
             product.wait_for_success("train")
             wait_for_sample(samples, "train", "succeeded")
@@ -230,7 +233,7 @@ def test_status_never_contradicts_the_cluster(product: Product, reference: RunDi
         assert restarts[-1] == len(made[stage]) - wanted, (stage, made[stage])
     assert len(made["train"]) > STAGES["train"] + 1
     assert any("progress" in sample.said["train"] for sample in samples)
-    check_same_weights(product.fetch(), reference, "train")
+    check_same_training(product.fetch(), reference, "train")
 
 
 @contextmanager
