@@ -265,3 +265,43 @@ def test_the_storage_chart_keeps_its_claim(helm: HelmLibrary) -> None:
     assert claim["metadata"]["name"] == "clusterfit"
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_storage_claim_is_as_large_and_as_fast_as_asked_for(helm: HelmLibrary) -> None:
+    asked = {
+        "claim": "shared",
+        "size": "2Ti",
+        "storageClass": "fast",
+        "accessMode": "ReadWriteOnce",
+        "labels": {"team": "vision"},
+    }
+    (claim,) = read_manifests(helm.render(find_chart(STORAGE_CHART), "storage", "here", asked))
+    assert claim["metadata"]["name"] == "shared"
+    assert claim["metadata"]["labels"]["team"] == "vision"
+    assert claim["metadata"]["labels"]["app.kubernetes.io/name"] == "clusterfit-storage"
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "2Ti"}},
+    }
+
+
+def test_pods_end_and_come_back_as_the_worker_counts_on(values: Values, render: Render) -> None:
+    """Each of these is silent where it is missing: pods double, or die before a checkpoint."""
+    objects = render(values)
+    trained = [item["spec"] for item in objects if item["kind"] == "PyTorchJob"]
+    assert {spec["runPolicy"]["cleanPodPolicy"] for spec in trained} == {"Running"}
+    replicas = [spec["pytorchReplicaSpecs"]["Worker"] for spec in trained]
+    assert {worker["restartPolicy"] for worker in replicas} == {"ExitCode"}
+    jobs = [item for item in objects if item["kind"] == "Job"]
+    assert len(jobs) == 2, "the cluster stage and the supervisor"
+    for job in jobs:
+        assert job["spec"]["podReplacementPolicy"] == "Failed"
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    templates = [each["template"] for each in (*replicas, *(item["spec"] for item in jobs))]
+    grace = sorted(item["spec"]["terminationGracePeriodSeconds"] for item in templates)
+    assert grace == [15, *[120] * (len(replicas) + 1)]
+    for template in templates:
+        assert template["spec"]["enableServiceLinks"] is False, "PET_ is not all that is read"
+        (container,) = template["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True

@@ -33,10 +33,7 @@ KEY_IN: Final = {"annotations": "note", "nccl": "NCCL_NOTE"}
 # One entry for each list that holds text, and what Kubernetes alone understands.
 LISTS: Values = {
     "extract": {"weights": {"skipLayers": [""]}},
-    "evaluate": {
-        "backbones": [{"label": "", "from": "random", "layer": ""}],
-        "layers": [{"layer": ""}],
-    },
+    "evaluate": {"backbones": [{"label": "", "from": "random"}]},
     "platform": {"extraEnv": [{"name": "NOTE"}], "affinity": {"nodeAffinity": {}}},
 }
 
@@ -105,6 +102,26 @@ def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: 
         assert supervisor["tolerations"] == platform["tolerations"]
         mounted = next(item for item in pod["volumes"] if item["name"] == "more")
         assert mounted["nfs"]["path"] == text
+
+
+# What a path may hold, and YAML may not, without quotes.
+ODD: Final = 'it\'s "a": {b} #1 - é'
+
+
+def test_any_path_is_mounted_as_it_was(values: Values, helm: Helm) -> None:
+    wanted = deep_merge(copy.deepcopy(default_values()), values)
+    platform = wanted["platform"]
+    platform["storage"] = {"claim": "storage", "subPath": f"runs/{ODD}"}
+    platform["data"] = {"claim": "data", "subPath": f"images/{ODD}"}
+    volume = {"name": "more", "source": {"emptyDir": {}}, "readOnly": True}
+    platform["extraVolumes"] = [{**volume, "mountPath": f"/more/{ODD.replace(':', '')}"}]
+    objects = read_manifests(helm.render(find_chart(RUN_CHART), "release", "somewhere", wanted))
+    job = find(objects, "PyTorchJob", "digits-extract")
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    mounts = {item["name"]: item for item in container["volumeMounts"]}
+    assert mounts["storage"]["subPath"] == f"runs/{ODD}"
+    assert mounts["data"]["subPath"] == f"images/{ODD}"
+    assert mounts["more"]["mountPath"] == f"/more/{ODD.replace(':', '')}"
 
 
 @given(notes=st.dictionaries(TEXT, TEXT, max_size=3))

@@ -7,6 +7,7 @@ never through the product, except for `fetch`, which is `clusterfit get`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class Product:
     image: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What this user's run files have at some dotted keys, unlike everybody's."""
+    tools: Path | None = None
+    """A folder of programs that this user has in front of all others."""
 
     # What a user types.
 
@@ -122,7 +125,9 @@ class Product:
     @property
     def environment(self) -> dict[str, str]:
         """Of a user's shell."""
-        return {"KUBECONFIG": str(self.namespace.kubectl.kubeconfig), "COLUMNS": "200"}
+        path = os.pathsep.join(filter(None, (str(self.tools or ""), os.environ["PATH"])))
+        kubeconfig = str(self.namespace.kubectl.kubeconfig)
+        return {"KUBECONFIG": kubeconfig, "COLUMNS": "200", "PATH": path}
 
     # What is true in the cluster.
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.cluster import programs
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError
 from tests.cluster.manifests import claim, phase
 from tests.cluster.storage import ROOT_OWNED_CLASS
+from tests.e2e.digits import RUN
 from tests.e2e.helm import RUN_CHART, helm
 from tests.e2e.product import Product
 
@@ -40,6 +43,36 @@ def test_selftest_names_who_may_not_write(cluster: Cluster, user: Product) -> No
     # What is wrong is the claim, not the pod.
     tested = user.namespace.kubectl.get("pod", "locked-out-test")
     assert phase(tested) == "Failed"
+
+
+@pytest.mark.parametrize("program", [programs.HELM_3, programs.HELM_4], ids=["helm3", "helm4"])
+def test_a_users_own_helm_installs_replaces_and_removes(
+    cluster: Cluster, user: Product, tmp_path: Path, program: programs.Program
+) -> None:
+    programs.build(cluster.cache, program)
+    words = tmp_path / "words"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "helm").write_text(
+        f'#!/bin/sh\necho "$1" >> {words}\nexec {program.path(cluster.cache)} "$@"\n'
+    )
+    (tools / "helm").chmod(0o755)
+    user = replace(user, changes=NOWHERE, tools=tools)
+    submit = ("submit", "pretext", "-f")
+    assert "submitted digits-pretext" in user.succeed(*submit, user.write()).stdout
+    assert "unchanged: digits-pretext" in user.succeed(*submit, user.write()).stdout
+    other = user.write({"seed": 1})
+    user.type(*submit, other).expect(73)
+    assert "replaced digits-pretext" in user.succeed(*submit, other, "--replace").stdout
+    assert helm(user, "list", "--short").split() == ["digits-pretext"]
+    user.succeed("delete", RUN)
+    assert helm(user, "list", "--short") == ""
+    left = user.namespace.kubectl(
+        "get", "all,configmaps,roles", f"--selector=clusterfit.dev/run={RUN}"
+    )
+    assert left == ""
+    typed = words.read_text().split()
+    assert [typed.count(word) for word in ("install", "uninstall")] == [2, 2]
 
 
 def test_claim_that_submit_advises_outlives_its_release(cluster: Cluster, user: Product) -> None:
