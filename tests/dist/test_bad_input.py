@@ -153,10 +153,13 @@ def test_identical_images_go_through(bench: Bench, tmp_path: Path) -> None:
         shutil.copy(image, image.with_name(f"copy-{number}.png"))
     changes = {"cluster.numClusters": 4, "train.epochs": 1}
     bench = bench.changed(RANDOM | NO_VAL | changes, data_root=tmp_path)
-    bench.succeed("pipeline")
-    results = read_manifest(bench.run.stage("cluster")).results
-    assert results["partitions"]["train"]["objective"] == pytest.approx(0, abs=1e-4)
-    assert sum(results["partitions"]["train"]["sizes"]) == 20
+    said = bench.succeed("pipeline").text
+    told = read_manifest(bench.run.stage("cluster")).results["partitions"]["train"]
+    assert told["objective"] == pytest.approx(0, abs=1e-4)
+    assert sorted(told["sizes"]) == [0, 0, 0, 20]
+    assert told["num_empty"] == 3
+    assert told["imbalance"] == pytest.approx(4)
+    assert 'level=warning stage=cluster rank=0 msg="empty clusters" num_empty=3 ' in said
 
 
 def test_more_clusters_than_images_are_refused(clustered: Bench) -> None:

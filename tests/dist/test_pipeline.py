@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,15 @@ def test_the_cluster_manifest_tells_objective_and_sizes(finished: Bench) -> None
     assert len(results["objectives"]) == CONFIG["cluster"]["numIterations"]
     assert results["objectives"] == sorted(results["objectives"], reverse=True)
     for partition, count in COUNTS.items():
-        assert sum(results["partitions"][partition]["sizes"]) == count
+        told = results["partitions"][partition]
+        sizes = Counter(np.load(finished.run.assignments(partition)).tolist())
+        num_clusters = results["num_clusters"]
+        assert told["sizes"] == [sizes[cluster] for cluster in range(num_clusters)]
+        assert sum(told["sizes"]) == count
+        assert told["num_empty"] == num_clusters - len(sizes)
+        # As faiss has it: how many times more an image meets in its cluster than if all were alike.
+        imbalance = num_clusters * sum(size**2 for size in sizes.values()) / count**2
+        assert told["imbalance"] == pytest.approx(imbalance, abs=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["pretext", "train"])

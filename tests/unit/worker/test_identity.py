@@ -217,31 +217,51 @@ def test_a_folder_where_a_file_is_wanted_is_named_by_its_key(
         is_stage_finished(assign(stage, settings), 2)
 
 
-def change(value: Any) -> Any:
-    """Return another value that a number or a switch may have as well; None for what is neither."""
+def change(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return another value that a leaf may have as well; None for lists, and for any text."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return value + 1
-    return (value + 1) / 2 if isinstance(value, float) else None
+    if isinstance(value, float):
+        return (value + 1) / 2
+    return next((other for other in schema.get("enum", ()) if other not in ("", value)), None)
+
+
+OTHERS: dict[str, Any] = {
+    "maxSizeRatio": 1.5,  # 0, or at least 1
+    "layer": "res4",
+    "init": "random",  # given would need a file
+    "lrMilestones": [1],
+    "colorJitter": [0.1, 0.1, 0.1, 0.1],
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "pcaWhiten": {"pcaDim": 2},
+    "lrMilestones": {"schedule": "multistep", "lrMilestones": [2]},
+    "schedule": {"lrMilestones": [2]},
+    "engine": {"numCandidates": 0, "relaxation": 1, "init": "random"},
+}
 
 
 def test_a_setting_changes_its_stages_fingerprint_unless_it_is_operational(assign: Assign) -> None:
-    num_changed = 0
+    changed = set()
     for leaf in walk_leaves():
         stage: Any = leaf.path[0]
-        if len(leaf.path) != 2 or stage not in {"pretext", "cluster", "train", "evaluate"}:
+        if len(leaf.path) != 2 or stage not in {*VALUES["stages"]}:
             continue
         key = leaf.path[1]
-        value = check_values(VALUES).dump()[stage][key]
-        other = 1.5 if key == "maxSizeRatio" else change(value)  # which is 0 or at least 1
+        base = {stage: NEEDED.get(key, {})}
+        if stage in ("pretext", "extract"):  # any network will do for weights that are nobody's
+            base = merge(base, {"extract": {"weights": {"from": "random"}}})
+        value = check_values(merge(VALUES, base)).dump()[stage][key]
+        other = OTHERS.get(key, change(value, leaf.schema))
         if other is None:
             continue
-        needs = {"pcaDim": 2} if key == "pcaWhiten" else {}
         before, after = (
-            fingerprints(assign(stage, {stage: {**needs, key: setting}}))
+            fingerprints(assign(stage, merge(base, {stage: {key: setting}})))
             for setting in (value, other)
         )
         assert (before != after) != leaf.is_operational, ".".join(leaf.path)
-        num_changed += 1
-    assert num_changed > 30
+        changed.add(".".join(leaf.path))
+    assert len(changed) > 60
+    assert {"extract.model", "extract.layer", "extract.pooling", "extract.rowsPerPart"} < changed

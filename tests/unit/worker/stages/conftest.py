@@ -1,4 +1,4 @@
-"""Trainings of this process alone, of a few images and one epoch."""
+"""Stages of this process alone, of a few images and one epoch."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from clusterfit.worker.context import Context
 from clusterfit.worker.distenv import DistEnv
 from clusterfit.worker.entry.samples import find_samples, fix_samples
 from clusterfit.worker.log import Log
-from clusterfit.worker.stages import pretext, train
+from clusterfit.worker.stages import extract, pretext, train
 
-PROGRAMS = {"pretext": pretext, "train": train}
+PROGRAMS = {"pretext": pretext, "extract": extract, "train": train}
+RECIPES: dict[str, dict[str, Any]] = {
+    stage: {"model": "resnet8_small", "cropPixels": 8}
+    | (
+        {"weights": {"from": "random"}, "resizePixels": 8}
+        if stage == "extract"
+        else {"epochs": 1, "schedule": "cosine"}
+    )
+    for stage in PROGRAMS
+}
 IMAGES = [f"train/{number}.png" for number in range(4)]
 
 
 @pytest.fixture
-def run_training(
+def run_stage(
     env: DistEnv, log: Log, run_directory: RunDirectory, write_folder: Callable[..., Path]
 ) -> Callable[[StageName, dict[str, Any]], None]:
-    """Run pretext or train with changes to its recipe and others, in the test's run directory."""
+    """Run a stage with changes to its recipe and others, in the test's run directory."""
     data_root = write_folder(*IMAGES)
     np.save(run_directory.storage_root / "clusters.npy", np.arange(len(IMAGES)) % 2)
-    recipe = {"model": "resnet8_small", "epochs": 1, "schedule": "cosine", "cropPixels": 8}
 
     def run(stage: StageName, changes: dict[str, Any], **others: Any) -> None:
         values = {
@@ -41,7 +49,7 @@ def run_training(
             "device": "cpu",
             "data": {"loadersPerRank": 0},
             "inputs": {"assignments": "clusters.npy"} if stage == "train" else {},
-            stage: recipe | {"batchSizePerRank": len(IMAGES)} | changes,
+            stage: RECIPES[stage] | {"batchSizePerRank": len(IMAGES)} | changes,
             **others,
         }
         config = check_values(values).algorithm()

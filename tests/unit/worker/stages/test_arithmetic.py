@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.config.stages import StageName
 from clusterfit.worker.networks.small_resnet import SmallResNet
 
@@ -47,10 +48,54 @@ def test_networks_are_trained_as_the_recipe_says(
     given: dict[str, Any],
     is_deterministic: bool,
     is_bf16: bool,
-    run_training: Callable[..., None],
+    run_stage: Callable[..., None],
     looks: list[tuple[bool, bool]],
 ) -> None:
     # Whatever another training in this process has left behind.
     torch.use_deterministic_algorithms(not is_deterministic)
-    run_training(stage, given)
+    run_stage(stage, given)
     assert set(looks) == {(is_deterministic, is_bf16)}
+
+
+@pytest.mark.parametrize("is_channels_last", [True, False])
+@pytest.mark.parametrize("stage", ["pretext", "extract", "train"])
+def test_images_and_weights_lie_as_the_recipe_says(
+    stage: StageName, is_channels_last: bool, run_stage: Callable[..., None]
+) -> None:
+    seen = set()
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+            for tensor in (inputs[0], module.weight):
+                seen.add(tensor.is_contiguous(memory_format=torch.channels_last))
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        run_stage(stage, {"channelsLast": is_channels_last})
+    finally:
+        hook.remove()
+    assert seen == {is_channels_last}
+
+
+@pytest.mark.parametrize("is_folded", [True, False])
+def test_batch_norms_are_folded_where_the_recipe_says_so(
+    is_folded: bool, run_stage: Callable[..., None]
+) -> None:
+    kinds = set()
+    hook = register_module_forward_pre_hook(lambda module, _inputs: kinds.add(type(module)))
+    try:
+        run_stage("extract", {"foldBatchNorm": is_folded})
+    finally:
+        hook.remove()
+    assert torch.nn.Conv2d in kinds
+    assert (torch.nn.BatchNorm2d in kinds) is not is_folded
+
+
+@pytest.mark.parametrize("stage", ["pretext", "train"])
+def test_as_many_checkpoints_stay_as_the_recipe_says(
+    stage: StageName, run_stage: Callable[..., None], run_directory: RunDirectory
+) -> None:
+    run_stage(stage, {"epochs": 6, "checkpointEverySteps": 1, "keepCheckpoints": 3})
+    kept = sorted(path.name for path in (run_directory.stage(stage) / "checkpoints").iterdir())
+    assert len(kept) == 3
+    assert [int("".join(filter(str.isdigit, name))) for name in kept] == [3, 4, 5]

@@ -11,9 +11,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from clusterfit.worker.networks.small_resnet import SmallResNet
 
 
-def test_colours_change_by_a_factor_of_each_image(run_training: Callable[..., None]) -> None:
+def test_colours_change_by_a_factor_of_each_image(run_stage: Callable[..., None]) -> None:
     """With a brightness strength of 0.5 an image's colours are 0.5 to 1.5 times what they were."""
-    plain, changed = (show(run_training, strength) for strength in (0.0, 0.5))
+    plain, changed = (show(run_stage, strength) for strength in (0.0, 0.5))
     unclipped = (plain > 0.1) & (plain < 0.6)
     ratios = [
         (after[kept] / before[kept])
@@ -28,7 +28,7 @@ def test_colours_change_by_a_factor_of_each_image(run_training: Callable[..., No
     torch.testing.assert_close(changed, changed.clamp(0, 1))
 
 
-def show(run_training: Callable[..., None], brightness: float) -> torch.Tensor:
+def show(run_stage: Callable[..., None], brightness: float) -> torch.Tensor:
     """Return the (4, 3, 8, 8) images in 0..1 of the first step that counts."""
     seen: list[torch.Tensor] = []
 
@@ -40,7 +40,7 @@ def show(run_training: Callable[..., None], brightness: float) -> torch.Tensor:
     try:
         changes = {"colorJitter": [brightness, 0, 0, 0]}
         data = {"loadersPerRank": 0, "mean": [0, 0, 0], "std": [1, 1, 1]}
-        run_training("train", changes, data=data, name=f"strength-{int(10 * brightness)}")
+        run_stage("train", changes, data=data, name=f"strength-{int(10 * brightness)}")
     finally:
         hook.remove()
     return seen[0]

@@ -11,12 +11,12 @@ from clusterfit.errors import ConfigError
 
 
 def test_pretext_refuses_the_layer_that_extract_would(
-    run_training: Callable[..., None], run_directory: RunDirectory
+    run_stage: Callable[..., None], run_directory: RunDirectory
 ) -> None:
     extract = {"model": "resnet8_small", "layer": "res6"}
     later = {"stages": ["pretext", "extract"], "extract": extract}
     with pytest.raises(ConfigError, match=r"^extract\.layer: got res6, which SmallResNet does not"):
-        run_training("pretext", {}, **later)
+        run_stage("pretext", {}, **later)
     assert not run_directory.backbone("pretext").exists()
-    run_training("pretext", {}, extract=extract)  # another submission's
+    run_stage("pretext", {}, extract=extract)  # another submission's
     assert run_directory.backbone("pretext").exists()

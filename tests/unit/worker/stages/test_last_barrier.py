@@ -18,13 +18,13 @@ from clusterfit.worker.distenv import DistEnv
 @pytest.mark.parametrize("stage", ["pretext", "train"])
 def test_a_training_is_published_before_its_last_barrier(
     stage: StageName,
-    run_training: Callable[..., None],
+    run_stage: Callable[..., None],
     run_directory: RunDirectory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     was_published: list[bool] = []
     manifest = run_directory.stage(stage) / "manifest.json"
     monkeypatch.setattr(DistEnv, "barrier", lambda _: was_published.append(manifest.exists()))
-    run_training(stage, {})
+    run_stage(stage, {})
     assert was_published
     assert was_published[-1]
