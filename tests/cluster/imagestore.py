@@ -76,7 +76,8 @@ class ImageStore:
 
     def _add_layer(self, tar: tarfile.TarFile, layer: Descriptor) -> None:
         known = json.loads(self._storage("layers", "--json"))
-        found = next(item["id"] for item in known if item["diff-digest"] == layer["digest"])
+        # A layer of a container, not of an image, has no digest.
+        found = next(item["id"] for item in known if item.get("diff-digest") == layer["digest"])
         command = isolated(self._storage_command("diff", "--uncompressed", found))
         entry = tarfile.TarInfo(blob_path(layer["digest"]))
         entry.size = layer["size"]

@@ -59,6 +59,7 @@ def build_image(
     started = time.monotonic()
     with cache.lock("images"), cache.scratch() as folder:
         store = image_store(cache)
+        store.buildah("rm", "--all")  # those of a build that was killed
         if not store.has(BASE_IMAGE):
             store.buildah("pull", "--quiet", f"docker-archive:{base}", scratch=folder)
         id_file = folder / "id"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.images import BASE_IMAGE
 from tests.cluster.namespace import Namespace
+from tests.cluster.project import image_store
 
 # In the order that makes rebuilds quick: what changes seldom first.
 DOCKERFILE = """\
@@ -50,3 +52,16 @@ def test_image_runs_and_follows_its_context(
     assert second != first
     assert run_image("second", second) == "second\n"
     assert run_image("again", first) == "first\n"
+
+
+def test_what_a_killed_build_has_left_is_in_nobodys_way(cluster: Cluster, context: Path) -> None:
+    store = image_store(cluster.cache)
+
+    def find_left() -> str:
+        return store.buildah("containers", "--all", "--quiet")
+
+    store.buildah("from", "--pull-never", BASE_IMAGE)
+    assert find_left()
+    (context / "code.py").write_text("print('third')")
+    cluster.build_and_load_image(context, name="trial")
+    assert not find_left()
