@@ -33,6 +33,7 @@ def list_runs(
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """List the runs of a namespace, whoever submitted them."""
+    from clusterfit.launch.api import check_namespace
     from clusterfit.launch.jobs import read_all_jobs
     from clusterfit.launch.plan import list_releases
     from clusterfit.launch.sequence import look_closely
@@ -40,6 +41,8 @@ def list_runs(
 
     api, _ = open_api(namespace, context, kubeconfig)
     releases = list_releases(api)
+    if not releases:
+        check_namespace(api)
     find = read_all_jobs(api, [release.plan for release in releases])
     listed = [
         {

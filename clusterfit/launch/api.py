@@ -287,6 +287,15 @@ def _read_pause(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
+def check_namespace(api: Api) -> None:
+    """Raise NotFoundError where the namespace does not exist, as far as that may be read."""
+    with contextlib.suppress(NotPermittedError):
+        if api.find(NAMESPACES, api.namespace) is None:
+            raise NotFoundError(
+                f"namespace {api.namespace}: not found; create it, or name another with -n"
+            )
+
+
 def is_allowed(api: Api, verb: str, resource: Resource) -> bool:
     """Ask the server whether these credentials may do something in this namespace."""
     group = resource.api_version.rpartition("/")[0]

@@ -12,7 +12,7 @@ from typing import Any, Final
 from clusterfit.config.names import RUN_NAME_WANTED, is_run_name
 from clusterfit.config.stages import STAGES, StageName
 from clusterfit.errors import ConfigError
-from clusterfit.launch.api import CONFIG_MAPS, JOBS, PYTORCHJOBS, Api, Resource
+from clusterfit.launch.api import CONFIG_MAPS, JOBS, PYTORCHJOBS, Api, Resource, check_namespace
 from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.manifests import Manifest
 
@@ -148,13 +148,15 @@ def find_releases(api: Api, run: str) -> list[Release]:
 
     Raises:
         ConfigError: No run can have this name; an empty one would select what has none.
-        NotFoundError: It does not exist, in this namespace.
+        NotFoundError: It does not exist in this namespace, or that does not.
     """
     if not is_run_name(run):
         raise ConfigError(f"RUN: got {run!r}, want a run's name: {RUN_NAME_WANTED}")
     releases = list_releases(api, run)
     if not releases:
         others = sorted({release.plan.run for release in list_releases(api)})
+        if not others:
+            check_namespace(api)
         hint = f"the runs here are {', '.join(others)}" if others else "there are no runs here"
         raise NotFoundError(f"run {run}: not found in namespace {api.namespace}; {hint}")
     return releases

@@ -11,12 +11,12 @@ from clusterfit.launch.api import (
     ACCOUNTS,
     CLAIMS,
     LOCAL_QUEUES,
-    NAMESPACES,
     NEWER_LOCAL_QUEUES,
     PYTORCHJOBS,
     ROLES,
     Api,
     Resource,
+    check_namespace,
     is_allowed,
 )
 from clusterfit.launch.charts import STORAGE_CHART, find_chart
@@ -43,13 +43,7 @@ def check_cluster(api: Api, access: Access, rendered: Rendered) -> None:
     """
     faults = []
     platform = rendered.run.platform
-    try:
-        if api.find(NAMESPACES, api.namespace) is None:
-            raise NotFoundError(
-                f"namespace {api.namespace}: not found; create it, or name another with -n"
-            )
-    except NotPermittedError:
-        pass  # whoever may not read namespaces learns it from the objects
+    check_namespace(api)  # whoever may not read namespaces learns it from the objects
     by_kind = {manifest["kind"]: manifest for manifest in rendered.manifests}
     if "PyTorchJob" in by_kind:
         faults += _find_operator_faults(api, by_kind["PyTorchJob"])

@@ -145,7 +145,10 @@ def test_user_who_may_not_create_roles(user: Product) -> None:
 def test_namespace_that_is_not_there(user: Product) -> None:
     lost = replace(user, namespace=replace(user.namespace, name="nowhere"))
     said = refused(submit(lost), 3)
-    assert said == "error: namespace nowhere: not found; create it, or name another with -n"
+    wanted = "error: namespace nowhere: not found; create it, or name another with -n"
+    assert said == wanted
+    for words in (("list",), ("status", RUN), ("logs", RUN), ("wait", RUN), ("delete", RUN)):
+        assert refused(lost.type(*words), 3) == wanted
 
 
 def test_claim_that_is_not_there(user: Product) -> None:

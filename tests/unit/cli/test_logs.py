@@ -131,7 +131,7 @@ def test_a_follow_of_what_waits_for_a_stage_that_is_gone_is_one_line(
     assert (answer.code, answer.out) == (3, "")
     assert answer.err == (
         "error: extract: PyTorchJob digits-extract was removed before anybody here saw how it "
-        "ended, so nothing follows it; what it wrote is on the claim (`clusterfit get`)\n"
+        "ended, so nothing follows it; what it wrote is on the claim\n"
     )
 
 

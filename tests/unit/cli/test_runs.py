@@ -14,7 +14,7 @@ import yaml
 from clusterfit.cli.cluster import open_api
 from clusterfit.cli.logs import follow_run
 from clusterfit.config.tree import RunFile
-from clusterfit.launch.api import CONFIG_MAPS, JOBS, PODS, PYTORCHJOBS
+from clusterfit.launch.api import CONFIG_MAPS, JOBS, NAMESPACES, PODS, PYTORCHJOBS
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.helm import HelmLibrary
@@ -141,10 +141,19 @@ def test_the_status_of_a_run_that_failed_is_1_and_of_none_3(
 
 
 def test_an_empty_namespace_is_an_empty_list(digits: Objects, run_command: RunCommand) -> None:
-    assert digits.by_path
+    digits.put(NAMESPACES, {"metadata": {"name": "other"}})
     answer = run_command("list", "-n", "other")
     assert (answer.code, answer.out, answer.err) == (0, "", "no runs in namespace other\n")
     assert json.loads(run_command("list", "-n", "other", "-o", "json").out) == []
+
+
+def test_a_namespace_that_is_not_there_is_named(digits: Objects, run_command: RunCommand) -> None:
+    """An empty list, or an unknown run, would send people to look for the wrong mistake."""
+    assert digits.by_path
+    for words in (("list",), ("list", "-o", "json"), ("status", "digits"), ("delete", "digits")):
+        answer = run_command(*words, "-n", "tema")
+        wanted = "error: namespace tema: not found; create it, or name another with -n\n"
+        assert (answer.code, answer.out, answer.err) == (3, "", wanted)
 
 
 @pytest.fixture
