@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from clusterfit.errors import ConfigError
 if TYPE_CHECKING:
     from clusterfit.launch.access import Access
     from clusterfit.launch.api import Api
+    from clusterfit.launch.jobs import JobState
     from clusterfit.launch.logs import Line, Wanted
     from clusterfit.launch.plan import PlannedStage, Release
 
@@ -116,8 +118,9 @@ def follow_stages(
     1: it has failed, will not start, or was stopped for good; 3: it was removed. What ends with an
     error of its own (it is refused, or waits for a stage that was removed) raises it.
     """
-    from clusterfit.launch.jobs import Phase, see_job
+    from clusterfit.launch.jobs import Phase
     from clusterfit.launch.log_follow import follow_stage
+    from clusterfit.launch.patience import persist
     from clusterfit.launch.progress import StageDisplay
 
     with StageDisplay() as view:
@@ -129,8 +132,7 @@ def follow_stages(
             view.begin(stage.stage)
             lines = follow_stage(api, release, stage, wanted, say, releaser)
             _show(lines, stage, wanted, view.show)
-            job = api.find(stage.resource, stage.name)
-            state = see_job(api, release.plan, stage, job)
+            state = persist(partial(_look, api, release, stage), say)
             code = {Phase.SUCCEEDED: 0, Phase.MISSING: _REMOVED}.get(state.phase, 1)
             view.end(code)
             if state.is_given_up:
@@ -140,6 +142,12 @@ def follow_stages(
             if code:
                 return code
     return 0
+
+
+def _look(api: Api, release: Release, stage: PlannedStage) -> JobState:
+    from clusterfit.launch.jobs import see_job
+
+    return see_job(api, release.plan, stage, api.find(stage.resource, stage.name))
 
 
 def _detach(access: Access, releases: Iterable[Release]) -> int:

@@ -26,7 +26,7 @@ from clusterfit.launch.logs import (
     read_stage,
 )
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.patience import REFUSED_SECONDS
+from clusterfit.launch.patience import REFUSED_SECONDS, persist
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
@@ -127,7 +127,7 @@ def follow_stage(
         RemovedError: The stage waits for one that was removed before it had ended.
     """
     shared = _Follow(api, release, stage, wanted, say, releaser)
-    if _is_over(shared):
+    if persist(lambda: _is_over(shared), shared.tell):
         yield from read_stage(api, release, stage, wanted, shared.tell)
         return
     threads = [

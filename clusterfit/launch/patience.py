@@ -4,13 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
+
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
+
+T = TypeVar("T")
 
 _PATIENCE_SECONDS: Final = 20.0
 """How long a single request is tried again. Those who wait for minutes try whole rounds again."""
 REFUSED_SECONDS: Final = 30.0
 """For those who wait: a server that has just come back may refuse for a moment what it allows."""
+_POLL_SECONDS: Final = 1.0
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
+
+
+def persist(question: Callable[[], T], say: Callable[[str], None]) -> T:
+    """Return the answer to a question of whoever waits for minutes, as the server may be away.
+
+    Args:
+        question: One or more requests that change nothing.
+        say: Is told each new reason to ask again.
+
+    Raises:
+        NotFoundError: What is asked for is not there.
+        NotPermittedError: It is refused, and that not by a server that has just come back.
+    """
+    away_until: float | None = None
+    said = ""
+    while True:
+        try:
+            return question()
+        except NotFoundError:
+            raise
+        except NotPermittedError as error:
+            if away_until is None or time.monotonic() - away_until > REFUSED_SECONDS:
+                raise
+            why = str(error)
+        except ClusterError as error:
+            away_until, why = time.monotonic(), str(error)
+        if why != said:
+            say(why)
+        said = why
+        time.sleep(_POLL_SECONDS)
 
 
 class Patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from clusterfit.cli.cluster import open_api
 from clusterfit.cli.logs import follow_run, follow_stages
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
-from clusterfit.launch.logs import Wanted
+from clusterfit.launch.logs import Line, Wanted
 from clusterfit.launch.plan import read_release
 from tests.unit.cli.conftest import RunCommand
 from tests.unit.launch.object_server import Objects, worker_pod, write_stamp
@@ -120,6 +121,26 @@ def test_a_follow_of_a_rank_that_the_next_stage_lacks_goes_on(
     assert said.out.splitlines() == [*(say(3, age) for age in AGES), NCCL]
     with pytest.raises(NotFoundError, match="rank 3: stage cluster has ranks 0 to 1"):
         follow_stages(api, [cluster], Wanted((3,)))
+
+
+def test_a_server_that_is_away_as_a_stage_ends_is_waited_for(
+    digits: Objects, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In client mode nothing would release the next stage."""
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.patience._POLL_SECONDS", 0)
+
+    def follow(*_: Any) -> Iterator[Line]:
+        digits.trouble.append(503)
+        return iter(())
+
+    monkeypatch.setattr("clusterfit.launch.log_follow.follow_stage", follow)
+    release = read_release(digits.find_config_map())
+    api, _ = open_api("", "", "")
+    succeeded = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    digits.get(PYTORCHJOBS, "digits-extract")["status"] = succeeded
+    assert follow_stages(api, [(release, release.plan.stages[0])], Wanted(())) == 0
+    assert "the cluster answered 503" in capsys.readouterr().err
 
 
 def test_a_follow_of_what_waits_for_a_stage_that_is_gone_is_one_line(

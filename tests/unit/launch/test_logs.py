@@ -13,7 +13,7 @@ import pytest
 
 from clusterfit.launch.api import EVENTS, JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.control import cancel_run, suspend_run
-from clusterfit.launch.failures import ClusterError, NotFoundError
+from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.log_follow import follow_stage
 from clusterfit.launch.logs import Line, Wanted, read_previous, read_stage
@@ -465,6 +465,30 @@ def test_where_no_log_can_be_read_it_is_said_of_each_pod_unless_it_is_the_same(
     assert len(told) == times
     for pod, text in zip(TWO_PODS.pods, told, strict=False):
         assert f"read the log of {pod}" in text
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away for a moment is as one that is away for long."""
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.patience._POLL_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_follow_that_begins_while_the_server_is_away_waits_for_it() -> None:
+    """And for as long as it refuses all once it has come back."""
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Succeeded")
+        objects.trouble.extend([503, 503, 403, 403])
+        lines = follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(()), said.append)
+        assert len(list(lines)) == 36
+        away, refused = said
+        assert "the cluster answered 503" in away
+        assert "refused (403)" in refused
+        objects.trouble.append(403)
+        with pytest.raises(NotPermittedError):
+            list(follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(()), said.append))
 
 
 def test_a_follow_of_the_newest_seconds_leaves_out_what_is_older(
