@@ -251,6 +251,7 @@ def test_accuracies_do_not_depend_on_the_number_of_processes(
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
+@pytest.mark.campaign
 def test_a_backbone_from_a_file_is_the_one_that_is_judged(finished: Bench) -> None:
     """Of each, a copy of its file beside what the run knows, and the vote counted again."""
     model = {"from": "path", "model": "resnet8_small"}

@@ -13,6 +13,8 @@ from clusterfit.artifacts.files import compute_sha256
 
 from .door import Bench, list_files
 
+pytestmark = pytest.mark.campaign
+
 NUM_RANKS = 2
 CHANGES: dict[str, dict[str, Any]] = {
     "extract": {"extract.weights": {"from": "random"}},
@@ -50,15 +52,8 @@ part.write_part, files.write_json = staying(part.write_part), staying(files.writ
 """
 
 
-@pytest.mark.parametrize(
-    ("stage", "number"),
-    [
-        ("extract", signal.SIGKILL),
-        pytest.param("evaluate", signal.SIGTERM, marks=pytest.mark.campaign),
-        pytest.param("extract", signal.SIGTERM, marks=pytest.mark.campaign),
-        pytest.param("evaluate", signal.SIGKILL, marks=pytest.mark.campaign),
-    ],
-)
+@pytest.mark.parametrize("stage", CHANGES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_is_done_is_not_done_again(
     bench: Bench, tmp_path: Path, stage: str, number: signal.Signals
 ) -> None:

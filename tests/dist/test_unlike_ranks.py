@@ -21,7 +21,13 @@ from .door import Process
         pytest.param(
             [("avx_vnni",), ("amx_int8",)], "bfloat16", "int8", False, marks=pytest.mark.campaign
         ),
-        ([("avx_vnni", "amx_bf16"), ("bf16",)], "bfloat16", "bfloat16", True),
+        pytest.param(
+            [("avx_vnni", "amx_bf16"), ("bf16",)],
+            "bfloat16",
+            "bfloat16",
+            True,
+            marks=pytest.mark.campaign,
+        ),
     ],
 )
 def test_all_ranks_round_or_none_does(
