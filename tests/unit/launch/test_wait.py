@@ -124,7 +124,7 @@ def test_a_release_whose_stages_may_have_expired_is_not_waited_for(
         finish(objects, EXTRACT, "Succeeded")
         finish(objects, CLUSTER, "Complete")
     said: list[str] = []
-    code = wait_for_run(api, [RELEASE, plan_expired(api)], said.append, timeout_seconds=0.01)
+    code = wait_for_run(api, [RELEASE, make_expired(api)], said.append, timeout_seconds=0.01)
     assert code == (0 if is_over else TIMED_OUT)
     assert said.count("run-step2: its stages are gone; it is not waited for") == 1
     assert not any("train" in text for text in said)
@@ -134,13 +134,13 @@ def test_that_all_is_gone_is_no_success(server: tuple[Api, Objects]) -> None:
     """Somebody may have removed the stages while they worked, or after one had failed."""
     api, _ = server
     with pytest.raises(NotFoundError, match="nothing here tells how they ended") as ended:
-        wait_for_run(api, [plan_expired(api)], lambda _: None, timeout_seconds=0.01)
+        wait_for_run(api, [make_expired(api)], lambda _: None, timeout_seconds=0.01)
     assert ended.value.exit_code == 3
-    new = replace(plan_expired(api), created=api.now().isoformat())
+    new = replace(make_expired(api), created=api.now().isoformat())
     assert wait_for_run(api, [new], lambda _: None, timeout_seconds=0.01) == TIMED_OUT
 
 
-def plan_expired(api: Api) -> Release:
+def make_expired(api: Api) -> Release:
     """Return an old release without a job, whose stages are removed after their success."""
     old = replace(PLAN, release="run-step2", stages=(planned("train"),), ttl_seconds=60)
     return Release(old, "", api.now().replace(year=2025).isoformat(), {}, is_helm=True)
