@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clusterfit.launch.api import PODS, Api
-from clusterfit.launch.failures import ClusterError, NotPermittedError
+from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import Phase, see_job
 from clusterfit.launch.log_seen import Seen
 from clusterfit.launch.log_stream import Cursor, read_lines
@@ -26,7 +26,7 @@ from clusterfit.launch.logs import (
     read_stage,
 )
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.patience import REFUSED_SECONDS, persist
+from clusterfit.launch.patience import Forbearance, persist
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
@@ -154,24 +154,18 @@ def _follow_node(shared: _Follow, node: int) -> None:
     """Read one pod's log, and its successors', until the stage is over."""
     cursor, seen = Cursor(shared.wanted.since_seconds, shared.wanted.tail), Seen()
     said = ""
-    refused_since = 0.0
+    forbearance = Forbearance(was_allowed=True)
     try:
         while not shared.stop.is_set():
             try:
                 glance = shared.look()
                 is_over = glance.is_over
                 why = _read_node(shared, node, glance.pods, cursor, seen)
-                refused_since = 0.0
-            except NotPermittedError as error:
-                is_over, why = False, str(error)
-                refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since > REFUSED_SECONDS:
+                forbearance.allow()
+            except ClusterError as error:
+                if isinstance(error, RemovedError) or not forbearance.bears(error):
                     shared.lines.put(error)
                     return
-            except RemovedError as error:
-                shared.lines.put(error)
-                return
-            except ClusterError as error:
                 is_over, why = False, str(error)
             if is_over and why and seen.since:
                 _show_missing(shared, node, seen)  # its pod was removed before it was read

@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 _PATIENCE_SECONDS: Final = 20.0
 """How long a single request is tried again. Those who wait for minutes try whole rounds again."""
-REFUSED_SECONDS: Final = 30.0
-"""For those who wait: a server that has just come back may refuse for a moment what it allows."""
+_REFUSED_SECONDS: Final = 30.0
+"""How long those who wait bear being refused what was allowed."""
 _POLL_SECONDS: Final = 1.0
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 
@@ -29,23 +29,49 @@ def persist(question: Callable[[], T], say: Callable[[str], None]) -> T:
         NotFoundError: What is asked for is not there.
         NotPermittedError: It is refused, and that not by a server that has just come back.
     """
-    away_until: float | None = None
+    forbearance = Forbearance()
     said = ""
     while True:
         try:
             return question()
         except NotFoundError:
             raise
-        except NotPermittedError as error:
-            if away_until is None or time.monotonic() - away_until > REFUSED_SECONDS:
+        except ClusterError as error:
+            if not forbearance.bears(error):
                 raise
             why = str(error)
-        except ClusterError as error:
-            away_until, why = time.monotonic(), str(error)
         if why != said:
             say(why)
         said = why
         time.sleep(_POLL_SECONDS)
+
+
+class Forbearance:
+    """Whether those who wait go on after an error.
+
+    A server that is away comes back; one that has just come back refuses for a moment what it
+    allows, as its roles and tokens are not read yet. Who is refused from the first is not waited
+    for.
+    """
+
+    def __init__(self, *, was_allowed: bool = False) -> None:
+        """Begin before the first answer, or after one."""
+        self._was_allowed = was_allowed
+        self._refused_since: float | None = None
+
+    def allow(self) -> None:
+        """Take note of an answer."""
+        self._was_allowed, self._refused_since = True, None
+
+    def bears(self, error: Exception) -> bool:
+        """Take note of an error, and return whether to go on after it."""
+        if not isinstance(error, NotPermittedError):
+            self.allow()  # it is away, and whatever it says next is of one that has come back
+            return True
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        return self._was_allowed and now - self._refused_since <= _REFUSED_SECONDS
 
 
 class Patience:

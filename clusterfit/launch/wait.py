@@ -10,9 +10,9 @@ from typing import Final
 from clusterfit.errors import ClusterfitError
 from clusterfit.launch.api import Api
 from clusterfit.launch.bounds import Bounds
-from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
+from clusterfit.launch.failures import ClusterError, NotFoundError
 from clusterfit.launch.jobs import Phase
-from clusterfit.launch.patience import REFUSED_SECONDS
+from clusterfit.launch.patience import Forbearance
 from clusterfit.launch.plan import Release
 from clusterfit.launch.sequence import (
     INSTALL_SECONDS,
@@ -71,7 +71,7 @@ def wait_for_run(
     absences = {release.plan.release: Absences(INSTALL_SECONDS) for release in releases}
     idleness = _Idleness(api, say)
     trouble = ""
-    allowed_at: float | None = None
+    forbearance = Forbearance()
     while True:
         try:
             views = {
@@ -106,14 +106,11 @@ def wait_for_run(
             ):
                 return _end(api, releases, views, say)
             trouble = ""
-            allowed_at = time.monotonic()
+            forbearance.allow()
         except NotFoundError:
             raise
         except ClusterfitError as error:
-            is_refused = isinstance(error, NotPermittedError)
-            if is_refused and (
-                allowed_at is None or time.monotonic() - allowed_at > REFUSED_SECONDS
-            ):
+            if not forbearance.bears(error):
                 raise
             # A server that restarts is away for a minute; only what changes is said.
             if str(error) != trouble:

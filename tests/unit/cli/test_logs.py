@@ -179,7 +179,7 @@ def test_a_follow_that_may_not_release_the_next_stage_says_so_and_ends(
         raise NotPermittedError("change jobs.batch digits-cluster: refused (403)")
 
     monkeypatch.setattr(Api, "patch", refuse)
-    monkeypatch.setattr("clusterfit.launch.log_follow.REFUSED_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.patience._REFUSED_SECONDS", 0)
     monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
 
     def lose_patience(_method: str, _path: str) -> None:

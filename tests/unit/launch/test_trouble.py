@@ -35,7 +35,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr("clusterfit.launch.wait._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.control._POLL_SECONDS", 0.01)
     monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
-    monkeypatch.setattr("clusterfit.launch.log_follow.REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr("clusterfit.launch.patience._REFUSED_SECONDS", 0)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_waiting_outlasts_what_is_refused_for_a_moment(
     status: int, times: int, server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a server that has just come back, after it had allowed it."""
-    monkeypatch.setattr("clusterfit.launch.wait.REFUSED_SECONDS", 30 if times == 2 else 0.05)
+    monkeypatch.setattr("clusterfit.launch.patience._REFUSED_SECONDS", 30 if times == 2 else 0)
     api, objects = server
     requests: list[str] = []
 
@@ -152,6 +152,31 @@ def test_waiting_outlasts_what_is_refused_for_a_moment(
             wait_for_run(api, [release()], said.append)
         check_line(failure.value, status)
     assert len([remark for remark in said if remark.endswith("; trying again")]) == 1
+
+
+def test_waiting_outlasts_a_server_that_is_away_for_long_and_refuses_as_it_comes_back(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.patience._REFUSED_SECONDS", 30)
+    api, objects = server
+    requests: list[str] = []
+    before = 0.0
+
+    def look_on(_method: str, path: str) -> None:
+        nonlocal before
+        requests.append(path)
+        if len(requests) == 5:
+            before = clock.now
+            objects.trouble.extend([403, *[503] * 40, 403])
+        elif len(requests) > 5 and not objects.trouble:
+            objects.put(JOBS, job(CLUSTER, suspend=False))
+            finish(objects, CLUSTER, "Complete")
+
+    objects.look_on = look_on
+    said: list[str] = []
+    assert wait_for_run(api, [release()], said.append) == 0
+    assert clock.now - before > 60
+    assert [remark for remark in said if "403" in remark or "503" in remark]
 
 
 def put_log(objects: Objects) -> None:
