@@ -12,8 +12,9 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from clusterfit.errors import WriteError
 HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 60.0
 """A writer whose heartbeat is older than this is dead: twelve beats missed."""
+_POLL_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,50 @@ class Writer:
                 os.utime(self._path)
 
 
-def claim(run: RunDirectory, stage: str, submission: str) -> Writer:
+class _OccupiedError(WriteError):
+    """Another writer lives, or has until just now."""
+
+    def __init__(self, who: str, *, is_visible: bool) -> None:
+        super().__init__(f"{who}; wait for it, stop it, or give this run another name")
+        self.who = who
+        self.is_visible = is_visible
+        """Whether it is a process that was seen to live."""
+
+
+def claim(
+    run: RunDirectory, stage: str, submission: str, say: Callable[[str], None] | None = None
+) -> Writer:
     """Become the writer of a run directory.
 
     A dead writer is succeeded: one of the same submission, one whose process on this host is gone,
     or one whose heartbeat is older than `STALE_SECONDS`.
 
+    Args:
+        run: The run directory.
+        stage: What for.
+        submission: The rendezvous id; empty: none that another claim could share.
+        say: Where given, a writer that cannot be seen, as in another pod, is waited for as long as
+            one may seem to live that was killed just now, or is about to end; `say` is told.
+
     Raises:
         WriteError: when another writer lives, naming it, or the folder cannot be written.
         RetryableError: when the storage failed.
     """
+    deadline = time.monotonic() + STALE_SECONDS + HEARTBEAT_SECONDS
+    has_said = False
+    while True:
+        try:
+            return _claim_now(run, stage, submission)
+        except _OccupiedError as error:
+            if say is None or error.is_visible or time.monotonic() > deadline:
+                raise
+            if not has_said:
+                say(f"{error.who}; waiting up to {STALE_SECONDS:g} s for it to end")
+            has_said = True
+        time.sleep(_POLL_SECONDS)
+
+
+def _claim_now(run: RunDirectory, stage: str, submission: str) -> Writer:
     path = run.owner_file
     owner = Owner(
         token=uuid.uuid4().hex,
@@ -161,10 +197,10 @@ def _check_succeedable(path: Path, proposal: Path, submission: str) -> None:
     is_visible = (owner.host, owner.pid_namespace) == (socket.gethostname(), _pid_namespace())
     if is_visible and _process_start(owner.pid) != owner.pid_started:
         return
-    raise WriteError(
+    raise _OccupiedError(
         f"{path.parent}: pid {owner.pid} on {owner.host} has been writing it since {owner.since} "
-        f"(stage {owner.stage}, last heartbeat {max(age_seconds, 0):.0f} s ago); wait for it, "
-        "stop it, or give this run another name"
+        f"(stage {owner.stage}, last heartbeat {max(age_seconds, 0):.0f} s ago)",
+        is_visible=is_visible,
     )
 
 

@@ -114,7 +114,7 @@ def _is_known_finished(assignment: Assignment, place: Place) -> bool:
 def _lead(assignment: Assignment, place: Place, ranks: LocalRanks, log: Log) -> int:
     """Do what is done once for all nodes, then run this node's ranks."""
     run, stage = assignment.run, assignment.stage
-    writer = claim(run, stage, place.submission)
+    writer = claim(run, stage, place.submission, log.warning)
     writer.start_heartbeat()
     try:
         remove_partial_files(run.root)

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,69 @@ def test_a_writer_on_another_host_is_refused_while_its_heart_beats(
     age_heartbeat(run_directory, STALE_SECONDS - 10)
     with pytest.raises(WriteError, match="pid 1 on elsewhere"):
         claim(run_directory, "extract", "two")
+
+
+@dataclass
+class OtherHost:
+    """A writer in another pod, by a clock that only the waiting moves; it does `act` meanwhile."""
+
+    act: Callable[[], None]
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.act()
+
+
+@pytest.mark.parametrize(("end", "most_seconds"), [("releases", 10), ("is killed", STALE_SECONDS)])
+def test_a_writer_in_another_pod_that_ends_is_waited_for(
+    run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, end: str, most_seconds: float
+) -> None:
+    first = claim(run_directory, "cluster", "one")
+    edit_owner(run_directory, host="elsewhere")
+
+    def act() -> None:
+        if end == "is killed":
+            age_heartbeat(run_directory, 2)
+        elif other.now >= 8:
+            first.release()
+
+    other = OtherHost(act)
+    monkeypatch.setattr(owner, "time", other)
+    said: list[str] = []
+    claim(run_directory, "cluster", "two", said.append).check()
+    assert 8 <= other.now <= most_seconds + 2
+    (line,) = said
+    assert f"pid {os.getpid()} on elsewhere has been writing it since" in line
+    assert line.endswith("; waiting up to 60 s for it to end")
+    assert [path.name for path in run_directory.root.iterdir()] == ["owner.json"]
+
+
+def test_a_writer_in_another_pod_that_lives_is_waited_for_no_longer_than_one_may_be_dead(
+    run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = claim(run_directory, "cluster", "one")
+    edit_owner(run_directory, host="elsewhere")
+    other = OtherHost(lambda: os.utime(run_directory.owner_file))
+    monkeypatch.setattr(owner, "time", other)
+    said: list[str] = []
+    with pytest.raises(WriteError, match=r"elsewhere .*; wait for it, stop it, or give this run"):
+        claim(run_directory, "cluster", "two", said.append)
+    assert STALE_SECONDS < other.now < STALE_SECONDS + 10
+    assert len(said) == 1
+    first.check()
+    assert [path.name for path in run_directory.root.iterdir()] == ["owner.json"]
+
+
+def test_a_process_that_is_seen_to_live_is_not_waited_for(run_directory: RunDirectory) -> None:
+    claim(run_directory, "extract", "one")
+    said: list[str] = []
+    with pytest.raises(WriteError, match="has been writing it"):
+        claim(run_directory, "cluster", "two", said.append)
+    assert said == []
 
 
 def test_a_writer_without_a_heartbeat_is_succeeded_and_learns_of_it(
