@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from clusterfit.launch.api import PODS, Api
+from clusterfit.launch.api import PODS, Api, LogBrokenError
 from clusterfit.launch.failures import ClusterError
 from clusterfit.launch.jobs import Phase, see_job
 from clusterfit.launch.log_seen import Seen
@@ -44,6 +44,8 @@ _PATIENCE_SECONDS: Final = 5.0
 """A pod that comes within this time needs no explanation."""
 _ASK_SECONDS: Final = 10.0
 """Between two questions why there is no pod: each takes several requests."""
+_UNREAD_SECONDS: Final = 180.0
+"""How long a stage may be over and a pod's log unread: ending takes a pod up to two minutes."""
 _TELLING: Final = threading.Lock()
 
 
@@ -155,21 +157,31 @@ def _follow_node(shared: _Follow, node: int) -> None:
     cursor, seen = Cursor(shared.wanted.since_seconds, shared.wanted.tail), Seen()
     said = ""
     forbearance = Forbearance(was_allowed=True)
+    over_since: float | None = None
     try:
         while not shared.stop.is_set():
+            is_over, is_read, why = False, False, ""
             try:
                 glance = shared.look()
                 is_over = glance.is_over
-                why = _read_node(shared, node, glance.pods, cursor, seen)
+                is_read, why = _read_node(shared, node, glance.pods, cursor, seen)
+                forbearance.allow()
+            except LogBrokenError:
                 forbearance.allow()
             except ClusterError as error:
                 if isinstance(error, RemovedError) or not forbearance.bears(error):
                     shared.lines.put(error)
                     return
-                is_over, why = False, str(error)
-            if is_over and why and seen.since:
-                _show_missing(shared, node, seen)  # its pod was removed before it was read
-            if is_over:
+                why = str(error)
+            now = time.monotonic()
+            over_since = (over_since or now) if is_over else None
+            is_given_up = over_since is not None and now - over_since > _UNREAD_SECONDS
+            if is_over and (is_read or is_given_up):
+                if why or is_given_up:
+                    _show_missing(shared, node, seen)  # its pod was removed before it was read
+                if is_given_up:
+                    what = f"the log of node {node} of {shared.stage.stage} is not read to its end"
+                    shared.tell(f"{what}, and the stage is over: {why or 'it breaks off'}")
                 return
             if why and why != said:
                 shared.tell(why)
@@ -179,19 +191,29 @@ def _follow_node(shared: _Follow, node: int) -> None:
         shared.lines.put(None)
 
 
-def _read_node(shared: _Follow, node: int, pods: list[Manifest], cursor: Cursor, seen: Seen) -> str:
-    """Read what one pod has to say now; return why there is nothing to read, if so."""
+def _read_node(
+    shared: _Follow, node: int, pods: list[Manifest], cursor: Cursor, seen: Seen
+) -> tuple[bool, str]:
+    """Read what one pod has to say now.
+
+    Returns:
+        Whether that was all that it says for now, and why there is nothing to read, if so.
+
+    Raises:
+        LogBrokenError: It was not all.
+    """
     pod = next((item for item in pods if read_node_rank(item) == node), None)
     if pod is None:
-        return _explain_absence(shared, node)
+        return True, _explain_absence(shared, node)
     shared.absent_since.pop(node, None)
     name = pod["metadata"]["name"]
     if not is_running(pod) and read_end(pod) is None:
-        return "; ".join(filter(None, (f"waiting for {name} to start", *explain_waiting(pod))))
+        waiting = f"waiting for {name} to start"
+        return True, "; ".join(filter(None, (waiting, *explain_waiting(pod))))
     uid = pod["metadata"]["uid"]
     present = shared.api.find(PODS, name)
     if present is None or present["metadata"]["uid"] != uid:
-        return ""  # it was made anew since the look: logs are read by name
+        return False, ""  # it was made anew since the look: logs are read by name
     if cursor.uid and cursor.uid != uid:
         _show_missing(shared, node, seen)
         # A Job's pods have random names: nobody knows this one's.
@@ -209,7 +231,7 @@ def _read_node(shared: _Follow, node: int, pods: list[Manifest], cursor: Cursor,
             shared.lines.put(line)
         if shared.stop.is_set():
             break
-    return ""
+    return True, ""
 
 
 def _explain_absence(shared: _Follow, node: int) -> str:

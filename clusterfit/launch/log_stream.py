@@ -136,8 +136,8 @@ class Cursor:
 def read_lines(api: Api, pod: str, cursor: Cursor, *, follow: bool) -> Iterator[str]:
     """Yield the lines that the cursor has not seen, without their line ends.
 
-    A connection that breaks within a line ends them before that line, quietly where they are
-    followed: the whole of it comes with the next call.
+    A connection that breaks within a line ends them before that line: the whole of it comes with
+    the next call.
 
     Args:
         api: The namespace.
@@ -146,7 +146,7 @@ def read_lines(api: Api, pod: str, cursor: Cursor, *, follow: bool) -> Iterator[
         follow: Stay until the log ends.
 
     Raises:
-        LogBrokenError: What is not followed broke off several times.
+        LogBrokenError: It broke off; what is not followed, several times.
     """
     for left in reversed(range(1 if follow else _ATTEMPTS)):
         try:
@@ -155,7 +155,7 @@ def read_lines(api: Api, pod: str, cursor: Cursor, *, follow: bool) -> Iterator[
             except PlaceLostError:
                 yield from _take_lines(api, pod, cursor, cursor.attach_widely(), follow=follow)
         except LogBrokenError:
-            if not left and not follow:
+            if not left:
                 raise
         else:
             return

@@ -147,7 +147,10 @@ def test_a_line_that_breaks_off_comes_whole_the_next_time(tmp_path: Path) -> Non
     whole = Answer(200, first + b"o\n2026-11-23T10:00:02Z two\n")
     with serve(tmp_path, broken, whole) as server:
         api, cursor = server.open(), Cursor()
-        assert list(read_lines(api, "pod", cursor, follow=True)) == ["one"]
+        lines = read_lines(api, "pod", cursor, follow=True)
+        assert next(lines) == "one"
+        with pytest.raises(LogBrokenError):
+            next(lines)
         assert list(read_lines(api, "pod", cursor, follow=True)) == ["two", "two"]
         assert "tailLines" not in server.requests[0][1]
         assert "tailLines=1" in server.requests[1][1]

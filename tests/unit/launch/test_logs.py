@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import EVENTS, JOBS, PODS, PYTORCHJOBS, Api
+from clusterfit.launch.api import EVENTS, JOBS, PODS, PYTORCHJOBS, Api, LogBrokenError
 from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
@@ -465,6 +465,57 @@ def test_where_no_log_can_be_read_it_is_said_of_each_pod_unless_it_is_the_same(
     assert len(told) == times
     for pod, text in zip(TWO_PODS.pods, told, strict=False):
         assert f"read the log of {pod}" in text
+
+
+@pytest.mark.parametrize("end", ["Failed", "Succeeded"])
+def test_a_log_that_breaks_off_after_the_stage_is_over_is_read_to_its_end(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a cancelled stage still says what it saves while the connection is cut."""
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
+    stream = Api.stream_log
+    cut: list[str] = []
+
+    def break_off(api: Api, pod: str, query: Mapping[str, str]) -> Iterator[bytes]:
+        pieces = b"".join(stream(api, pod, query)).splitlines(keepends=True)
+        if pod not in cut:
+            cut.append(pod)
+            objects.put(PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended(end)})
+            yield from pieces[:6]
+            raise LogBrokenError("the log broke off")
+        yield from pieces
+
+    monkeypatch.setattr(Api, "stream_log", break_off)
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        shown = [line.text for line in follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(()), print)]
+    assert sorted(cut) == sorted(TWO_PODS.pods)
+    assert sorted(shown) == sorted(counted(rank, each) for rank in range(4) for each in range(9))
+
+
+def test_a_follow_does_not_wait_for_ever_for_a_node_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clusterfit.launch.patience._PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("clusterfit.launch.log_follow._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("clusterfit.launch.log_follow._UNREAD_SECONDS", 0.05)
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        put_two_pods(objects, "Running")
+        objects.unreadable = {TWO_PODS.pods[1]: 502}
+
+        def fail(_method: str, path: str) -> None:
+            if path.endswith(f"/{TWO_PODS.pods[1]}/log"):
+                objects.put(
+                    PYTORCHJOBS, {**job(TWO_PODS, suspend=False), "status": ended("Failed")}
+                )
+
+        objects.look_on = fail
+        lines = list(follow_stage(api, OF_TWO_PODS, TWO_PODS, Wanted(()), said.append))
+    assert {line.node for line in lines} == {0}
+    assert len(lines) == 18
+    assert said[-1].startswith("the log of node 1 of extract is not read to its end, and the stage")
+    assert "no route to the node" in said[-1]
 
 
 @pytest.fixture
