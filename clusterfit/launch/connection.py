@@ -19,6 +19,8 @@ from clusterfit.launch.access import Access, find_context
 from clusterfit.launch.failures import ClusterError
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_MAX_CONNECTIONS: Final = 1024
+"""The logs of so many pods can be followed; of each beyond it urllib3 would speak, on stderr."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def connect(access: Access) -> Connection:
     settings = kubernetes_client.Configuration()
     # A log that is followed is silent for hours: that the server is gone must show all the same.
     settings.keep_alive = True
+    settings.connection_pool_maxsize = _MAX_CONNECTIONS
     try:
         with warnings.catch_warnings():
             # What is missing for a SOCKS proxy is said below.

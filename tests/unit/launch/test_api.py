@@ -162,6 +162,19 @@ def test_of_several_kubeconfigs_the_first_that_says_something_wins(
     assert connect(Access("", "b", "")).server == "http://127.0.0.2"
 
 
+def test_the_logs_of_many_pods_are_read_at_once_without_a_word_of_connections(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    piece = b"x" * (1 << 16)
+    with serve(tmp_path, Answer(200, 2 * piece)) as server:
+        api = server.open()
+        logs = [api.stream_log(f"pod-{number}", {"follow": "true"}) for number in range(200)]
+        for log in logs:
+            next(log)  # and its connection stays in use
+        assert all(sum(map(len, log)) < len(2 * piece) for log in logs)
+    assert [record.message for record in caplog.records if record.name.startswith("urllib3")] == []
+
+
 def test_a_command_stays_in_the_context_in_which_it_began(tmp_path: Path) -> None:
     servers = {"a": "http://127.0.0.1", "b": "http://127.0.0.2"}
     path = write_kubeconfig(tmp_path / "config", servers)
