@@ -8,7 +8,7 @@ from itertools import islice
 from clusterfit.errors import NoProgressError
 from clusterfit.launch.evidence import Evidence, find_refusal, list_ends
 from clusterfit.launch.jobs import SUPERVISOR, Phase
-from clusterfit.launch.pods import Ended, explain_waiting, is_running, pick_newest, read_end
+from clusterfit.launch.pods import Ended, explain_lost, explain_waiting, pick_newest, read_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ def _explain_starting(evidence: Evidence) -> Cause:
     if refusal:
         return _explain_refused_pod(refusal)
     for pod in evidence.pods:
-        text, advice = explain_waiting(pod)
+        is_lost = pod in evidence.lost_pods
+        text, advice = explain_lost(pod) if is_lost else explain_waiting(pod)
         if text:
             return Cause(f"{pod['metadata']['name']}: {text}", advice)
     if evidence.unprepared:
@@ -116,8 +117,7 @@ def _explain_starting(evidence: Evidence) -> Cause:
     end = next(list_ends(evidence), None)
     if end:
         return _explain_crash(evidence, end)
-    running = sum(is_running(pod) for pod in evidence.pods)
-    return Cause(f"{running} of {evidence.stage.nodes} pods run")
+    return Cause(f"{len(evidence.running_pods)} of {evidence.stage.nodes} pods run")
 
 
 def _explain_refused_pod(message: str) -> Cause:

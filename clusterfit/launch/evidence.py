@@ -10,7 +10,7 @@ from typing import Final
 from clusterfit.launch.jobs import JobState
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
-from clusterfit.launch.pods import Ended, read_end, read_event_time, read_phase
+from clusterfit.launch.pods import Ended, is_running, read_end, read_event_time, read_phase
 from clusterfit.launch.supervision import Supervision
 
 _REFUSED: Final = ("FailedCreatePod", "FailedCreate")
@@ -35,6 +35,8 @@ class Evidence:
     """What keeps the supervisor from starting a held stage."""
     pods: Sequence[Manifest] = ()
     """In the order of `select_pods`: the newest of a rank after those that have failed before."""
+    lost_pods: Sequence[Manifest] = ()
+    """Those of them whose nodes do not answer any more."""
     job_events: Sequence[Manifest] = ()
     """Oldest first."""
     placed_pods: frozenset[str] = frozenset()
@@ -47,6 +49,11 @@ class Evidence:
     """Why Kueue's objects could not be read."""
     queue_position: int = 0
     """Counted from 1; 0: not known."""
+
+    @property
+    def running_pods(self) -> list[Manifest]:
+        """Those whose containers run, as far as their nodes tell."""
+        return [pod for pod in self.pods if is_running(pod) and pod not in self.lost_pods]
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""

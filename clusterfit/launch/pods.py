@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from clusterfit.errors import EXIT_CODE_MEANINGS, KILLED_EXIT_CODE
@@ -16,6 +17,8 @@ from clusterfit.launch.plan import ROLE_LABEL, RUN_LABEL, STAGE_LABEL, PlannedSt
 _INSUFFICIENT: Final = re.compile(r"(\d+) Insufficient ([^\s,]*[^\s,.])")
 _TO_THE_SECOND: Final = len("2026-01-31T12:00:00")
 _UNPREPARED: Final = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+_LOST_SECONDS: Final = 60.0
+"""How long a pod may outlive the time that it was given to end."""
 _ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
 """Where the scheduler goes on to what it tried besides."""
 
@@ -152,6 +155,29 @@ def read_end(pod: Manifest) -> Ended | None:
 def is_running(pod: Manifest) -> bool:
     """Whether a pod's container runs."""
     return "running" in (read_container(pod).get("state") or {})
+
+
+def is_lost(pod: Manifest, now: datetime) -> bool:
+    """Whether a pod should have ended long ago, and its node does not say that it has.
+
+    Of a node that is off Kubernetes keeps each pod as it was seen last, with its container running,
+    until somebody removes the node or the pod.
+    """
+    end = pod["metadata"].get("deletionTimestamp", "")
+    ended = "terminated" in (read_container(pod).get("state") or {})
+    if not end or ended or has_ended(pod):
+        return False
+    return (now - datetime.fromisoformat(end)).total_seconds() > _LOST_SECONDS
+
+
+def explain_lost(pod: Manifest) -> tuple[str, str]:
+    """Say of which node a lost pod is, and what to do."""
+    name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
+    return (
+        f"its node {node} does not say that it has ended",
+        "wait for the node to come back; once its machine is surely off: kubectl delete node "
+        f"{node}, or kubectl delete pod {name} --force -n {pod['metadata']['namespace']}",
+    )
 
 
 def has_ended(pod: Manifest) -> bool:

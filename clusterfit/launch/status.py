@@ -15,7 +15,7 @@ from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_preparation,
     has_succeeded,
-    is_running,
+    is_lost,
     read_placements,
     select_events,
     select_placed,
@@ -117,7 +117,7 @@ def _read_release(api: Api, plan: Plan) -> list[StageStatus]:
                 release=plan.release,
                 stage=stage.stage,
                 phase=evidence.state.phase,
-                running_pods=sum(is_running(pod) for pod in evidence.pods),
+                running_pods=len(evidence.running_pods),
                 wanted_pods=stage.nodes,
                 restarts=count_restarts(evidence),
                 progress=_read_progress(api, evidence),
@@ -146,6 +146,7 @@ def _gather(
     return replace(
         evidence,
         pods=pods,
+        lost_pods=[pod for pod in pods if is_lost(pod, api.now())],
         unprepared=explain_preparation(api, pods),
         job_events=select_events(api, job),
         placed_pods=select_placed(placements, evidence.stage, job),
@@ -193,7 +194,8 @@ def _find_position(api: Api, workload: Manifest | None) -> int:
 def _read_progress(api: Api, evidence: Evidence) -> Progress | None:
     # The operator sees a moment later that a stage has ended, and until then it is at work.
     at_work = evidence.state.phase in (Phase.STARTING, Phase.RUNNING)
-    told = [pod for pod in evidence.pods if is_running(pod) or (at_work and has_succeeded(pod))]
+    running = evidence.running_pods
+    told = [pod for pod in evidence.pods if pod in running or (at_work and has_succeeded(pod))]
     if not told:
         return None
     for line in reversed(api.read_log(told[0]["metadata"]["name"], _TAIL_LINES)):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from clusterfit.launch.api import PODS, PYTORCHJOBS
 from clusterfit.launch.jobs import QUEUE_LABEL, Phase
 from clusterfit.launch.plan import Release
+from clusterfit.launch.pods import is_lost
 from clusterfit.launch.status import read_status
 
 from .object_server import CREATED, serve_objects, worker_pod
@@ -33,6 +36,44 @@ def test_progress_is_told_until_the_job_is_over(code: int | None) -> None:
         finish(objects, EXTRACT, "Succeeded")
         (stage,) = read_status(api, "run", [release]).stages
         assert (stage.progress is None) is (code == 0), "what is over is not at work"
+
+
+@pytest.mark.parametrize(("seconds", "is_lost"), [(0, False), (3600, True)])
+def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_lost: bool) -> None:
+    """Kubernetes keeps it as it was seen last; the operator waits for its name to be free."""
+    deleted = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        run_pods(objects, EXTRACT, 1)
+        for node, name in enumerate(EXTRACT.pods):
+            pod = worker_pod(EXTRACT, name, node=node)
+            pod["spec"]["nodeName"] = f"node-{node}"
+            pod["metadata"] |= {"namespace": "team"} | (
+                {"deletionTimestamp": deleted} if node == 0 else {}
+            )
+            objects.put(PODS, pod)
+        release = Release(make_plan(EXTRACT), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+    lost = EXTRACT.pods[0]
+    assert stage.phase is Phase.STARTING
+    assert stage.running_pods == (1 if is_lost else 2)
+    assert (f"/{lost}/log" in str(objects.requests)) is not is_lost, "nobody would answer"
+    if is_lost:
+        assert stage.cause.text == f"{lost}: its node node-0 does not say that it has ended"
+        assert "kubectl delete node node-0" in stage.cause.advice
+        assert f"kubectl delete pod {lost} --force -n team" in stage.cause.advice
+    else:
+        assert stage.cause.text == "2 of 2 pods run"
+
+
+@pytest.mark.parametrize("state", ["terminated", "waiting"])
+def test_a_pod_that_has_ended_is_not_lost(state: str) -> None:
+    """One that a finalizer keeps is there for as long as whoever set it wants."""
+    pod = worker_pod(EXTRACT, EXTRACT.pods[0])
+    pod["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    pod["status"] = {"containerStatuses": [{"state": {state: {}}}]}
+    assert is_lost(pod, datetime(2026, 11, 23, 12, 0, 59, tzinfo=UTC)) is False
+    assert is_lost(pod, datetime(2026, 11, 23, 12, 1, 1, tzinfo=UTC)) is (state == "waiting")
 
 
 def test_who_may_not_read_kueues_objects_is_told_so() -> None:
