@@ -9,7 +9,7 @@ from clusterfit.launch.api import JOBS, PODS, Api
 from clusterfit.launch.jobs import QUEUE_LABEL, has_condition
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import RELEASE_LABEL, ROLE_LABEL, RUN_LABEL, Plan
-from clusterfit.launch.pods import explain_waiting, is_running, select_events
+from clusterfit.launch.pods import explain_waiting, is_running, read_end, select_events
 from clusterfit.logline import parse_line
 
 _TAIL_LINES: Final = 20
@@ -50,6 +50,9 @@ def read_supervision(api: Api, plan: Plan, *, is_overdue: bool = False) -> Super
     newest = _find_newest_pod(api, plan)
     if newest is None:
         return Supervision(trouble=_find_refusal(api, job))
+    end = read_end(newest)
+    if end and end.exit_code:
+        return Supervision(trouble=f"its pod has ended: {end.describe()}")
     trouble = explain_waiting(newest)[0]
     if trouble or not is_overdue or not is_running(newest):
         return Supervision(trouble=trouble)

@@ -12,7 +12,7 @@ from pathlib import Path
 import helm_python
 import pytest
 
-from clusterfit.errors import PERMANENT_EXIT_CODES, TERMINATED_EXIT_CODE, ConfigError
+from clusterfit.errors import PERMANENT_EXIT_CODES, TERMINATED_EXIT_CODE
 from clusterfit.launch.charts import RUN_CHART, STORAGE_CHART, find_chart
 from clusterfit.launch.helm import Helm, HelmLibrary, HelmProgram, Values
 from clusterfit.launch.invariants import check_manifests, find_restrictions
@@ -207,8 +207,10 @@ def test_a_pod_with_a_part_of_the_gpus_gets_that_part_of_a_node(
     }
 
 
-def read_failure_policy(job: Manifest) -> list[tuple[str, list[int]]]:
-    """Return a Job's rules in their order: what is done on which exit codes of its container."""
+def test_a_job_gives_up_on_the_permanent_exit_codes_and_no_others(
+    values: Values, render: Render
+) -> None:
+    job = find(render(values), "Job", "digits-cluster")
     (container,) = job["spec"]["template"]["spec"]["containers"]
     disruption, *rules = job["spec"]["podFailurePolicy"]["rules"]
     on_disruption = [{"type": "DisruptionTarget", "status": "True"}]
@@ -216,20 +218,9 @@ def read_failure_policy(job: Manifest) -> list[tuple[str, list[int]]]:
     for rule in rules:
         assert rule["onExitCodes"]["containerName"] == container["name"]
         assert rule["onExitCodes"]["operator"] == "In"
-    return [(rule["action"], rule["onExitCodes"]["values"]) for rule in rules]
-
-
-def test_a_job_gives_up_on_the_permanent_exit_codes_and_no_others(
-    values: Values, render: Render
-) -> None:
-    manifests = render(values)
-    obeyed = ("Ignore", [TERMINATED_EXIT_CODE])
-    assert read_failure_policy(find(manifests, "Job", "digits-cluster")) == [
-        ("FailJob", sorted(PERMANENT_EXIT_CODES)), obeyed,
+    assert [(rule["action"], rule["onExitCodes"]["values"]) for rule in rules] == [
+        ("FailJob", sorted(PERMANENT_EXIT_CODES)), ("Ignore", [TERMINATED_EXIT_CODE]),
     ]  # fmt: skip
-    # Of the supervisor only a plan that it cannot read is for good: the API server comes back.
-    supervisor = find(manifests, "Job", "release-supervisor")
-    assert read_failure_policy(supervisor) == [("FailJob", [ConfigError.exit_code]), obeyed]
 
 
 def test_every_pod_of_a_release_is_of_the_same_user(values: Values, render: Render) -> None:
@@ -293,12 +284,16 @@ def test_pods_end_and_come_back_as_the_worker_counts_on(values: Values, render: 
     assert {spec["runPolicy"]["cleanPodPolicy"] for spec in trained} == {"Running"}
     replicas = [spec["pytorchReplicaSpecs"]["Worker"] for spec in trained]
     assert {worker["restartPolicy"] for worker in replicas} == {"ExitCode"}
-    jobs = [item for item in objects if item["kind"] == "Job"]
-    assert len(jobs) == 2, "the cluster stage and the supervisor"
-    for job in jobs:
-        assert job["spec"]["podReplacementPolicy"] == "Failed"
-        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
-    templates = [each["template"] for each in (*replicas, *(item["spec"] for item in jobs))]
+    cluster, supervisor = (
+        find(objects, "Job", name)["spec"] for name in ("digits-cluster", "release-supervisor")
+    )
+    jobs = [cluster, supervisor]
+    assert {job["template"]["spec"]["restartPolicy"] for job in jobs} == {"Never"}
+    assert cluster["podReplacementPolicy"] == "Failed", "two would write at once"
+    # A node that is off says of no pod that it has failed. The API takes no podFailurePolicy then.
+    assert supervisor["podReplacementPolicy"] == "TerminatingOrFailed"
+    assert "podFailurePolicy" not in supervisor
+    templates = [each["template"] for each in (*replicas, *jobs)]
     grace = sorted(item["spec"]["terminationGracePeriodSeconds"] for item in templates)
     assert grace == [15, *[120] * (len(replicas) + 1)]
     for template in templates:

@@ -82,6 +82,15 @@ def test_one_whose_pod_is_refused(held: tuple[Api, Objects]) -> None:
     assert look(api).cause.text.endswith("does not run: pods is forbidden: exceeded quota: few")
 
 
+def test_one_that_ends_each_time_that_it_starts(held: tuple[Api, Objects]) -> None:
+    api, objects = held
+    put_supervisor(objects)
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    put_pod(objects, "now", CREATED, phase="Failed", containerStatuses=[{"state": killed}])
+    said = "does not run: its pod has ended: killed for want of memory (OOM)"
+    assert look(api).cause.text.endswith(said)
+
+
 def test_one_that_has_failed_or_was_removed(held: tuple[Api, Objects]) -> None:
     api, objects = held
     assert look(api).cause.text.endswith("does not run: its Job was removed")
