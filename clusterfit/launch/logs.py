@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from clusterfit.launch.api import Api
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
 from clusterfit.launch.files_pod import run_files_pod, wait_until_ended
-from clusterfit.launch.jobs import Phase, read_state
+from clusterfit.launch.jobs import Phase, read_state, see_job
 from clusterfit.launch.log_copies import EXIT_NONE, unpack_lines
 from clusterfit.launch.log_stream import Cursor, read_lines
 from clusterfit.launch.manifests import Manifest
@@ -71,14 +71,18 @@ class Line:
 
 
 def choose_stage(api: Api, releases: Sequence[Release]) -> tuple[Release, PlannedStage]:
-    """Return the stage that a reader means who names none: the one at work, else the last one."""
+    """Return the stage that a reader means who names none: the one at work, else the last one.
+
+    Others may follow one that has failed: a run goes on with weights from a path, for example.
+    """
     pairs = [(release, stage) for release in releases for stage in release.plan.stages]
     chosen = pairs[0]
     for release, stage in pairs:
-        state = read_state(release.plan, stage, api.find(stage.resource, stage.name))
-        if state.phase not in (Phase.HELD, Phase.MISSING):
-            chosen = release, stage
-        if state.phase not in (Phase.SUCCEEDED, Phase.HELD, Phase.MISSING):
+        state = see_job(api, release.plan, stage, api.find(stage.resource, stage.name))
+        if state.phase in (Phase.HELD, Phase.MISSING):
+            continue
+        chosen = release, stage
+        if not state.phase.is_final and not state.is_given_up:
             break
     return chosen
 

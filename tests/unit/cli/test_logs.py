@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 
 from clusterfit.cli.cluster import open_api
 from clusterfit.cli.logs import follow_run, follow_stages
+from clusterfit.config.tree import RunFile
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, Api
 from clusterfit.launch.failures import NotFoundError, NotPermittedError
+from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.logs import Line, Wanted
 from clusterfit.launch.plan import read_release
-from tests.unit.cli.conftest import RunCommand
+from clusterfit.launch.render import render_run
+from tests.unit.cli.conftest import DIGITS, RunCommand
 from tests.unit.launch.object_server import Objects, worker_pod, write_stamp
 
 NOW = datetime.now(UTC)
@@ -121,6 +125,26 @@ def test_a_follow_of_a_rank_that_the_next_stage_lacks_goes_on(
     assert said.out.splitlines() == [*(say(3, age) for age in AGES), NCCL]
     with pytest.raises(NotFoundError, match="rank 3: stage cluster has ranks 0 to 1"):
         follow_stages(api, [cluster], Wanted((3,)))
+
+
+def test_a_follow_begins_after_a_stage_that_failed_before_others_went_on_without_it(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    """The weights may come from a path."""
+    cluster = read_release(digits.find_config_map()).plan.stages[1]
+    values = DIGITS | {"stages": ["pretext"]}
+    rendered = render_run(HelmLibrary(), RunFile.model_validate_json(json.dumps(values)), "team")
+    digits.install(rendered.manifests)
+    for resource, name, condition in (
+        (PYTORCHJOBS, "digits-pretext", "Failed"),
+        (JOBS, "digits-cluster", "Complete"),
+    ):
+        done = {"status": {"conditions": [{"type": condition, "status": "True"}]}}
+        digits.put(resource, digits.get(resource, name) | done)
+    digits.put(PODS, worker_pod(cluster, "digits-cluster-a", code=0))
+    digits.logs["digits-cluster-a"] = [f"{write_stamp(NOW)} clustered"]
+    answer = run_command("logs", "digits", "--follow")
+    assert (answer.code, answer.out) == (0, "clustered\n")
 
 
 def test_a_server_that_is_away_as_a_stage_ends_is_waited_for(

@@ -14,10 +14,10 @@ import pytest
 from clusterfit.launch.api import EVENTS, JOBS, PODS, PYTORCHJOBS, Api, LogBrokenError
 from clusterfit.launch.control import cancel_run, suspend_run
 from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError
-from clusterfit.launch.jobs import QUEUE_LABEL, SUPERVISOR, suspend_stage
+from clusterfit.launch.jobs import CANCELLED, HELD_QUEUE, QUEUE_LABEL, SUPERVISOR, suspend_stage
 from clusterfit.launch.log_follow import follow_stage
-from clusterfit.launch.logs import Line, Wanted, read_previous, read_stage
-from clusterfit.launch.plan import Release
+from clusterfit.launch.logs import Line, Wanted, choose_stage, read_previous, read_stage
+from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.sequence import INSTALL_SECONDS
 
 from .object_server import Objects, serve_objects, worker_pod, write_stamp
@@ -141,6 +141,53 @@ def test_pods_that_all_wait_are_spoken_of_once(
 
     assert list(follow_stage(api, RELEASE, TRAIN, Wanted(()), say)) == []
     assert said == ["waiting for a pod of train", FAILED]
+
+
+def put_stage(api: Api, objects: Objects, plan: Plan, stage: PlannedStage, where: str) -> None:
+    """Put a stage's job so that it stands at a phase; `given up`: Kueue has, of a queued one."""
+    queue = {"queued": "gpu", "given up": "gpu", "held": HELD_QUEUE}.get(where, "")
+    labels = {QUEUE_LABEL: queue} if queue else {}
+    objects.put(stage.resource, job(stage, suspend=bool(queue), labels=labels))
+    if where == "given up":
+        put_workload(objects, stage.name, active=False)
+    elif where in ("suspended", "cancelled"):
+        why = CANCELLED if where == "cancelled" else "clusterfit suspend"
+        suspend_stage(api, plan, stage, "ann", why)
+    elif where in ("succeeded", "failed"):
+        kinds = {"failed": "Failed", "succeeded": "Succeeded"}
+        objects.get(stage.resource, stage.name)["status"] = ended(kinds[where])
+
+
+@pytest.mark.parametrize(
+    ("pretext", "others", "chosen"),
+    [
+        ("failed", ("starting", "held", "held"), "extract"),  # its weights are another file's
+        ("failed", ("succeeded", "queued", "held"), "cluster"),
+        ("failed", ("succeeded", "suspended", "held"), "cluster"),
+        ("cancelled", ("starting", "held", "held"), "extract"),
+        ("given up", ("starting", "held", "held"), "extract"),
+        ("failed", ("succeeded", "failed", "held"), "cluster"),
+        ("failed", ("cancelled", "held", "held"), "extract"),
+        ("failed", ("missing", "missing", "missing"), "pretext"),
+        ("starting", ("failed", "held", "held"), "pretext"),
+        ("succeeded", ("succeeded", "held", "held"), "extract"),
+        ("succeeded", ("succeeded", "succeeded", "succeeded"), "train"),
+        ("held", ("held", "held", "held"), "pretext"),
+    ],
+)
+def test_who_names_no_stage_reads_the_one_at_work_or_else_the_last_that_began(
+    pretext: str, others: tuple[str, ...], chosen: str
+) -> None:
+    first = make_plan(planned("pretext"), gang="kueue" if pretext == "given up" else "none")
+    releases = [Release(first, "", "", FILES_POD, is_helm=True), RELEASE]
+    pairs = [(release, stage) for release in releases for stage in release.plan.stages]
+    with serve_objects() as (api, objects):
+        for (release, stage), where in zip(pairs, (pretext, *others), strict=True):
+            if where != "missing":
+                put_stage(api, objects, release.plan, stage, where)
+        release, stage = choose_stage(api, releases)
+    assert (release, stage) in pairs
+    assert stage.stage == chosen
 
 
 def test_hundreds_of_pods_are_looked_at_by_one(
