@@ -13,6 +13,9 @@ RUN_CHART: Final = "clusterfit"
 STORAGE_CHART: Final = "clusterfit-storage"
 """The shared claim."""
 
+OLDEST_KUBERNETES: Final = "1.29.0"
+"""The least that the charts' kubeVersion takes."""
+
 
 def find_chart(name: str) -> Path:
     """Return the folder of a chart.

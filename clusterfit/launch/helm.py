@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from clusterfit.errors import ConfigError, RetryableError
 from clusterfit.launch.access import Access
+from clusterfit.launch.charts import OLDEST_KUBERNETES
 
 Values = dict[str, Any]
 
@@ -59,6 +60,8 @@ class HelmProgram:
     def render(self, chart: Path, release: str, namespace: str, values: Values) -> str:
         """See `Helm`."""
         arguments = ["template", release, str(chart), "--values=-", f"--namespace={namespace}"]
+        # Offline, Helm 3 takes the version that it was built for: 1.20 after a plain `go install`.
+        arguments.append(f"--kube-version={OLDEST_KUBERNETES}")
         return self._run(arguments, stdin=write_values(values))
 
     def install(self, chart: Path, release: str, access: Access, values: Values) -> None:

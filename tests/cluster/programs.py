@@ -20,7 +20,6 @@ from tests.cluster.paths import Cache
 from tests.cluster.preflight import UnsuitableError
 
 KUBERNETES_VERSION_PACKAGE = "k8s.io/component-base/version"
-HELM3 = "helm.sh/helm/v3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,12 @@ class Program:
     version: str
     package: str  # below the module; "" is its root
     variables: tuple[tuple[str, str], ...] = ()  # set by the linker
+    recipe: int = 1  # a part of the path, where it was raised
 
     def path(self, cache: Cache) -> Path:
         """Where it lies once built."""
-        return cache.programs / f"{self.module}@{self.version}" / self.name
+        recipe = f"-{self.recipe}" if self.recipe > 1 else ""
+        return cache.programs / f"{self.module}@{self.version}{recipe}" / self.name
 
 
 def kubernetes(name: str) -> Program:
@@ -75,18 +76,15 @@ KWOK = Program("kwok", "sigs.k8s.io/kwok", versions.KWOK, "/cmd/kwok")
 KUBECONFORM = Program(
     "kubeconform", "github.com/yannh/kubeconform", versions.KUBECONFORM, "/cmd/kubeconform"
 )
-# Helm 3 takes the Kubernetes version that an offline render reports from the linker; Helm 4 from
-# its dependencies.
+# Built as by `go install`: without a Kubernetes version from the linker, Helm 3 renders offline for
+# 1.20. Releases before 3.14, too, take one that is older than the charts'.
 HELM_3 = Program(
     "helm",
-    HELM3,
+    "helm.sh/helm/v3",
     versions.HELM3,
     "/cmd/helm",
-    (
-        (f"{HELM3}/internal/version.version", versions.HELM3),
-        (f"{HELM3}/pkg/chartutil.k8sVersionMinor", "36"),
-        (f"{HELM3}/pkg/lint/rules.k8sVersionMinor", "36"),
-    ),
+    (("helm.sh/helm/v3/internal/version.version", versions.HELM3),),
+    versions.HELM3_RECIPE,
 )
 HELM_4 = Program(
     "helm",

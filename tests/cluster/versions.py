@@ -21,4 +21,5 @@ DEBIAN_SUITE = "bookworm"
 
 # Part of the name of what is cached; raise one when its recipe changes while its versions do not.
 INIT_RECIPE = 1
+HELM3_RECIPE = 2
 BASE_IMAGE_RECIPE = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clusterfit.launch.access import Access
+from clusterfit.launch.charts import OLDEST_KUBERNETES, RUN_CHART, STORAGE_CHART, find_chart
 from clusterfit.launch.helm import HelmError, HelmLibrary, HelmProgram, find_helm
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "imagenet.yaml"
@@ -58,6 +59,22 @@ def test_helm_is_told_the_context_in_which_a_command_began(tmp_path: Path) -> No
     program.chmod(0o755)
     HelmProgram(str(program)).uninstall("digits", Access("team", current="here"))
     assert said.read_text() == "uninstall digits --namespace=team --kube-context=here\n"
+
+
+def test_an_offline_render_is_for_the_oldest_kubernetes_that_the_charts_are_for(
+    tmp_path: Path,
+) -> None:
+    """Helm 3 would take one that it knows, which may be older."""
+    program = tmp_path / "helm"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    said = HelmProgram(str(program)).render(Path("chart"), "digits", "team", {})
+    assert said == (
+        f"template digits chart --values=- --namespace=team --kube-version={OLDEST_KUBERNETES}\n"
+    )
+    for name in (RUN_CHART, STORAGE_CHART):
+        lines = (find_chart(name) / "Chart.yaml").read_text().splitlines()
+        assert f'kubeVersion: ">={OLDEST_KUBERNETES}-0"' in lines
 
 
 READABLE = "WARNING: Kubernetes configuration file is {}-readable. This is insecure. Location: /k"
