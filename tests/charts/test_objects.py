@@ -180,6 +180,31 @@ def test_a_workers_own_volumes_bind_no_pod_that_reads_claims(
     assert all('"/storage"' in pod for pod in (files_pod, selftest))
 
 
+@pytest.mark.parametrize("pod", ["supervisor", "files", "test"])
+def test_a_pod_beside_the_stages_is_kept_to_nodes_that_run_the_image(
+    pod: str, values: Values, render: Render
+) -> None:
+    """It needs no GPU: of the stages' labels it has no other."""
+
+    def read_selector(selector: Values) -> Values | None:
+        changed = deep_merge(values, {"platform": {"nodeSelector": selector}})
+        manifests = render(changed)
+        job = find(manifests, "Job", "release-supervisor")
+        config_map = find(manifests, "ConfigMap", "release-config")
+        specs = {
+            "supervisor": job["spec"]["template"]["spec"],
+            "files": json.loads(config_map["data"]["files-pod.json"])["spec"],
+            "test": render_selftest(changed)["spec"],
+        }
+        found: Values | None = specs[pod].get("nodeSelector")
+        return found
+
+    image = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+    assert read_selector({**image, "gpu": "h100"}) == image
+    assert read_selector({"kubernetes.io/arch": "amd64"}) == {"kubernetes.io/arch": "amd64"}
+    assert read_selector({"gpu": "h100"}) is None
+
+
 def test_an_administrators_account_needs_no_role(values: Values, render: Render) -> None:
     account = {"platform": {"sequencing": {"serviceAccount": "runner"}}}
     manifests = render(deep_merge(values, account))

@@ -123,6 +123,14 @@ volumes:
 {{- end -}}
 
 {{/*
+Which nodes the release's other pods ask for, as JSON: those that the image runs on, of any GPU or none.
+Usage: include "clusterfit.imageNodes" $ | fromJson
+*/}}
+{{- define "clusterfit.imageNodes" -}}
+{{ pick .Values.platform.nodeSelector "kubernetes.io/arch" "kubernetes.io/os" | toJson }}
+{{- end -}}
+
+{{/*
 Labels, annotations and spec of a stage's pod.
 Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of clusterfit.stage>)
 */}}
