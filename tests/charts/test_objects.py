@@ -276,6 +276,19 @@ def test_every_pod_of_a_release_is_of_the_same_user(values: Values, render: Rend
         }
 
 
+def test_the_network_policy_lets_the_releases_own_pods_talk_alone(
+    values: Values, render: Render
+) -> None:
+    policy = find(
+        render(deep_merge(values, {"platform": {"networkPolicy": True}})),
+        "NetworkPolicy",
+        "release",
+    )["spec"]
+    own = {"app.kubernetes.io/name": "clusterfit", "app.kubernetes.io/instance": "release"}
+    assert policy["podSelector"] == {"matchLabels": own}
+    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": own}}]}]
+
+
 def test_the_storage_chart_keeps_its_claim(helm: HelmLibrary) -> None:
     (claim,) = read_manifests(helm.render(find_chart(STORAGE_CHART), "storage", "somewhere", {}))
     assert claim["metadata"]["name"] == "clusterfit"

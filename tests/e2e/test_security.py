@@ -221,7 +221,11 @@ def test_network_policy_is_valid_and_selects_exactly_the_releases_pods(user: Pro
     assert peer == {"podSelector": policy["podSelector"]}
     labels = ",".join(f"{key}={value}" for key, value in policy["podSelector"][
         "matchLabels"].items())  # fmt: skip
-    user.namespace.kubectl.create(user.namespace.pod("stranger", ["true"]))
+    stranger = user.namespace.pod("stranger", ["true"])
+    stranger["metadata"]["labels"] = {
+        "app.kubernetes.io/name": "clusterfit", "app.kubernetes.io/instance": "another",
+    }  # fmt: skip
+    user.namespace.kubectl.create(stranger)
     selected = user.namespace.kubectl("get", "pods", f"--selector={labels}", "--output=name")
     assert len(selected.split()) == 3
     assert "stranger" not in selected
