@@ -216,6 +216,11 @@ def test_node_that_dies_after_its_peer_has_finished_does_not_wait_for_it(
         "train", lambda pods: sorted(phase(pod) for pod in pods) == ["Running", "Succeeded"]
     )
     assert phase(pods[node]) == "Running"
+    wait_for(
+        "status counts whoever has succeeded",
+        product.status,
+        lambda said: said[1]["train"]["phase"] == "running",
+    )
     peer = uids(pods)[1 - node]
     product.namespace.run_on_claim(["touch", "/claim/enough"])
     product.delete_pod(f"{RUN}-train-worker-{node}", by_force=True)

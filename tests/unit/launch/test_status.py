@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import PODS, PYTORCHJOBS
-from clusterfit.launch.jobs import QUEUE_LABEL, Phase
-from clusterfit.launch.plan import Release
+from clusterfit.launch.api import PODS, PYTORCHJOBS, WORKLOADS
+from clusterfit.launch.jobs import QUEUE_LABEL, Phase, read_state
+from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import is_lost
 from clusterfit.launch.status import read_status
 
-from .object_server import CREATED, serve_objects, worker_pod
+from .object_server import CREATED, Objects, serve_objects, worker_pod
 from .test_sequence import finish, job, make_plan, planned, put_workload, run_pods
 
-EXTRACT = planned("extract")
+EXTRACT, CLUSTER = planned("extract"), planned("cluster")
 LINE = "ts=2026-11-23T12:00:01.000Z level=info stage=extract rank=0 msg=progress"
 
 
@@ -74,6 +75,54 @@ def test_a_pod_that_has_ended_is_not_lost(state: str) -> None:
     pod["status"] = {"containerStatuses": [{"state": {state: {}}}]}
     assert is_lost(pod, datetime(2026, 11, 23, 12, 0, 59, tzinfo=UTC)) is False
     assert is_lost(pod, datetime(2026, 11, 23, 12, 1, 1, tzinfo=UTC)) is (state == "waiting")
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "phase"),
+    [
+        (EXTRACT, {"replicaStatuses": {"Worker": {"active": 1}}}, Phase.STARTING),
+        (EXTRACT, {"replicaStatuses": {"Worker": {"active": 1, "succeeded": 1}}}, Phase.RUNNING),
+        (CLUSTER, {"active": 1}, Phase.STARTING),
+        (CLUSTER, {"succeeded": 1}, Phase.RUNNING),
+    ],
+)
+def test_pods_that_have_succeeded_are_not_missing(
+    stage: PlannedStage, status: dict[str, Any], phase: Phase
+) -> None:
+    """Their peers may be at work for a while, and their job says a moment later that it is over."""
+    found = {**job(stage, suspend=False), "status": status}
+    assert read_state(make_plan(stage), stage, found).phase is phase
+
+
+def put_waiting(
+    objects: Objects, name: str, second: int, *conditions: str, **spec: str | int | bool
+) -> None:
+    """Put what Kueue makes of somebody's job, unless the specification says otherwise."""
+    metadata = {
+        "name": name,
+        "labels": {"kueue.x-k8s.io/job-uid": f"uid-of-{name}"},
+        "creationTimestamp": f"2026-11-23T12:00:{second:02}Z",
+    }
+    status = {"conditions": [{"type": kind, "status": "True"} for kind in conditions]}
+    spec = {"queueName": "gpu", "priority": 10, **spec}
+    objects.put(WORKLOADS, {"metadata": metadata, "spec": spec, "status": status})
+
+
+def test_the_place_in_a_queue_counts_whoever_waits_and_goes_before() -> None:
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=True, labels={QUEUE_LABEL: "gpu"}))
+        put_waiting(objects, EXTRACT.name, 5)
+        put_waiting(objects, "earlier", 1)
+        put_waiting(objects, "later-and-more-urgent", 9, priority=20)
+        put_waiting(objects, "later", 9)
+        put_waiting(objects, "earlier-and-less-urgent", 1, priority=0)
+        put_waiting(objects, "admitted", 1, "QuotaReserved")
+        put_waiting(objects, "over", 1, "Finished")
+        put_waiting(objects, "suspended", 1, active=False)
+        put_waiting(objects, "held", 1, queueName="clusterfit-held")
+        release = Release(make_plan(EXTRACT, gang="kueue"), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+        assert (stage.phase, stage.cause.text) == (Phase.QUEUED, "place 3 in queue gpu")
 
 
 def test_who_may_not_read_kueues_objects_is_told_so() -> None:
