@@ -110,6 +110,16 @@ def test_step1_and_step2_are_submitted_one_after_the_other(
         (f"{RUN}-step1", "succeeded"),
         (f"{RUN}-train", "succeeded"),
     ]
+    # To whoever asks they are one run.
+    code, stages = product.status()
+    assert (code, [(stage, item["phase"]) for stage, item in stages.items()]) == (
+        0, [(stage, "succeeded") for stage in ("extract", "cluster", "train")],
+    )  # fmt: skip
+    assert product.succeed("wait", RUN).stdout == ""
+    deleted = product.succeed("delete", RUN).stdout.splitlines()
+    results = f"its results stay on the claim, below {RUN}"
+    assert deleted == [f"deleted {RUN}-{step}; {results}" for step in ("step1", "train")]
+    wait_until_nothing_is_left(product)
 
 
 def test_step1_is_installed_by_helm_alone_and_its_results_stay(

@@ -20,7 +20,7 @@ from clusterfit.launch.failures import NotFoundError
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.manifests import read_manifests
 from clusterfit.launch.plan import read_release
-from clusterfit.launch.render import is_hook
+from clusterfit.launch.render import is_hook, render_run
 from tests.unit.cli.conftest import DIGITS, RunCommand
 from tests.unit.launch.api_server import write_kubeconfig
 from tests.unit.launch.object_server import CREATED, Objects, serve_objects, worker_pod
@@ -234,6 +234,31 @@ def test_who_has_no_name_can_stop_a_run_too(
     assert run_command("cancel", "digits").code == 0
     note = submitted.get(PYTORCHJOBS, "digits-extract")["metadata"]["annotations"]
     assert json.loads(note["clusterfit.dev/stopped"])["by"] == f"user {os.getuid()}"
+
+
+def test_a_run_of_two_releases_is_shown_and_removed_as_one(
+    submitted: Objects, run_command: RunCommand
+) -> None:
+    evaluate = {
+        "stages": ["evaluate"],
+        "data": {"val": "digits/val"},
+        "evaluate": {"backbones": [{"label": "first", "from": "run", "stage": "pretext"}]},
+    }
+    run = RunFile.model_validate_json(json.dumps(DIGITS | evaluate))
+    submitted.install(render_run(HelmLibrary(), run, "team").manifests)
+    said = json.loads(run_command("status", "digits", "-o", "json").out)
+    # In the pipeline's order, not in that of their names.
+    assert [(stage["release"], stage["stage"]) for stage in said["stages"]] == [
+        ("digits-step1", "extract"),
+        ("digits-step1", "cluster"),
+        ("digits-evaluate", "evaluate"),
+    ]
+    deleted = run_command("delete", "digits")
+    assert (deleted.code, deleted.out.splitlines()) == (0, [
+        "deleted digits-step1; its results stay on the claim, below digits",
+        "deleted digits-evaluate; its results stay on the claim, below digits",
+    ])  # fmt: skip
+    assert submitted.by_path == {}
 
 
 def test_many_runs_are_listed_with_a_request_for_each_kind_of_object(
