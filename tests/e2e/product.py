@@ -109,9 +109,15 @@ class Product:
 
     def status(self) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the exit code of `clusterfit status`, and what it says of each stage."""
+        code, _, stages = self.whole_status()
+        return code, stages
+
+    def whole_status(self) -> tuple[int, str, dict[str, dict[str, Any]]]:
+        """Return the same, and between the two the phase of the whole run."""
         answer = self.type("status", RUN, "--output=json")
         assert answer.code in (0, 1), str(answer)
-        return answer.code, {item["stage"]: item for item in json.loads(answer.stdout)["stages"]}
+        said = json.loads(answer.stdout)
+        return answer.code, said["phase"], {item["stage"]: item for item in said["stages"]}
 
     def wait_for_cause(self, stage: str, word: str, timeout_seconds: float = 120) -> dict[str, Any]:
         """Wait until `clusterfit status` says why a stage does not move; return what it says."""

@@ -55,8 +55,11 @@ class Sample:
     """One answer of status, between two readings."""
 
     before: dict[str, Reading]
-    said: dict[str, dict[str, Any]]
     code: int
+    phase: str
+    """Of the run."""
+    said: dict[str, dict[str, Any]]
+    """Of each stage."""
     after: dict[str, Reading]
 
 
@@ -153,6 +156,11 @@ def find_contradictions(sample: Sample) -> Iterator[str]:
         wanted_cause = "its turn has come" if stage == not_done[0] else not_done[0]
         if wanted_cause not in sample.said[stage]["cause"]:
             yield f"{stage}: said {sample.said[stage]}, want {wanted_cause!r} as its cause"
+    phases = [sample.said[stage]["phase"] for stage in STAGES]
+    deciding = [phase for phase in phases if phase != "succeeded"] or ["succeeded"]
+    wanted_phase = "failed" if "failed" in phases else deciding[0]
+    if sample.phase != wanted_phase:
+        yield f"the run is said to be {sample.phase}, its stages {phases}"
     ends, later_ends = (
         {reading.ended for reading in readings.values()}
         for readings in (sample.before, sample.after)
@@ -187,8 +195,8 @@ def sampling(product: Product) -> Iterator[list[Sample]]:
         try:
             while not over.is_set():
                 before = read_cluster(product)
-                code, said = product.status()
-                samples.append(Sample(before, said, code, read_cluster(product)))
+                said = product.whole_status()
+                samples.append(Sample(before, *said, read_cluster(product)))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the test's own thread
             faults.append(error)
 
