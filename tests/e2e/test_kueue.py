@@ -109,6 +109,15 @@ def submit_another(product: Product, name: str, changes: dict[str, Any]) -> None
     product.succeed("submit", "extract", "-f", product.write(other))
 
 
+def wait_for_place(product: Product, run: str, place: int) -> None:
+    """Wait until status says that another run waits, and how many wait before it."""
+    wait_for(
+        f"{run} has place {place}",
+        lambda: product.succeed("status", run).stdout,
+        lambda said: f"extract: place {place} in queue {QUEUE}" in said,
+    )
+
+
 def wait_for_other(product: Product, name: str) -> None:
     job = product.namespace.wait_for_object(
         "pytorchjob",
@@ -191,15 +200,20 @@ def test_cancelled_replaced_and_deleted_it_gives_its_quota_to_who_waits(
     kueue: Cluster, product: Product
 ) -> None:
     make_queue(product, QUEUE)
-    endless = {**queued(), "pretext.epochs": 5000, "pretext.checkpointEverySteps": RARELY}
+    endless = {**queued(), "pretext.epochs": 50_000, "pretext.checkpointEverySteps": RARELY}
     product.submit("pretext", endless)
     product.wait_for_line("pretext", "msg=epoch ")
+    # Whoever holds quota is not counted, and whoever came before is.
     submit_another(product, "second", queued())
-    wait_for(
-        "the second run waits",
-        lambda: product.succeed("status", "second").stdout,
-        lambda said: f"in queue {QUEUE}: " in said,
-    )
+    wait_for_place(product, "second", 1)
+    submit_another(product, "third", queued())
+    wait_for_place(product, "third", 2)
+    product.succeed("delete", "third")
+    assert product.succeed("suspend", "second").stdout.startswith("suspended: extract\n")
+    said = product.succeed("status", "second").stdout
+    assert said.startswith(f"run second in namespace {product.namespace.name}: suspended\n")
+    assert product.succeed("resume", "second").stdout == "resumed: extract\n"
+    wait_for_place(product, "second", 1)
     others = ("get", "pods", "--selector=clusterfit.dev/run=second,clusterfit.dev/stage=extract")
     assert product.namespace.kubectl(*others, "--output=name") == ""
     assert product.succeed("cancel", RUN).stdout.startswith("cancelled: pretext\n")
