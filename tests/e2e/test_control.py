@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -162,8 +162,10 @@ def test_delete_waits_until_its_pods_are_gone_and_whoever_waits_is_told(training
     with training.begin("wait", RUN) as wait, training.begin("logs", RUN, "--follow") as follow:
         wait.wait_until(lambda typed: "train: running" in typed.remarks)
         follow.wait_until(lambda typed: "msg=epoch" in "".join(typed.lines))
-        with training.begin("delete", RUN) as delete:
+        # It is typed once the pods are held, and ends once they are not.
+        with ExitStack() as typing:
             with held_at_their_end(training, training.pods("train")):
+                delete = typing.enter_context(training.begin("delete", RUN))
                 delete.wait_until(lambda typed: any("to end" in said for said in typed.remarks))
                 assert delete.is_running
             delete.wait(180).expect(0)
@@ -181,8 +183,10 @@ def test_replaced_in_the_middle_it_goes_on_from_the_checkpoint(
     before, pods_before = training.job("train"), training.pods("train")
     assert before is not None
     changed = training.write({"platform.memoryGibPerNode": 1.5})
-    with training.begin("submit", "train", "-f", changed, "--replace") as replacing:
+    words = ("submit", "train", "-f", changed, "--replace")
+    with ExitStack() as typing:
         with held_at_their_end(training, pods_before):
+            replacing = typing.enter_context(training.begin(*words))
             replacing.wait_until(lambda typed: any("to end" in said for said in typed.remarks))
             assert training.job("train") is None, "two writers in one run directory"
         said = replacing.wait(180).expect(0).stdout

@@ -54,7 +54,8 @@ def test_one_node_that_crashes_again_and_again_gives_up(product: Product) -> Non
 
 def test_binary_that_does_not_exist_is_stopped(product: Product) -> None:
     product.submit("pretext", {"platform.extraEnv": [{"name": "PATH", "value": "/nowhere"}]})
-    check_suspended(product, "pretext", "6 pods in a row died within seconds: StartError (128)")
+    # What of is told only where a look meets a pod between its end and its deletion.
+    check_suspended(product, "pretext", "6 pods in a row died within seconds")
 
 
 def test_image_that_does_not_exist_is_named(product: Product) -> None:
@@ -115,13 +116,13 @@ def test_stage_of_which_only_a_part_can_start_gives_its_gpus_back(
         "platform.gpus": 10,
         "platform.gpusPerNode": 5,
         "platform.processesPerNode": 1,
-        "platform.startDeadlineSeconds": 45,
+        "platform.startDeadlineSeconds": 90,  # for one pod to start, however busy the machine is
         "platform.sequencing": {"mode": mode},
     })  # fmt: skip
     product.wait_for_pods(
         "pretext", lambda pods: sorted(phase(pod) for pod in pods) == ["Pending", "Running"]
     )
-    cause = "platform.startDeadlineSeconds: only 1 of 2 pods ran for 45 s"
+    cause = "platform.startDeadlineSeconds: only 1 of 2 pods ran for 90 s"
     if mode == "client":  # where nothing in the cluster does, whoever waits for the run stops it
         assert cause in product.type("wait", RUN).expect(1).stderr
     check_suspended(product, "pretext", cause)
