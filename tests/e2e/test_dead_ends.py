@@ -94,13 +94,21 @@ def test_stage_past_its_deadline_is_suspended_and_can_go_on(
     assert f"msg=resumed step={step} " in product.wait_for_line("train", "msg=resumed")
 
 
+NOWHERE = {"deadlineSeconds": 10, "nodeSelector": {"rack": "none"}}
+
+
+def test_first_stage_past_its_deadline_is_suspended(user: Product) -> None:
+    """Nobody releases it: its time counts from when its job was made."""
+    user.submit("pretext", {"platform.stages": {"pretext": NOWHERE}})
+    check_suspended(user, "pretext", "platform.deadlineSeconds: the stage took longer than 10 s")
+
+
 def test_later_stage_past_its_deadline_is_suspended(
     product: Product, reference: RunDirectory
 ) -> None:
     """Its time counts from its release; and this one is a Job, which is suspended otherwise."""
     product.put_results(reference, "pretext")
-    nowhere = {"deadlineSeconds": 10, "nodeSelector": {"rack": "none"}}
-    product.submit("step1", {"platform.stages": {"cluster": nowhere}})
+    product.submit("step1", {"platform.stages": {"cluster": NOWHERE}})
     check_suspended(product, "cluster", "platform.deadlineSeconds: the stage took longer than 10 s")
     extract = product.job("extract")
     assert extract is not None
