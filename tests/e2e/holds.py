@@ -14,7 +14,8 @@ from tests.e2e.product import Product
 THIRD_EPOCH = {"third": r"msg=epoch epoch=3 "}
 """Far enough for checkpoints, and far from the end."""
 
-# A rank that has said a line waits while the line's file is there; SIGTERM it hears as ever.
+# A rank that has said a line waits while the line's file is there; SIGTERM it hears as ever, but
+# where it is to stay all the same.
 _HOLD = """
 import json, os, re, signal, time
 from clusterfit.worker.log import Log
@@ -33,7 +34,9 @@ def write_and_stay(log, level, msg, fields):
         file = f"/storage/hold-{name}"
         if line.match(said) and os.path.exists(file):
             write(log, "info", "held", {"at": name})
-            while os.path.exists(file) and not is_asked_to_stop():
+            while os.path.exists(file):
+                if is_asked_to_stop() and not os.path.exists("/storage/hold-on"):
+                    break
                 time.sleep(0.05)
 
 Log._write = write_and_stay
@@ -62,6 +65,11 @@ def held(product: Product, lines: Mapping[str, str], claim: str = STORAGE_CLAIM)
     files = [f"/claim/hold-{name}" for name in lines]
     product.namespace.run_on_claim(["touch", *files], claim)
     return hooked(product, _HOLD, HOLDS=json.dumps(dict(lines)))
+
+
+def hold_on(product: Product) -> None:
+    """Let ranks that stay do so although they are asked to stop, until they are let go."""
+    product.namespace.run_on_claim(["touch", "/claim/hold-on"])
 
 
 def let_go(product: Product, *names: str, claim: str = STORAGE_CLAIM) -> None:

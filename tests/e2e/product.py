@@ -256,6 +256,11 @@ class Product:
         options = ("--grace-period=0", "--force") if by_force else ("--wait=false",)
         self.namespace.kubectl("delete", "pod", name, *options)
 
+    def fill(self, claim: str) -> None:
+        """Leave no room on a claim, until its file `ballast` is removed."""
+        words = "cat /dev/zero > /claim/ballast 2>/dev/null; test -s /claim/ballast"
+        self.namespace.run_on_claim(["sh", "-c", words], claim)
+
     def evict_pod(self, name: str) -> None:
         """Evict a pod, as a drain or a scheduler with something more important does."""
         metadata = {"name": name, "namespace": self.namespace.name}

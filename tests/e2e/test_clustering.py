@@ -6,6 +6,7 @@ k-means is at work for a while.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.artifacts.manifest import read_manifest
-from clusterfit.errors import InvalidDataError, MissingInputError
+from clusterfit.errors import KILLED_EXIT_CODE, InvalidDataError, MissingInputError, WriteError
+from tests.cluster.cluster import Cluster
+from tests.cluster.manifests import claim
+from tests.cluster.storage import SMALL_CLASS
 from tests.dist.drawn import write_features
 from tests.e2e.artifacts import check_whole
-from tests.e2e.digits import run_here
+from tests.e2e.digits import RUN, run_here
 from tests.e2e.endings import check_failed, exit_code
-from tests.e2e.holds import held, let_go
+from tests.e2e.helm import RUN_CHART, helm
+from tests.e2e.holds import held, hold_on, let_go
 from tests.e2e.product import Product, uids
 from tests.e2e.said import read_start, read_stop
 
@@ -86,7 +91,7 @@ def test_killed_rank_is_tried_again(clustering: Product, undisturbed: float) -> 
     check_clustering(clustering, undisturbed)
     killed, second = clustering.pods("cluster")
     assert uids([killed]) == before
-    assert exit_code(killed) >= 128
+    assert exit_code(killed) == KILLED_EXIT_CODE
     assert exit_code(second) == 0
     job = clustering.job("cluster")
     assert job is not None
@@ -114,9 +119,38 @@ def test_lost_pod_goes_on_and_counts_as_no_failure(
     assert job["status"].get("failed", 0) == 0
 
 
+def test_uninstalled_and_installed_again_at_once(clustering: Product, undisturbed: float) -> None:
+    """Of two writers in one run directory the second waits, also for one that is to stop."""
+    hold_on(clustering)
+    helm(clustering, "uninstall", f"{RUN}-cluster")
+    # Of the same values it would be the same submission, which succeeds itself.
+    run_file = clustering.write({**CLUSTER, "platform.memoryGibPerNode": 1.5})
+    helm(clustering, "install", "another-name", RUN_CHART, "-f", run_file)
+    clustering.wait_for_line("cluster", "waiting up to 60 s for it to end")
+    let_go(clustering, "some")
+    ours = check_clustering(clustering, undisturbed)
+    assert read_start(ours, "cluster", attempt=2) == read_stop(ours, "cluster", attempt=1)
+    job = clustering.job("cluster")
+    assert job is not None
+    assert job["status"].get("failed", 0) == 0
+
+
 def test_missing_features_are_not_waited_for(user: Product) -> None:
     user.submit("cluster", CLUSTER)
     check_failed(user, "cluster", MissingInputError.exit_code, "drawn")
+    assert len(user.pods("cluster")) == 1
+
+
+def test_full_storage_is_not_tried_again(
+    cluster: Cluster, user: Product, drawn: RunDirectory
+) -> None:
+    user = replace(user, changes={"platform.storage": {"claim": "small"}})
+    user.namespace.kubectl.create(claim("small", storage_class=SMALL_CLASS, size="32Mi"))
+    user.put(drawn.root, "storage:drawn")
+    user.fill("small")
+    user.submit("cluster", CLUSTER)
+    wanted = "the run directory cannot be written: No space left on device"
+    check_failed(user, "cluster", WriteError.exit_code, wanted)
     assert len(user.pods("cluster")) == 1
 
 

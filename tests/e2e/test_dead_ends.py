@@ -144,8 +144,7 @@ def test_full_storage_ends_the_stage_and_space_mends_it(
     product.put_results(reference, "pretext", "extract", "cluster")
     held(product, THIRD_EPOCH, "small").submit("step2")
     product.wait_for_line("train", "msg=held at=third")
-    fill = "cat /dev/zero > /claim/ballast 2>/dev/null; test -s /claim/ballast"
-    product.namespace.run_on_claim(["sh", "-c", fill], "small")
+    product.fill("small")
     let_go(product, "third", claim="small")
     check_failed(product, "train", 73, "No space left on device; make space")
 
