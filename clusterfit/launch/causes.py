@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from clusterfit.errors import NoProgressError
 from clusterfit.launch.evidence import Evidence, find_refusal, list_ends
 from clusterfit.launch.jobs import SUPERVISOR, Phase
 from clusterfit.launch.pods import Ended, explain_lost, explain_waiting, pick_newest, read_end
+
+_OF_BEFORE: Final = "The workload is deactivated"
+"""Kueue leaves this word of an earlier suspension to a workload that is active again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,11 @@ def _explain_queued(evidence: Evidence) -> Cause:
     position = f"place {evidence.queue_position} in " if evidence.queue_position else ""
     where = f"{position}queue {evidence.plan.queue}"
     for condition in reversed(evidence.workload.get("status", {}).get("conditions", ())):
+        message = condition.get("message", condition["type"])
+        if message.startswith(_OF_BEFORE):
+            continue
         if condition["status"] == "False" or condition["type"] in ("Evicted", "Preempted"):
-            return Cause(f"{where}: {condition.get('message', condition['type'])}")
+            return Cause(f"{where}: {message}")
     return Cause(where)
 
 

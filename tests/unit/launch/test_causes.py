@@ -334,6 +334,26 @@ CASES = {
         "place 2 in queue : no quota for gpu",
         "",
     ),
+    "queued again after it was suspended there": (
+        evidence(
+            JobState(Phase.QUEUED),
+            queue_position=1,
+            workload={
+                "status": {
+                    "conditions": [
+                        {"type": "QuotaReserved", "status": "False", "message": "no quota for gpu"},
+                        {
+                            "type": "Evicted",
+                            "status": "True",
+                            "message": "The workload is deactivated",
+                        },
+                    ]
+                }
+            },
+        ),
+        "place 1 in queue : no quota for gpu",
+        "",
+    ),
     "removed": (evidence(JobState(Phase.MISSING)), "does not exist", "clusterfit logs run extract"),
     "all is well": (evidence(JobState(Phase.RUNNING)), "", ""),
 }  # fmt: skip
