@@ -22,6 +22,7 @@ from clusterfit.launch.failures import (
     NoOperatorError,
     NotFoundError,
     NotPermittedError,
+    RefusedError,
     explain_text,
 )
 from clusterfit.launch.helm import Helm, HelmError
@@ -97,6 +98,7 @@ def delete_release(
 
     Raises:
         NotPermittedError: Something of it may not be deleted, and is left.
+        RefusedError: Admission refuses that it is deleted.
         ClusterError: Pods are still there after five minutes, or Helm cannot remove its record.
     """
     plan = release.plan
@@ -115,7 +117,7 @@ def delete_release(
     # Whoever copies files meanwhile goes on: that pod is no part of the release, but its remains.
     for pod in api.select(PODS, labels=f"{RUN_LABEL}={plan.run},{ROLE_LABEL}=files"):
         if has_ended(pod) and _read_age(api, pod) > _READ_SECONDS:
-            with contextlib.suppress(NotPermittedError):
+            with contextlib.suppress(NotPermittedError, RefusedError):
                 api.delete(PODS, pod["metadata"]["name"])
     labels = f"{labels},{ROLE_LABEL}!=files"
     deadline = time.monotonic() + _GONE_SECONDS
@@ -150,9 +152,10 @@ def _delete_objects(api: Api, release: str, resources: Iterable[Resource], label
 
     Raises:
         NotPermittedError: Some may not be deleted; names them, and says why the first of them.
+        RefusedError: The same, and admission refuses the first of them.
     """
     left: list[str] = []
-    why = ""
+    why: NotPermittedError | RefusedError | None = None
     for resource in resources:
         try:
             items = api.select(resource, labels=labels)
@@ -162,11 +165,11 @@ def _delete_objects(api: Api, release: str, resources: Iterable[Resource], label
             name = item["metadata"]["name"]
             try:
                 api.delete(resource, name)
-            except NotPermittedError as error:
+            except (NotPermittedError, RefusedError) as error:
                 left.append(f"{resource} {name}")
-                why = why or str(error)
-    if left:
-        raise NotPermittedError(f"release {release}: left {', '.join(left)}; {why}")
+                why = why or error
+    if why:
+        raise type(why)(f"release {release}: left {', '.join(left)}; {why}")
 
 
 def _find_active(views: list[StageView]) -> list[PlannedStage]:

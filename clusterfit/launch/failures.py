@@ -21,6 +21,12 @@ _FORBIDDEN: Final = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"'
     r'(?: in API group "(?P<group>[^"]*)")?(?:.* in the namespace "(?P<namespace>[^"]*)")?'
 )
+_ESCALATION: Final = "attempting to grant RBAC permissions not currently held"
+"""Said of a Role that allows more than its maker may: RBAC's as well."""
+_ADMISSION: Final = re.compile(
+    r'admission webhook "[^"]*" denied the request|"[^"]*" is (?:forbidden|invalid): '
+)
+"""Said by admission, once neither of the above is: RBAC's words may begin like the second form."""
 
 
 class ClusterError(ClusterfitError):
@@ -72,7 +78,9 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
             "--kubeconfig and --context"
         )
     if status == 403:
-        return _explain_forbidden(message, what)
+        return _explain_refusal(message, what) or NotPermittedError(
+            f"{what}: refused (403): {message}"
+        )
     if status == 404 and reason != "NotFound" and "kubeflow.org" in what:
         return NoOperatorError(
             f"{what}: the cluster has no PyTorchJob of kubeflow.org/v1; an administrator must "
@@ -96,12 +104,11 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
 
 def explain_text(said: str, what: str) -> ClusterError:
     """Return the error that a tool's words mean, which repeat what the API server answered."""
-    if " is forbidden: " in said:
-        return _explain_forbidden(said, what)
-    return ClusterError(f"{what}: {said}")
+    return _explain_refusal(said, what) or ClusterError(f"{what}: {said}")
 
 
-def _explain_forbidden(message: str, what: str) -> ClusterError:
+def _explain_refusal(message: str, what: str) -> ClusterError | None:
+    """Return the error of what RBAC or admission refuses; None where neither says so."""
     forbidden = _FORBIDDEN.search(message)
     if forbidden:
         group = f".{forbidden['group']}" if forbidden["group"] else ""
@@ -110,11 +117,13 @@ def _explain_forbidden(message: str, what: str) -> ClusterError:
             f"no permission: {forbidden['user']} may not {forbidden['verb']} "
             f"{forbidden['resource']}{group}{place}; ask an administrator for that verb"
         )
+    if _ESCALATION in message:
+        return NotPermittedError(f"{what}: {message}")
     if "violates PodSecurity" in message:
         return RefusedError(f"{what}: Pod Security refuses it: {message.partition('violates ')[2]}")
     if "exceeded quota" in message:
         return RefusedError(f"{what}: {message[message.index('exceeded quota') :]}")
-    return NotPermittedError(f"{what}: refused (403): {message}")
+    return RefusedError(f"{what}: {message}") if _ADMISSION.search(message) else None
 
 
 def _read_status(body: bytes) -> tuple[str, str]:

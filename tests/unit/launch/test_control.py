@@ -12,7 +12,7 @@ import pytest
 from clusterfit.launch.access import Access
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
 from clusterfit.launch.control import cancel_run, delete_release, resume_run
-from clusterfit.launch.failures import NotPermittedError
+from clusterfit.launch.failures import NotPermittedError, RefusedError
 from clusterfit.launch.helm import read_error
 from clusterfit.launch.jobs import (
     QUEUE_LABEL,
@@ -26,6 +26,7 @@ from clusterfit.launch.jobs import (
 from clusterfit.launch.plan import Release, find_releases
 from clusterfit.launch.sequence import look
 
+from .api_server import status_body
 from .object_server import CREATED, Objects, serve_objects
 from .test_sequence import put_workload
 from .test_submit import ACCESS, Helm, render
@@ -100,6 +101,26 @@ def test_what_may_not_be_deleted_is_named_and_the_release_is_found_again(
     delete_release(helm, api, ACCESS, find_release(api))
     assert helm.log == ["uninstall digits-step1"]
     assert objects.by_path == {}
+
+
+def test_what_admission_keeps_from_being_deleted_is_named(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = 'admission webhook "keep.x" denied the request: kept'
+
+    def answer(method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        if method == "DELETE" and "/jobs/" in path:
+            return 403, status_body(said, "Forbidden")
+        return Objects.answer(objects, method, path, query, body)
+
+    api, objects = server
+    monkeypatch.setattr(objects, "answer", answer)
+    with pytest.raises(RefusedError) as failure:
+        delete_release(None, api, ACCESS, find_release(api))
+    assert str(failure.value) == (
+        "release digits-step1: left jobs.batch digits-cluster, jobs.batch digits-step1-supervisor; "
+        f"delete jobs.batch digits-cluster in namespace team: {said}"
+    )
 
 
 def test_a_record_that_may_not_be_removed_is_a_refusal(
