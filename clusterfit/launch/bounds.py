@@ -9,7 +9,7 @@ from typing import Final
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.jobs import SUPERVISOR, Phase, end_stage, read_time, suspend_stage
 from clusterfit.launch.plan import Plan
-from clusterfit.launch.pods import is_running, read_end
+from clusterfit.launch.pods import has_started, read_end
 from clusterfit.launch.sequence import StageView
 
 MAX_EARLY_DEATHS: Final = 6
@@ -101,7 +101,8 @@ class Bounds:
             uid = pod["metadata"]["uid"]
             ended = read_end(pod)
             if ended:
-                words = f"{ended.reason} ({ended.exit_code})"
+                code = "" if ended.exit_code is None else f" ({ended.exit_code})"
+                words = f"{ended.reason}{code}"
                 watch.last_death = f"{words}: {ended.message}" if ended.message else words
             if uid != watch.uids.get(name):
                 seen = watch.first_seen.get(name)
@@ -111,7 +112,7 @@ class Bounds:
                     watch.early_deaths[name] = deaths + 1 if lived < _EARLY_SECONDS else 0
                 watch.uids[name] = uid
                 watch.first_seen[name] = moment
-            elif not is_running(pod) and not ended:
+            elif not has_started(pod):
                 watch.first_seen[name] = moment  # it lives from the start of its container on
             elif (moment - watch.first_seen[name]).total_seconds() >= _EARLY_SECONDS:
                 watch.early_deaths[name] = 0

@@ -159,7 +159,7 @@ def _explain_failed(evidence: Evidence) -> Cause:
     found = [
         (f"{pod['metadata']['name']}: ", end)
         for pod in pick_newest(evidence.pods)
-        if (end := read_end(pod)) and end.exit_code
+        if (end := read_end(pod)) and end.exit_code != 0
     ] or [("", end) for end in islice(list_ends(evidence), 1)]
     if not found:
         return Cause(evidence.state.message, command)
@@ -168,9 +168,10 @@ def _explain_failed(evidence: Evidence) -> Cause:
     text = f"{who}{end.describe()}"
     if end.exit_code == NoProgressError.exit_code:
         # That nothing moved is no reason; why its attempts ended is.
-        lacked = next((item for item in list_ends(evidence) if item.lacked_memory), None)
-        if lacked:
-            return Cause(f"{text}; a pod before it: {lacked.describe()}", _advise(lacked, command))
+        ends = (item for item in list_ends(evidence) if item.lacked_memory or item.is_by_node)
+        why = next(ends, None)
+        if why:
+            return Cause(f"{text}; a pod before it: {why.describe()}", _advise(why, command))
     return Cause(text, _advise(end, command))
 
 
@@ -180,4 +181,7 @@ def _advise(end: Ended, command: str) -> str:
             "where memory was short, raise platform.memoryGibPerNode and submit with --replace; "
             f"{command}"
         )
+    if end.is_by_node:
+        asked = "correct what it names, or ask an administrator to look at the node"
+        return asked if end.exit_code is None else f"{asked}; {command}"
     return command

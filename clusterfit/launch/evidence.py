@@ -72,7 +72,7 @@ def list_ends(evidence: Evidence) -> Iterator[Ended]:
     A Job's pods stay and say how; a PyTorchJob's are gone within a second, but events tell codes.
     """
     ends = map(read_end, reversed(evidence.pods))
-    yield from (end for end in ends if end and end.exit_code)
+    yield from (end for end in ends if end and end.exit_code != 0)
     for event in reversed(evidence.job_events):
         exited = _EXITED.search(event.get("message", ""))
         if exited:

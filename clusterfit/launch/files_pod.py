@@ -144,12 +144,11 @@ def wait_until_ended(api: Api, name: str) -> int:
     while True:
         pod = api.get(PODS, name)
         end = read_end(pod)
-        if end is not None:
+        if end is not None and end.exit_code is not None:
             return end.exit_code
         if has_ended(pod):
-            status = pod["status"]
-            why = ": ".join(filter(None, (status.get("reason"), status.get("message"))))
-            raise ClusterError(f"pod {name}: {why or 'it has failed without saying why'}")
+            why = end.describe() if end else "it has failed without saying why"
+            raise ClusterError(f"pod {name}: {why}")
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"pod {name}: not over within {_COPY_SECONDS / 60:.0f} minutes; is its node alive?"

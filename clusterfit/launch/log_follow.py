@@ -30,9 +30,8 @@ from clusterfit.launch.patience import Forbearance, persist
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
-    is_running,
+    has_started,
     pick_newest,
-    read_end,
     read_node_rank,
     select_pods,
 )
@@ -207,7 +206,7 @@ def _read_node(
         return True, _explain_absence(shared, node)
     shared.absent_since.pop(node, None)
     name = pod["metadata"]["name"]
-    if not is_running(pod) and read_end(pod) is None:
+    if not has_started(pod):
         waiting = f"waiting for {name} to start"
         return True, "; ".join(filter(None, (waiting, *explain_waiting(pod))))
     uid = pod["metadata"]["uid"]

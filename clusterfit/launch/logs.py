@@ -17,9 +17,8 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_waiting,
-    is_running,
+    has_started,
     pick_newest,
-    read_end,
     read_node_rank,
     select_pods,
 )
@@ -192,7 +191,7 @@ def _has_begun(api: Api, release: Release, stage: PlannedStage) -> bool:
         job = api.find(stage.resource, stage.name)
         phase = read_state(release.plan, stage, job).phase
         return phase not in (Phase.STARTING, Phase.QUEUED, Phase.HELD)
-    if not is_running(firsts[0]) and read_end(firsts[0]) is None:
+    if not has_started(firsts[0]):
         return False
     try:
         said = read_lines(api, firsts[0]["metadata"]["name"], Cursor(), follow=False)
@@ -219,7 +218,7 @@ def _read_pods(
     """Yield the lines of all pods whose logs can be read, and note why others cannot."""
     for pod in pods:
         name = pod["metadata"]["name"]
-        if not is_running(pod) and read_end(pod) is None:
+        if not has_started(pod):
             say("; ".join(filter(None, (f"{name} has not started", *explain_waiting(pod)))))
             continue
         try:

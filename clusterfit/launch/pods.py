@@ -25,25 +25,31 @@ _ASIDE: Final = re.compile(r"[.,] (?:preemption: |no new claims )")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a container ended."""
+    """How a pod's container ended, or the pod before it had one."""
 
     reason: str
-    """Kubernetes' word: `Error`, `OOMKilled`, `StartError`."""
-    exit_code: int
+    """Kubernetes' word: `Error`, `OOMKilled`, `StartError`; of the pod: `Evicted`, `OutOfcpu`."""
+    exit_code: int | None
+    """None: no container has run, as far as the pod tells."""
     message: str
+    is_by_node: bool = False
+    """Whether the reason is the pod's: its node has refused it, or put an end to it."""
 
     @property
     def is_retried(self) -> bool:
         """Whether the code is one after which another attempt may end better."""
-        return self.exit_code >= 128
+        return self.exit_code is None or self.exit_code >= 128
 
     @property
     def lacked_memory(self) -> bool:
         """Whether it was killed as those are who use more memory than their limit."""
-        return self.reason == "OOMKilled" or self.exit_code == KILLED_EXIT_CODE
+        was_killed = self.exit_code == KILLED_EXIT_CODE and not self.is_by_node
+        return self.reason == "OOMKilled" or was_killed
 
     def describe(self) -> str:
         """Return it in plain words."""
+        if self.is_by_node or self.exit_code is None:
+            return ": ".join(filter(None, (self.reason, self.message)))
         if self.reason == "OOMKilled":
             return "killed for want of memory (OOM)"
         if self.reason in ("StartError", "ContainerCannotRun"):
@@ -142,14 +148,24 @@ def read_container(pod: Manifest) -> dict[str, Any]:
 
 
 def read_end(pod: Manifest) -> Ended | None:
-    """Return how a pod's container ended last, or None where it has not."""
+    """Return how a pod's container ended last, or None where it has not.
+
+    Where the pod has a reason of its own, that is why, and a container's exit code its consequence.
+    """
     status = read_container(pod)
-    for state in (status.get("state") or {}, status.get("lastState") or {}):
-        ended = state.get("terminated")
-        if ended:
-            message = " ".join((ended.get("message") or "").split())
-            return Ended(ended.get("reason", "Error"), ended.get("exitCode", 0), message)
-    return None
+    states = (status.get("state") or {}, status.get("lastState") or {})
+    ended = next((state["terminated"] for state in states if state.get("terminated")), None)
+    exit_code = None if ended is None else ended.get("exitCode", 0)
+    if read_phase(pod) == "Failed" and pod["status"].get("reason"):
+        message = _join_lines(pod["status"].get("message"))
+        return Ended(pod["status"]["reason"], exit_code, message, is_by_node=True)
+    if ended is None:
+        return None
+    return Ended(ended.get("reason", "Error"), exit_code, _join_lines(ended.get("message")))
+
+
+def _join_lines(message: str | None) -> str:
+    return " ".join((message or "").split())
 
 
 def is_running(pod: Manifest) -> bool:
@@ -183,6 +199,12 @@ def explain_lost(pod: Manifest) -> tuple[str, str]:
 def has_ended(pod: Manifest) -> bool:
     """Whether a pod is over, whatever is known of its container."""
     return read_phase(pod) in ("Succeeded", "Failed")
+
+
+def has_started(pod: Manifest) -> bool:
+    """Whether a pod's container runs or has run, so that there is a log of it."""
+    end = read_end(pod)
+    return is_running(pod) or (end is not None and end.exit_code is not None)
 
 
 def has_succeeded(pod: Manifest) -> bool:

@@ -59,6 +59,18 @@ def test_a_rank_is_shown_with_what_its_pod_says_besides(
         assert shown == [*(say(rank, age) for age in AGES), NCCL]
 
 
+def test_a_pod_that_its_node_has_refused_has_no_log(
+    digits: Objects, run_command: RunCommand
+) -> None:
+    refused = {"phase": "Failed", "reason": "OutOfcpu", "message": "Node has no room"}
+    digits.get(PODS, "digits-extract-worker-1")["status"] = refused
+    answer = run_command("logs", "digits", "extract", "--all-ranks")
+    assert answer.code == 0
+    shown = [*(say(rank, age) for age in AGES for rank in (0, 1)), f"[node 0] {NCCL}"]
+    assert answer.out.splitlines() == shown
+    assert answer.err.splitlines() == ["digits-extract-worker-1 has not started"]
+
+
 def test_the_newest_lines_are_counted_rank_by_rank(
     digits: Objects, run_command: RunCommand
 ) -> None:

@@ -65,6 +65,15 @@ def ended(code: int, reason: str = "Error", node: int = 0) -> Any:
     return pod(node, phase="Failed", containerStatuses=[{"state": {"terminated": terminated}}])
 
 
+def ended_by_node(reason: str, message: str, *containers: Any) -> Any:
+    """A pod that has a reason of its own, and its container's status where one had been made."""
+    return pod(phase="Failed", reason=reason, message=message, containerStatuses=[*containers])
+
+
+def killed(code: int = 137) -> Any:
+    return {"state": {"terminated": {"reason": "Error", "exitCode": code}}}
+
+
 def exited(code: int) -> Any:
     """The event of a pod that the training operator has removed by now."""
     return {"reason": "ExitedWithCode", "message": f"Pod: t.p exited with code {code}"}
@@ -82,6 +91,8 @@ def event(reason: str, message: str, second: int = 0) -> Any:
     }
 
 
+NO_DEVICE = "Allocate failed due to no healthy devices present; cannot allocate nvidia.com/gpu"
+DISK_FULL = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "
 STARTING = JobState(Phase.STARTING)
 FAILED = JobState(Phase.FAILED, message="PyTorchJob run-extract failed")
 PULL = (
@@ -201,6 +212,31 @@ CASES = {
         of_job(STARTING, pods=[ended(203), ended(137, "OOMKilled")]),
         "a pod has ended and starts again: killed for want of memory (OOM)",
         "raise platform.memoryGibPerNode",
+    ),
+    "a pod that its node has refused": (
+        evidence(STARTING, pods=[ended_by_node("UnexpectedAdmissionError", NO_DEVICE)]),
+        f"a pod has ended and starts again: UnexpectedAdmissionError: {NO_DEVICE}",
+        "ask an administrator to look at the node",
+    ),
+    "a pod that its node has evicted": (
+        of_job(STARTING, pods=[ended_by_node("Evicted", DISK_FULL, killed())]),
+        f"a pod has ended and starts again: Evicted: {DISK_FULL.strip()}",
+        "correct what it names, or ask an administrator to look at the node; clusterfit logs run",
+    ),
+    "an evicted pod that was the last": (
+        of_job(FAILED, pods=[ended_by_node("Evicted", DISK_FULL, killed())]),
+        f"run-extract-worker-0: Evicted: {DISK_FULL.strip()}",
+        "correct what it names",
+    ),
+    "a refused pod that was the last": (
+        of_job(FAILED, pods=[ended_by_node("UnexpectedAdmissionError", NO_DEVICE)]),
+        f"run-extract-worker-0: UnexpectedAdmissionError: {NO_DEVICE}",
+        "correct what it names",
+    ),
+    "no progress after evictions": (
+        of_job(FAILED, pods=[*[ended_by_node("Evicted", DISK_FULL, killed())] * 3, ended(70)]),
+        "exit code 70: three attempts made no progress; a pod before it: Evicted: Pod ephemeral",
+        "correct what it names, or ask an administrator to look at the node; clusterfit logs run",
     ),
     "a quota that a Job has met after a crash": (
         of_job(
@@ -368,3 +404,23 @@ def test_the_cause_is_named(case: str) -> None:
     assert text in cause.text
     assert advice in cause.advice
     assert "\n" not in cause.text + cause.advice
+
+
+@pytest.mark.parametrize("status", [[], [killed()]], ids=["refused", "killed"])
+def test_what_its_node_has_done_to_a_pod_is_no_want_of_memory(status: list[Any]) -> None:
+    for phase in (STARTING, FAILED):
+        found = of_job(phase, pods=[ended_by_node("Evicted", DISK_FULL, *status)])
+        cause = find_cause(found)
+        assert "memory" not in cause.text + cause.advice
+        assert ("clusterfit logs" in cause.advice) is bool(status), "without a container no log"
+
+
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "NodeShutdown", "Preempting", "Terminated"])
+def test_a_pods_own_reason_is_shown_as_it_is(reason: str) -> None:
+    cause = find_cause(of_job(STARTING, pods=[ended_by_node(reason, "Why.", killed(143))]))
+    assert cause.text == f"a pod has ended and starts again: {reason}: Why."
+
+
+def test_a_reason_of_a_pod_that_has_not_failed_is_no_end() -> None:
+    lost = pod(phase="Running", reason="NodeLost", containerStatuses=[{"state": {"running": {}}}])
+    assert find_cause(evidence(STARTING, pods=[lost])).text == "1 of 2 pods run"

@@ -475,6 +475,27 @@ def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> No
     assert "6 pods in a row died within seconds: StartError (128): no such file" in why
 
 
+@pytest.mark.parametrize("seconds", [5, 45])
+def test_pods_that_their_node_refuses_stop_the_stage_with_its_reason(
+    server: tuple[Api, Objects], seconds: int
+) -> None:
+    """However long one that has failed is left there: none of them has lived."""
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    bounds = Bounds(api, plan)
+    refused = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no devices"}
+    whys = []
+    for number in range(MAX_EARLY_DEATHS + 1):
+        put_pod(objects, "run-extract-worker-1", f"uid-{number}")
+        objects.get(PODS, "run-extract-worker-1")["status"] = refused
+        moments = (seconds * number, seconds * (number + 1) - 1)
+        whys += [check(bounds, api, plan, moment) for moment in moments]
+    wanted = "6 pods in a row died within seconds: UnexpectedAdmissionError: no devices"
+    assert list(filter(None, whys)) == [wanted]
+    assert whys[-2] == wanted
+
+
 def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
     server: tuple[Api, Objects],
 ) -> None:
