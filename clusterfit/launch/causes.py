@@ -144,13 +144,12 @@ def _explain_refused_pod(message: str) -> Cause:
 def _explain_crash(evidence: Evidence, end: Ended) -> Cause:
     # The newest pod is the one that ended, or one that may not have said anything yet.
     is_newest = bool(evidence.pods) and read_end(evidence.pods[-1]) is not None
-    options = () if is_newest else ("--previous",)
-    command = evidence.command("logs", evidence.stage.stage, *options)
+    command = _name_logs(evidence, *(() if is_newest else ("--previous",)))
     return Cause(f"a pod has ended and starts again: {end.describe()}", _advise(end, command))
 
 
 def _explain_failed(evidence: Evidence) -> Cause:
-    command = evidence.command("logs", evidence.stage.stage)
+    command = _name_logs(evidence)
     if evidence.state.stopped_by == SUPERVISOR:  # under Kueue it can end a stage, not suspend it
         return Cause(
             f"stopped by the supervisor: {evidence.state.message}",
@@ -173,6 +172,12 @@ def _explain_failed(evidence: Evidence) -> Cause:
         if why:
             return Cause(f"{text}; a pod before it: {why.describe()}", _advise(why, command))
     return Cause(text, _advise(end, command))
+
+
+def _name_logs(evidence: Evidence, *options: str) -> str:
+    """Return the command that shows why pods ended: any rank may be the one that says it."""
+    ranks = ("--all-ranks",) if evidence.stage.world_size > 1 else ()
+    return evidence.command("logs", evidence.stage.stage, *ranks, *options)
 
 
 def _advise(end: Ended, command: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -191,7 +192,7 @@ CASES = {
             job_events=[exited(203)],
         ),
         "a pod has ended and starts again: exit code 203: failed in a way that another attempt may",
-        "clusterfit logs run extract --previous -n team",
+        "clusterfit logs run extract --all-ranks --previous -n team",
     ),
     "a crash for want of memory": (
         evidence(STARTING, job_events=[exited(203), exited(137)]),
@@ -201,12 +202,22 @@ CASES = {
     "a Job's crash, which waits to start again": (
         of_job(STARTING, pods=[ended(203)]),
         "a pod has ended and starts again: exit code 203: failed in a way that another attempt may",
-        "clusterfit logs run cluster -n team",
+        "clusterfit logs run cluster --all-ranks -n team",
     ),
     "a Job's crash that starts again": (
         of_job(STARTING, pods=[ended(203), container(waiting={"reason": "ContainerCreating"})]),
         "a pod has ended and starts again: exit code 203: ",
-        "clusterfit logs run cluster --previous -n team",
+        "clusterfit logs run cluster --all-ranks --previous -n team",
+    ),
+    "a crash of the only rank": (
+        evidence(STARTING, stage=replace(JOB, processes_per_node=1), pods=[ended(203)]),
+        "a pod has ended and starts again: exit code 203: ",
+        "clusterfit logs run cluster -n team",
+    ),
+    "a permanent failure of the only rank": (
+        evidence(FAILED, stage=replace(JOB, processes_per_node=1), pods=[ended(65)]),
+        "exit code 65: data or an artifact is invalid",
+        "clusterfit logs run cluster -n team",
     ),
     "of a Job's crashes the newest": (
         of_job(STARTING, pods=[ended(203), ended(137, "OOMKilled")]),
@@ -267,22 +278,22 @@ CASES = {
     "a permanent failure": (
         evidence(FAILED, pods=[container(terminated={"reason": "Error", "exitCode": 65})]),
         "exit code 65: data or an artifact is invalid",
-        "clusterfit logs run extract -n team",
+        "clusterfit logs run extract --all-ranks -n team",
     ),
     "a permanent failure beside peers that were stopped": (
         evidence(FAILED, pods=[ended(143), ended(65, node=1)]),
         "run-extract-worker-1: exit code 65: data or an artifact is invalid",
-        "clusterfit logs run extract -n team",
+        "clusterfit logs run extract --all-ranks -n team",
     ),
     "a Job's permanent failure after one that was tried again": (
         of_job(FAILED, pods=[ended(66), ended(65)]),
         ": exit code 65: data or an artifact is invalid",
-        "clusterfit logs run cluster -n team",
+        "clusterfit logs run cluster --all-ranks -n team",
     ),
     "no progress": (
         evidence(FAILED, pods=[ended(70)], job_events=[exited(203)] * 3),
         "run-extract-worker-0: exit code 70: three attempts made no progress",
-        "clusterfit logs run extract -n team",
+        "clusterfit logs run extract --all-ranks -n team",
     ),
     "no progress for want of memory": (
         evidence(FAILED, pods=[ended(70)], job_events=[exited(137)] * 3 + [exited(70)]),
