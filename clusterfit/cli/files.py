@@ -11,7 +11,7 @@ import typer
 from clusterfit.cli.amounts import format_bytes, format_count
 from clusterfit.cli.cluster import Context, Kubeconfig, Namespace, open_api, say
 from clusterfit.cli.options import Overrides, RunFiles
-from clusterfit.errors import ConfigError
+from clusterfit.errors import ConfigError, MissingInputError
 
 if TYPE_CHECKING:
     from clusterfit.launch.access import Access
@@ -40,7 +40,7 @@ def put(
 
     place = parse_place(target)
     if not source.exists():
-        raise ConfigError(f"{source}: no such file or folder")
+        raise MissingInputError(f"{source}: no such file or folder")
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
     with open_claim(api, template, name, place, say, writable=True) as (pod, place):

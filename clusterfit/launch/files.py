@@ -119,10 +119,8 @@ def put_files(
     target that is a folder, or is written as one, under its own name.
 
     Raises:
-        MissingInputError: The source does not exist, or cannot be read.
+        MissingInputError: The source cannot be read.
     """
-    if not source.exists():
-        raise MissingInputError(f"{source}: no such file or folder")
     with _reading(source):
         here = list_files(source, follow_links=True)
     folder, rename = target.in_pod, ""

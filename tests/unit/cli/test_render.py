@@ -86,7 +86,7 @@ def test_what_is_rendered_is_for_the_namespace_that_it_would_be_submitted_to(
         (("render", "step1", "-f", EXAMPLE, "--context", "x"), 69, "no context x; the contexts"),
         (("logs", "x", "--rank", "1", "--all-ranks"), 64, "exclude each other"),
         (("logs", "x", "-f", "--previous"), 64, "has no effect"),
-        (("put", "/nonexistent", "data:x", "-f", EXAMPLE), 64, "no such file"),
+        (("put", "/nonexistent", "data:x", "-f", EXAMPLE), 66, "no such file or folder"),
         (("get", "elsewhere:x", "out", "-f", EXAMPLE), 64, "want data:PATH or storage:PATH"),
     ],
 )
