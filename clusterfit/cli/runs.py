@@ -197,13 +197,13 @@ def _format_status(found: RunStatus) -> str:
 
 
 def _format_progress(stage: StageStatus) -> str:
+    from clusterfit.launch.progress import format_seconds
+
     progress = stage.progress
     if progress is None:
         return "-"
     percent = 100 * progress.done // max(1, progress.total)
-    minutes, seconds = divmod(round(progress.eta_seconds), 60)
-    left = f"{minutes}:{seconds:02}" if progress.eta_seconds >= 0 else "?"
     return (
         f"{percent} % ({progress.done}/{progress.total} {progress.unit}, {progress.rate:.4g}/s, "
-        f"{left} to go)"
+        f"{format_seconds(progress.eta_seconds)} to go)"
     )

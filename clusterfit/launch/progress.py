@@ -63,7 +63,7 @@ class StageDisplay:
         """End the stage's bar: with what was found, or with the exit code."""
         if self._task is None:
             return
-        took = _format_seconds(time.monotonic() - self._started)
+        took = format_seconds(time.monotonic() - self._started)
         state = f"{took}  {self._finished}" if exit_code == 0 else f"{took}  exit {exit_code}"
         self._bars.update(self._task, total=1, completed=int(exit_code == 0), state=state)
 
@@ -80,7 +80,7 @@ class StageDisplay:
             self.end(0)
             self.begin(fields["stage"])
         if (progress := read_progress(fields)) is not None and self._task is not None:
-            left = _format_seconds(progress.eta_seconds) if progress.eta_seconds >= 0 else "?"
+            left = format_seconds(progress.eta_seconds)
             self._bars.update(
                 self._task,
                 total=progress.total,
@@ -101,7 +101,10 @@ class StageDisplay:
             self._finished = _shorten("  ".join(told), self._console.width - _BAR_WIDTH - 20)
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Return a time as a clock shows it: `1:05`, `72:00:00`; `?` where it is negative, unknown."""
+    if seconds < 0:
+        return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from clusterfit.launch.progress import StageDisplay
+from clusterfit.launch.progress import StageDisplay, format_seconds
 from clusterfit.logline import format_line
 
 
@@ -47,6 +47,22 @@ def test_progress_becomes_a_bar_with_the_time_left() -> None:
             line("progress", unit="steps", rate=12.4, done=1500, total=12000, eta_seconds=3725)
         )
     assert "1,500/12,000 steps  12/s  1:02:05 left" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0:00"),
+        (65, "1:05"),
+        (3599.4, "59:59"),
+        (3599.6, "1:00:00"),
+        (3725, "1:02:05"),
+        (259200, "72:00:00"),
+        (-1, "?"),
+    ],
+)
+def test_a_time_has_hours_from_the_first_one_on(seconds: float, said: str) -> None:
+    assert format_seconds(seconds) == said
 
 
 def test_before_there_is_a_rate_the_time_left_is_unknown() -> None:
