@@ -51,7 +51,7 @@ def read_supervision(api: Api, plan: Plan, *, is_overdue: bool = False) -> Super
     if newest is None:
         return Supervision(trouble=_find_refusal(api, job))
     end = read_end(newest)
-    if end and end.exit_code:
+    if end and end.exit_code != 0:
         return Supervision(trouble=f"its pod has ended: {end.describe()}")
     trouble = explain_waiting(newest)[0]
     if trouble or not is_overdue or not is_running(newest):

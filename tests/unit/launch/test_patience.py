@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from clusterfit.launch.failures import ClusterError, NotPermittedError
+from clusterfit.launch.failures import ClusterError, NotPermittedError, RefusedError
 from clusterfit.launch.patience import Forbearance
 from tests.unit.conftest import Clock
 
 AWAY, REFUSED, ANSWER = ClusterError("no cluster"), NotPermittedError("refused (403)"), None
+DENIED = RefusedError('admission webhook "x" denied the request')
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ AWAY, REFUSED, ANSWER = ClusterError("no cluster"), NotPermittedError("refused (
         pytest.param([(0, AWAY), (90, REFUSED), (121, REFUSED)], False, id="back, for good"),
         pytest.param([(0, ANSWER), (90, REFUSED), (119, REFUSED)], True, id="for a moment"),
         pytest.param([(0, ANSWER), (90, REFUSED), (121, REFUSED)], False, id="from then on"),
+        pytest.param([(0, ANSWER), (90, DENIED), (121, DENIED)], False, id="by admission"),
         pytest.param(
             [(0, ANSWER), (1, REFUSED), (20, ANSWER), (40, REFUSED)], True, id="at times"
         ),

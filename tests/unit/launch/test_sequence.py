@@ -308,7 +308,7 @@ def test_what_kueue_has_deactivated_is_suspended_and_resumes(server: tuple[Api, 
     assert objects.get(WORKLOADS, "workload")["spec"]["active"] is True
     (stage,) = read_status(api, "run", [release]).stages
     assert stage.phase is Phase.QUEUED
-    assert stage.cause.text.startswith("place 1 in queue gpu: ")
+    assert stage.cause.text == "place 1 in queue gpu", "without what was said of it before"
     assert resume_run(api, [release]) == []
     # A mark that Kueue has left on it would have it deactivated at once; it makes a new one.
     put_workload(objects, EXTRACT.name, active=False)
