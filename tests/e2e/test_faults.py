@@ -71,6 +71,32 @@ def test_lost_pod_comes_back_and_the_training_goes_on(
     assert "msg=resumed" in product.log(f"{RUN}-train-worker-0")
 
 
+def test_node_that_does_not_answer_is_named_and_its_supervisor_replaced(
+    cluster: Cluster, product: Product, reference: RunDirectory
+) -> None:
+    """Kubernetes keeps the pods that are to end there as it saw them last: running."""
+    start_training(product, reference, "pipeline", TRAIN_AND_EVALUATE)
+    (supervisor,) = product.wait_for_pods("", lambda pods: len(pods) == 1, role="supervisor")
+    lost = f"{RUN}-train-worker-1"
+    cluster.kill("kubelet")
+    soon = ("--grace-period=1", "--wait=false")
+    product.namespace.kubectl("delete", "pods", lost, supervisor["metadata"]["name"], *soon)
+    why = f"{lost}: its node {NODE_NAME} does not say that it has ended"
+    said = product.wait_for_cause("train", why, timeout_seconds=RECOVERY_SECONDS)
+    assert (said["phase"], said["pods"]) == ("starting", {"running": 1, "wanted": 2})
+    assert f"kubectl delete node {NODE_NAME}" in said["advice"]
+    (successor,) = (
+        pod["metadata"]["name"]
+        for pod in product.pods("", role="supervisor")
+        if "deletionTimestamp" not in pod["metadata"]
+    )
+    cluster.start("kubelet")
+    let_go(product, "third")
+    product.wait_for_success("train", "evaluate", timeout_seconds=RECOVERY_SECONDS)
+    assert "msg=released stage=evaluate" in product.log(successor)
+    check_training(product, reference)
+
+
 def test_training_waits_out_a_drained_node(
     cluster: Cluster, product: Product, reference: RunDirectory
 ) -> None:
