@@ -6,7 +6,8 @@
     ├── NotPermittedError   77  it refuses these credentials, or what they ask for
     ├── NotFoundError        3  the run, release or object does not exist
     ├── AlreadyExistsError  73  something of that name exists
-    └── RefusedError        65  admission refuses an object: quota, Pod Security, a webhook
+    └── RefusedError        65  an object is not taken: a wrong field, a change in between
+        └── DeniedError     65  by admission: quota, Pod Security, a policy, a webhook
 """
 
 from __future__ import annotations
@@ -58,9 +59,13 @@ class AlreadyExistsError(ClusterError):
 
 
 class RefusedError(ClusterError):
-    """Admission refuses an object: a quota, Pod Security, a policy, an invalid field."""
+    """An object is not taken as it is: an invalid field, or somebody has changed it meanwhile."""
 
     exit_code = 65
+
+
+class DeniedError(RefusedError):
+    """Admission refuses an object: a quota, Pod Security, a policy, a webhook."""
 
 
 def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
@@ -96,7 +101,7 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExistsError(f"{what}: {message}")
     if status in (400, 409, 422):
-        return RefusedError(f"{what}: {message}")
+        return _explain_refusal(message, what) or RefusedError(f"{what}: {message}")
     if status == 429:
         return ClusterError(f"{what}: the cluster is overloaded (429); try again in a minute")
     return ClusterError(f"{what}: the cluster answered {status}: {message or 'nothing more'}")
@@ -120,10 +125,10 @@ def _explain_refusal(message: str, what: str) -> ClusterError | None:
     if _ESCALATION in message:
         return NotPermittedError(f"{what}: {message}")
     if "violates PodSecurity" in message:
-        return RefusedError(f"{what}: Pod Security refuses it: {message.partition('violates ')[2]}")
+        return DeniedError(f"{what}: Pod Security refuses it: {message.partition('violates ')[2]}")
     if "exceeded quota" in message:
-        return RefusedError(f"{what}: {message[message.index('exceeded quota') :]}")
-    return RefusedError(f"{what}: {message}") if _ADMISSION.search(message) else None
+        return DeniedError(f"{what}: {message[message.index('exceeded quota') :]}")
+    return DeniedError(f"{what}: {message}") if _ADMISSION.search(message) else None
 
 
 def _read_status(body: bytes) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.patience import Forbearance, persist
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import (
-    explain_waiting,
+    explain_not_started,
     has_started,
     pick_newest,
     read_node_rank,
@@ -125,6 +125,7 @@ def follow_stage(
 
     Raises:
         NotPermittedError: The server refuses to show the pods or their logs, and goes on refusing.
+        DeniedError: Admission refuses the releaser that a stage is released, and goes on refusing.
         RemovedError: The stage waits for one that was removed before it had ended.
     """
     shared = _Follow(api, release, stage, wanted, say, releaser)
@@ -174,7 +175,8 @@ def _follow_node(shared: _Follow, node: int) -> None:
                 why = str(error)
             now = time.monotonic()
             over_since = (over_since or now) if is_over else None
-            is_given_up = over_since is not None and now - over_since > _UNREAD_SECONDS
+            is_overdue = over_since is not None and now - over_since > _UNREAD_SECONDS
+            is_given_up = is_overdue and not is_read
             if is_over and (is_read or is_given_up):
                 if why or is_given_up:
                     _show_missing(shared, node, seen)  # its pod was removed before it was read
@@ -208,7 +210,7 @@ def _read_node(
     name = pod["metadata"]["name"]
     if not has_started(pod):
         waiting = f"waiting for {name} to start"
-        return True, "; ".join(filter(None, (waiting, *explain_waiting(pod))))
+        return True, "; ".join(filter(None, (waiting, *explain_not_started(pod))))
     uid = pod["metadata"]["uid"]
     present = shared.api.find(PODS, name)
     if present is None or present["metadata"]["uid"] != uid:

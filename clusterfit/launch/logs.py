@@ -16,7 +16,7 @@ from clusterfit.launch.log_stream import Cursor, read_lines
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
-    explain_waiting,
+    explain_not_started,
     has_started,
     pick_newest,
     read_node_rank,
@@ -219,7 +219,7 @@ def _read_pods(
     for pod in pods:
         name = pod["metadata"]["name"]
         if not has_started(pod):
-            say("; ".join(filter(None, (f"{name} has not started", *explain_waiting(pod)))))
+            say("; ".join(filter(None, (f"{name} has not started", *explain_not_started(pod)))))
             continue
         try:
             for line in read_lines(api, name, Cursor(wanted.since_seconds), follow=False):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from clusterfit.launch.failures import ClusterError, NotFoundError, NotPermittedError, RefusedError
+from clusterfit.launch.failures import ClusterError, DeniedError, NotFoundError, NotPermittedError
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def persist(question: Callable[[], T], say: Callable[[str], None]) -> T:
     Raises:
         NotFoundError: What is asked for is not there.
         NotPermittedError: It is refused, and that not by a server that has just come back.
-        RefusedError: The same, by admission.
+        DeniedError: A releaser was refused by admission what it does meanwhile.
     """
     forbearance = Forbearance()
     said = ""
@@ -66,7 +66,7 @@ class Forbearance:
 
     def bears(self, error: Exception) -> bool:
         """Take note of an error, and return whether to go on after it."""
-        if not isinstance(error, (NotPermittedError, RefusedError)):
+        if not isinstance(error, (DeniedError, NotPermittedError)):
             self.allow()  # it is away, and whatever it says next is of one that has come back
             return True
         now = time.monotonic()

@@ -181,7 +181,7 @@ def is_lost(pod: Manifest, now: datetime) -> bool:
     """
     end = pod["metadata"].get("deletionTimestamp", "")
     ended = "terminated" in (read_container(pod).get("state") or {})
-    if not end or ended or has_ended(pod):
+    if not end or ended or has_ended(pod) or not pod["spec"].get("nodeName"):
         return False
     return (now - datetime.fromisoformat(end)).total_seconds() > _LOST_SECONDS
 
@@ -231,6 +231,12 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return f"the container cannot be made: {message or reason}", "correct what it names"
     return "", ""
+
+
+def explain_not_started(pod: Manifest) -> tuple[str, ...]:
+    """Say why a pod's container has not started: also of a pod that its node has refused."""
+    end = read_end(pod)
+    return (end.describe(),) if end else explain_waiting(pod)
 
 
 def explain_preparation(api: Api, pods: Iterable[Manifest]) -> str:

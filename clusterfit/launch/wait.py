@@ -58,6 +58,9 @@ def wait_for_run(
         Kueue, or cancelled; 124 after the timeout.
 
     Raises:
+        NotPermittedError: What it needs is refused, and that not by a server that has just come
+            back.
+        DeniedError: Admission refuses that a stage is released, and goes on refusing.
         NotFoundError: There is no release to wait for.
         RemovedError: A stage was removed before it had ended, or no stage is left that would tell
             how the run ended.

@@ -14,8 +14,8 @@ from tests.e2e.product import Product
 THIRD_EPOCH = {"third": r"msg=epoch epoch=3 "}
 """Far enough for checkpoints, and far from the end."""
 
-# A rank that has said a line waits while the line's file is there; SIGTERM it hears as ever, but
-# where it is to stay all the same.
+# A rank that has said a line waits while the line's file is there. SIGTERM ends that, unless the
+# file hold-on is there.
 _HOLD = """
 import json, os, re, signal, time
 from clusterfit.worker.log import Log

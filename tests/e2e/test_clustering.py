@@ -119,12 +119,14 @@ def test_lost_pod_goes_on_and_counts_as_no_failure(
     assert job["status"].get("failed", 0) == 0
 
 
-def test_uninstalled_and_installed_again_at_once(clustering: Product, undisturbed: float) -> None:
-    """Of two writers in one run directory the second waits, also for one that is to stop."""
+def test_second_writer_waits_for_one_that_is_still_to_end(
+    clustering: Product, undisturbed: float
+) -> None:
+    """As where a release is uninstalled and another one is installed at once."""
     hold_on(clustering)
-    helm(clustering, "uninstall", f"{RUN}-cluster")
     # Of the same values it would be the same submission, which succeeds itself.
     run_file = clustering.write({**CLUSTER, "platform.memoryGibPerNode": 1.5})
+    helm(clustering, "uninstall", f"{RUN}-cluster")
     helm(clustering, "install", "another-name", RUN_CHART, "-f", run_file)
     clustering.wait_for_line("cluster", "waiting up to 60 s for it to end")
     let_go(clustering, "some")

@@ -200,7 +200,7 @@ def test_cancelled_replaced_and_deleted_it_gives_its_quota_to_who_waits(
     kueue: Cluster, product: Product
 ) -> None:
     make_queue(product, QUEUE)
-    endless = {**queued(), "pretext.epochs": 50_000, "pretext.checkpointEverySteps": RARELY}
+    endless = {**queued(), "pretext.epochs": 10_000, "pretext.checkpointEverySteps": RARELY}
     product.submit("pretext", endless)
     product.wait_for_line("pretext", "msg=epoch ")
     # Whoever holds quota is not counted, and whoever came before is.

@@ -42,8 +42,9 @@ class Resources(Section):
     extra_resources: dict[QualifiedName, Quantity] = {}
     """More resources of each pod, as requests and limits: `rdma/ib: "1"`."""
     node_selector: dict[QualifiedName, LabelValue] = {}
-    """Labels that a node must have. `kubernetes.io/arch` and `kubernetes.io/os` of platform itself
-    bind also the pods of the supervisor, of `put` and `get`, and of `helm test`."""
+    """Labels that a node must have. Of those set for all stages, `kubernetes.io/arch` and
+    `kubernetes.io/os` hold for the pods of the supervisor, of `put` and `get`, and of `helm test`
+    too."""
     tolerations: tuple[KubernetesObject, ...] = ()
     """Kubernetes' own tolerations, for tainted GPU nodes."""
     affinity: KubernetesObject = {}

@@ -68,7 +68,7 @@ def test_a_pod_that_its_node_has_refused_has_no_log(
     assert answer.code == 0
     shown = [*(say(rank, age) for age in AGES for rank in (0, 1)), f"[node 0] {NCCL}"]
     assert answer.out.splitlines() == shown
-    assert answer.err.splitlines() == ["digits-extract-worker-1 has not started"]
+    assert answer.err == "digits-extract-worker-1 has not started; OutOfcpu: Node has no room\n"
 
 
 def test_the_newest_lines_are_counted_rank_by_rank(

@@ -21,6 +21,7 @@ from clusterfit.launch.connection import Connection, connect
 from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
+    DeniedError,
     NotFoundError,
     NotPermittedError,
     RefusedError,
@@ -48,8 +49,8 @@ pytestmark = pytest.mark.usefixtures("clock")
     [
         (401, status_body("Unauthorized"), NotPermittedError, "log in again"),
         (403, status_body(FORBIDDEN), NotPermittedError, "ann may not list pods in namespace team"),
-        (403, status_body(PSA), RefusedError, "Pod Security refuses it: PodSecurity"),
-        (403, status_body(QUOTA), RefusedError, "exceeded quota: gpus"),
+        (403, status_body(PSA), DeniedError, "Pod Security refuses it: PodSecurity"),
+        (403, status_body(QUOTA), DeniedError, "exceeded quota: gpus"),
         (404, status_body(NO_NAMESPACE, "NotFound"), NotFoundError, "namespace team: not found"),
         (409, status_body("exists", "AlreadyExists"), AlreadyExistsError, "exists"),
         (422, status_body("spec.x: wrong", "Invalid"), RefusedError, "spec.x: wrong"),

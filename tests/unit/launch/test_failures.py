@@ -8,8 +8,8 @@ import pytest
 
 from clusterfit.launch.failures import (
     ClusterError,
+    DeniedError,
     NotPermittedError,
-    RefusedError,
     explain_answer,
     explain_text,
 )
@@ -40,7 +40,7 @@ ADMISSION = {
 }
 FORBIDDEN = [
     *((message, NotPermittedError, 77) for message in RIGHTS.values()),
-    *((message, RefusedError, 65) for message in ADMISSION.values()),
+    *((message, DeniedError, 65) for message in ADMISSION.values()),
 ]
 
 
@@ -70,14 +70,14 @@ def test_a_refusal_by_admission_is_one_whatever_status_it_has(status: int) -> No
     message = ADMISSION["a webhook"]
     body = json.dumps(status_body(message)).encode()
     error = explain_answer(status, body, "create pods x in namespace n")
-    assert type(error) is RefusedError
+    assert type(error) is DeniedError
     assert str(error) == f"create pods x in namespace n: {message}"
 
 
 def test_an_invalid_field_is_refused_also_where_helm_tells_it() -> None:
     message = 'Job.batch "x" is invalid: spec.parallelism: must be greater than or equal to 0'
     error = explain_text(message, "release x: not installed")
-    assert type(error) is RefusedError
+    assert type(error) is DeniedError
     assert str(error) == f"release x: not installed: {message}"
 
 

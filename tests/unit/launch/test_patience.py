@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from clusterfit.launch.failures import ClusterError, NotPermittedError, RefusedError
+from clusterfit.launch.failures import ClusterError, DeniedError, NotPermittedError
 from clusterfit.launch.patience import Forbearance
 from tests.unit.conftest import Clock
 
 AWAY, REFUSED, ANSWER = ClusterError("no cluster"), NotPermittedError("refused (403)"), None
-DENIED = RefusedError('admission webhook "x" denied the request')
+DENIED = DeniedError('admission webhook "x" denied the request')
 
 
 @pytest.mark.parametrize(

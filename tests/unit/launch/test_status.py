@@ -72,6 +72,7 @@ def test_a_pod_that_has_ended_is_not_lost(state: str) -> None:
     """One that a finalizer keeps is there for as long as whoever set it wants."""
     pod = worker_pod(EXTRACT, EXTRACT.pods[0])
     pod["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    pod["spec"]["nodeName"] = "node"
     pod["status"] = {"containerStatuses": [{"state": {state: {}}}]}
     assert is_lost(pod, datetime(2026, 11, 23, 12, 0, 59, tzinfo=UTC)) is False
     assert is_lost(pod, datetime(2026, 11, 23, 12, 1, 1, tzinfo=UTC)) is (state == "waiting")

@@ -116,6 +116,28 @@ def test_waiting_outlasts_what_is_brief(
     assert any(remark.endswith("; trying again") for remark in said) is (times == 12)
 
 
+def test_waiting_looks_again_where_a_stage_was_changed_meanwhile(
+    server: tuple[Api, Objects],
+) -> None:
+    """As by somebody else who waits, and has released it first."""
+    api, objects = server
+    finish_when_released(objects)
+    go_on = objects.look_on
+    changed: list[str] = []
+
+    def look_on(method: str, path: str) -> None:
+        if method == "PATCH" and not changed:
+            changed.append(path)
+            objects.trouble.append(409)
+        go_on(method, path)
+
+    objects.look_on = look_on
+    said: list[str] = []
+    assert wait_for_run(api, [release("client")], said.append) == 0
+    assert changed
+    assert [remark for remark in said if "; trying again" in remark]
+
+
 @pytest.mark.parametrize("status", REFUSED)
 def test_waiting_ends_where_it_is_refused(status: int, server: tuple[Api, Objects]) -> None:
     api, objects = server
