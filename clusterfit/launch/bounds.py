@@ -12,8 +12,12 @@ from clusterfit.launch.plan import Plan
 from clusterfit.launch.pods import has_started, read_end
 from clusterfit.launch.sequence import StageView
 
-MAX_EARLY_DEATHS: Final = 6
-"""So many pods in a row that died before our code could count the attempt, and the stage stops."""
+MAX_EARLY_DEATHS: Final = 12
+"""So many pods of a node in a row that died before our code could count the attempt, and the stage
+stops. It ends by itself after three attempts, in each of which a gang may lose a pod or two more
+than the one that crashed, as all come back to meet again."""
+MAX_EARLY_FAILURES: Final = 6
+"""Of a Job's pods: that is no gang, and pauses longer after each."""
 
 _EARLY_SECONDS: Final = 30.0
 """Within this time torch is not even imported on a slow disk; our own attempts count after it."""
@@ -130,6 +134,6 @@ class Bounds:
         lived = (moment - watch.whole_since).total_seconds() if watch.whole_since else 0.0
         if watch.failures_before < 0 or lived >= _EARLY_SECONDS:
             watch.failures_before = view.state.failed_pods
-        if view.state.failed_pods - watch.failures_before < MAX_EARLY_DEATHS:
+        if view.state.failed_pods - watch.failures_before < MAX_EARLY_FAILURES:
             return ""
-        return f"{MAX_EARLY_DEATHS} pods in a row died within seconds"
+        return f"{MAX_EARLY_FAILURES} pods in a row died within seconds"

@@ -54,8 +54,8 @@ def test_one_node_that_crashes_again_and_again_gives_up(product: Product) -> Non
 
 def test_binary_that_does_not_exist_is_stopped(product: Product) -> None:
     product.submit("pretext", {"platform.extraEnv": [{"name": "PATH", "value": "/nowhere"}]})
-    # What of is told only where a look meets a pod between its end and its deletion.
-    check_suspended(product, "pretext", "6 pods in a row died within seconds")
+    # Of what they died is told only where a look meets a pod between its end and its deletion.
+    check_suspended(product, "pretext", "12 pods in a row died within seconds")
 
 
 def test_image_that_does_not_exist_is_named(product: Product) -> None:

@@ -270,8 +270,8 @@ def test_binary_that_does_not_exist_is_ended(kueue: Cluster, user: Product) -> N
     user.wait_for_pods("pretext", lambda pods: not pods)
     code, stages = user.status()
     assert (code, stages["pretext"]["phase"]) == (1, "failed")
-    # What of is told only where a look meets a pod between its end and its deletion.
-    assert "6 pods in a row died within seconds" in stages["pretext"]["cause"]
+    # Of what they died is told only where a look meets a pod between its end and its deletion.
+    assert "12 pods in a row died within seconds" in stages["pretext"]["cause"]
     user.type("wait", RUN).expect(1)
 
 

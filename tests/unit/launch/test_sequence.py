@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS, Api
-from clusterfit.launch.bounds import MAX_EARLY_DEATHS, Bounds
+from clusterfit.launch.bounds import MAX_EARLY_DEATHS, MAX_EARLY_FAILURES, Bounds
 from clusterfit.launch.causes import Cause
 from clusterfit.launch.control import resume_run
 from clusterfit.launch.failures import NotPermittedError, RefusedError
@@ -472,7 +472,7 @@ def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> No
         assert why == ""
         put_pod(objects, "run-extract-worker-1", f"uid-{number}", ended)
         why = check(bounds, api, plan, 5 * number)
-    assert "6 pods in a row died within seconds: StartError (128): no such file" in why
+    assert "12 pods in a row died within seconds: StartError (128): no such file" in why
 
 
 @pytest.mark.parametrize("seconds", [5, 45])
@@ -491,9 +491,22 @@ def test_pods_that_their_node_refuses_stop_the_stage_with_its_reason(
         objects.get(PODS, "run-extract-worker-1")["status"] = refused
         moments = (seconds * number, seconds * (number + 1) - 1)
         whys += [check(bounds, api, plan, moment) for moment in moments]
-    wanted = "6 pods in a row died within seconds: UnexpectedAdmissionError: no devices"
+    wanted = "12 pods in a row died within seconds: UnexpectedAdmissionError: no devices"
     assert list(filter(None, whys)) == [wanted]
     assert whys[-2] == wanted
+
+
+def test_a_gang_that_crashes_in_three_attempts_is_left_to_end_by_itself(
+    server: tuple[Api, Objects],
+) -> None:
+    """A node whose rank crashes loses up to two pods more each time that all meet again."""
+    api, objects = server
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    bounds = Bounds(api, plan)
+    for number in range(3 * 3 + 1):
+        put_pod(objects, "run-extract-worker-1", f"uid-{number}")
+        assert check(bounds, api, plan, 5 * number) == ""
 
 
 def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
@@ -510,7 +523,7 @@ def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
         assert check(bounds, api, plan, 6 * look_number) == ""
     put_pod(objects, "run-extract-worker-1", "uid-last")
     why = check(bounds, api, plan, 60 * MAX_EARLY_DEATHS)
-    assert "6 pods in a row died within seconds" in why
+    assert "12 pods in a row died within seconds" in why
 
 
 def test_pods_that_live_are_not_counted(server: tuple[Api, Objects]) -> None:
@@ -532,12 +545,12 @@ def test_a_job_whose_pods_die_at_once_is_stopped(
     api, objects = server
     plan = make_plan(CLUSTER)
     bounds = Bounds(api, plan)
-    for moment in range(0, 60 * MAX_EARLY_DEATHS + 1, 20):
+    for moment in range(0, 60 * MAX_EARLY_FAILURES + 1, 20):
         found = job(CLUSTER, suspend=False)
         found["status"] = {"failed": moment // 60, "ready": int(lives or moment % 60 == 20)}
         objects.put(JOBS, found)
         why = check(bounds, api, plan, moment)
-        assert not why or moment == 60 * MAX_EARLY_DEATHS
+        assert not why or moment == 60 * MAX_EARLY_FAILURES
     assert why == wanted
     assert objects.get(JOBS, CLUSTER.name)["spec"]["suspend"] is bool(wanted)
 
