@@ -386,6 +386,13 @@ def check(bounds: Bounds, api: Api, plan: Plan, seconds: float) -> str:
     return bounds.check(view, START + timedelta(seconds=seconds))
 
 
+def watch_extract(api: Api, objects: Objects) -> tuple[Plan, Bounds]:
+    """Put a stage that was released, and return its plan and what stops it."""
+    plan = make_plan(EXTRACT)
+    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+    return plan, Bounds(api, plan)
+
+
 def test_a_stage_past_its_deadline_is_suspended(server: tuple[Api, Objects]) -> None:
     api, objects = server
     stage = planned("extract", deadline_seconds=100)
@@ -463,9 +470,7 @@ def test_who_looks_anew_knows_of_no_time_before(server: tuple[Api, Objects]) -> 
 
 def test_pods_that_die_at_once_stop_the_stage(server: tuple[Api, Objects]) -> None:
     api, objects = server
-    plan = make_plan(EXTRACT)
-    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    bounds = Bounds(api, plan)
+    plan, bounds = watch_extract(api, objects)
     ended = {"reason": "StartError", "exitCode": 128, "message": "no such file"}
     why = ""
     for number in range(MAX_EARLY_DEATHS + 1):
@@ -481,9 +486,7 @@ def test_pods_that_their_node_refuses_stop_the_stage_with_its_reason(
 ) -> None:
     """However long one that has failed is left there: none of them has lived."""
     api, objects = server
-    plan = make_plan(EXTRACT)
-    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    bounds = Bounds(api, plan)
+    plan, bounds = watch_extract(api, objects)
     refused = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no devices"}
     whys = []
     for number in range(MAX_EARLY_DEATHS + 1):
@@ -501,9 +504,7 @@ def test_a_gang_that_crashes_in_three_attempts_is_left_to_end_by_itself(
 ) -> None:
     """A node whose rank crashes loses up to two pods more each time that all meet again."""
     api, objects = server
-    plan = make_plan(EXTRACT)
-    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    bounds = Bounds(api, plan)
+    plan, bounds = watch_extract(api, objects)
     for number in range(3 * 3 + 1):
         put_pod(objects, "run-extract-worker-1", f"uid-{number}")
         assert check(bounds, api, plan, 5 * number) == ""
@@ -513,9 +514,7 @@ def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
     server: tuple[Api, Objects],
 ) -> None:
     api, objects = server
-    plan = make_plan(EXTRACT)
-    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    bounds = Bounds(api, plan)
+    plan, bounds = watch_extract(api, objects)
     for look_number in range(10 * MAX_EARLY_DEATHS):  # each pod a minute, without a container
         put_pod(objects, "run-extract-worker-1", f"uid-{look_number // 10}")
         pod = objects.get(PODS, "run-extract-worker-1")
@@ -528,9 +527,7 @@ def test_a_life_begins_with_the_container_however_long_its_image_was_pulled(
 
 def test_pods_that_live_are_not_counted(server: tuple[Api, Objects]) -> None:
     api, objects = server
-    plan = make_plan(EXTRACT)
-    objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
-    bounds = Bounds(api, plan)
+    plan, bounds = watch_extract(api, objects)
     for number in range(4 * MAX_EARLY_DEATHS):
         put_pod(objects, "run-extract-worker-0", f"uid-{number // 4}")
         assert check(bounds, api, plan, 15 * number) == ""

@@ -39,8 +39,8 @@ def test_progress_is_told_until_the_job_is_over(code: int | None) -> None:
         assert (stage.progress is None) is (code == 0), "what is over is not at work"
 
 
-@pytest.mark.parametrize(("seconds", "is_lost"), [(0, False), (3600, True)])
-def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_lost: bool) -> None:
+@pytest.mark.parametrize(("seconds", "is_off"), [(0, False), (3600, True)])
+def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_off: bool) -> None:
     """Kubernetes keeps it as it was seen last; the operator waits for its name to be free."""
     deleted = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
     with serve_objects() as (api, objects):
@@ -57,9 +57,9 @@ def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_lost: bool) -> No
         (stage,) = read_status(api, "run", [release]).stages
     lost = EXTRACT.pods[0]
     assert stage.phase is Phase.STARTING
-    assert stage.running_pods == (1 if is_lost else 2)
-    assert (f"/{lost}/log" in str(objects.requests)) is not is_lost, "nobody would answer"
-    if is_lost:
+    assert stage.running_pods == (1 if is_off else 2)
+    assert (f"/{lost}/log" in str(objects.requests)) is not is_off, "nobody would answer"
+    if is_off:
         assert stage.cause.text == f"{lost}: its node node-0 does not say that it has ended"
         assert "kubectl delete node node-0" in stage.cause.advice
         assert f"kubectl delete pod {lost} --force -n team" in stage.cause.advice
