@@ -98,11 +98,10 @@ class Machine:
             ClusterError: It does not run.
         """
         try:
-            record = json.loads(self._record.read_text())
+            pid, started = self._recorded()
         except FileNotFoundError as error:
             raise ClusterError(f"no cluster is running in {self.state.root}") from error
-        pid = int(record["pid"])
-        if not processes.is_alive(pid, int(record["start_time"])):
+        if not processes.is_alive(pid, started):
             raise ClusterError(f"the cluster in {self.state.root} has died; start it again")
         return pid
 
@@ -121,10 +120,18 @@ class Machine:
 
     def destroy(self) -> None:
         """Remove the machine and every trace of it outside, whatever state it is in."""
-        for pid in self._inits():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_for("the machine ends", lambda: not self._inits(), timeout_seconds=60)
+        ending: set[tuple[int, int]] = set()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            ending.add(self._recorded())  # which has lost its command line if it is ending already
+
+        def end() -> list[int]:
+            for pid in self._launchers_and_inits():
+                ending.add((pid, processes.start_time(pid)))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return [pid for pid, started in ending if processes.is_alive(pid, started)]
+
+        wait_for("the machine ends", end, lambda alive: not alive, timeout_seconds=60)
         network.disconnect()
         cgroups.remove()
         if self.state.exists():
@@ -135,6 +142,11 @@ class Machine:
                         folder.rmdir()
             shutil.rmtree(self.state.root)
 
+    def _recorded(self) -> tuple[int, int]:
+        """Process 1 by its number and the time of its start, whether it still runs or not."""
+        record = json.loads(self._record.read_text())
+        return int(record["pid"]), int(record["start_time"])
+
     def _inits(self) -> list[int]:
         """Every process that runs this state folder's copy of init, recorded or not.
 
@@ -142,6 +154,14 @@ class Machine:
         """
         own = [os.fsencode(self._init)]
         return [pid for pid in processes.pids() if processes.command_line(pid) == own]
+
+    def _launchers_and_inits(self) -> list[int]:
+        """Every process that belongs to the machine, but those inside that end with its process 1.
+
+        The launcher holds the machine's network from outside, and may be about to start process 1.
+        """
+        own = [os.fsencode(self._init)]
+        return [pid for pid in processes.pids() if processes.command_line(pid)[-1:] == own]
 
 
 def check_nothing_mounted_below(folder: Path) -> None:

@@ -42,10 +42,10 @@ PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", 
 def look() -> dict[str, object]:
     """Describe everything on this computer that a cluster could have left behind."""
     namespaces = set()
-    for kind in ("net", "pid"):  # others on this computer may well make mount namespaces
-        for link in Path("/proc").glob(f"[0-9]*/ns/{kind}"):
+    for pid in filter(processes.start_time, processes.pids()):  # a zombie keeps its own's name
+        for kind in ("net", "pid"):  # others on this computer may well make mount namespaces
             with contextlib.suppress(OSError):  # the process has ended meanwhile
-                namespaces.add(str(link.readlink()))
+                namespaces.add(str(Path(f"/proc/{pid}/ns/{kind}").readlink()))
     settings = [*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max"]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     rules = run(["iptables-save"]).splitlines()
@@ -124,6 +124,16 @@ def test_stop_leaves_nothing(before: dict[str, object]) -> None:
     cli("down")
     assert look() == before
     cli("down")  # nothing to stop is no error
+
+
+def test_stop_ends_what_holds_the_network_from_outside(before: dict[str, object]) -> None:
+    cli(*UP)
+    init = os.fsencode(STATE.root / "clusterfit-init")
+    commands = {pid: processes.command_line(pid) for pid in processes.pids()}
+    (launcher,) = (pid for pid, words in commands.items() if len(words) > 1 and words[-1] == init)
+    os.kill(launcher, signal.SIGSTOP)  # it has not come to end yet
+    cli("down")
+    assert look() == before
 
 
 def find_guards() -> list[int]:
