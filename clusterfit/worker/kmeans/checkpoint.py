@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Final
@@ -14,14 +13,13 @@ from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.outage import check_storage
 from clusterfit.worker.kmeans.engine import Balance, Fit
 from clusterfit.worker.log import Log
+from clusterfit.worker.seal import compute_seal, unseal
 
 CHECKPOINT_SECONDS: Final = 30.0
 
-_DIGEST_BYTES: Final = hashlib.sha256().digest_size
-
 
 class FitCheckpoint:
-    """A fit as it stands, and the centroids that it began with: tensors, and their sha256."""
+    """A fit as it stands, and the centroids that it began with: tensors, sealed."""
 
     def __init__(self, path: Path, fingerprint: str, guard: Guard) -> None:
         """Keep the checkpoint of the clustering with this fingerprint at `path`."""
@@ -46,8 +44,8 @@ class FitCheckpoint:
             check_storage(self._path, error)
             log.warning("the checkpoint cannot be read, beginning anew", path=self._path, why=error)
             return None
-        packed, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-        if hashlib.sha256(packed).digest() != digest:
+        packed = unseal(content)
+        if packed is None:
             log.warning("the checkpoint is damaged, beginning anew", path=self._path)
             return None
         tensors = load(packed)
@@ -99,7 +97,7 @@ class FitCheckpoint:
             tensors["prices"] = balance.prices
             tensors["balanced_objectives"] = np.array(balance.objectives, np.float64)
         packed = save(tensors)
-        write_file(self._path, packed + hashlib.sha256(packed).digest(), self._guard)
+        write_file(self._path, packed + compute_seal(packed), self._guard)
         self._last = time.monotonic()
 
     def remove(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from clusterfit.artifacts.files import Guard, remove_files, write_file
 from clusterfit.artifacts.manifest import Identity, check_identity
 from clusterfit.artifacts.outage import check_storage
 from clusterfit.worker.log import Log
+from clusterfit.worker.seal import compute_seal, unseal
 
 _KEYS = {"identity", "step", "state"}
 _NAME = re.compile(r"step-(\d{9})\.pt")
@@ -41,6 +41,7 @@ class Checkpoints:
         """
         buffer = io.BytesIO()
         torch.save({"identity": asdict(self._identity), "step": step, "state": state}, buffer)
+        buffer.write(compute_seal(buffer.getbuffer()))
         written = self._folder / f"step-{step:09d}.pt"
         write_file(written, buffer.getvalue(), self._guard)
         paths = self._paths()
@@ -80,17 +81,15 @@ class Checkpoints:
     def _read(self, path: Path) -> dict[str, Any] | None:
         """Return what a checkpoint holds, None where a single bit of it is not what was written."""
         try:
-            # Here, because zipfile and torch tell a disk's errors as a damaged file's.
-            packed = io.BytesIO(path.read_bytes())
+            # Here, because torch tells a disk's errors as a damaged file's.
+            packed = unseal(path.read_bytes())
         except OSError as error:
             check_storage(path, error)
             return None
+        if packed is None:
+            return None
         try:
-            with zipfile.ZipFile(packed) as archive:
-                if archive.testzip() is not None:  # torch.load looks at no checksum
-                    return None
-            packed.seek(0)
-            content = torch.load(packed, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 - a damaged file ends in anything
+            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 - what is no state of ours ends in anything
             return None
         return content if isinstance(content, dict) and content.keys() == _KEYS else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from clusterfit.artifacts.manifest import Identity
 from clusterfit.errors import InvalidDataError, RetryableError, WriteError
 from clusterfit.worker.log import Log
+from clusterfit.worker.seal import compute_seal
 from clusterfit.worker.training.checkpoint import Checkpoints
 
 
@@ -84,16 +86,20 @@ def test_storage_that_fails_costs_no_checkpoint(
         checkpoints.read(20)
 
 
-def test_a_single_wrong_bit_in_the_weights_is_seen(tmp_path: Path, log: Log) -> None:
+def test_a_single_wrong_bit_is_seen_wherever_it_is(tmp_path: Path, log: Log) -> None:
     checkpoints = open_checkpoints(tmp_path)
-    weights = torch.arange(1000.0)
+    weights = torch.arange(50.0)
     checkpoints.write(10, state(10))
     checkpoints.write(20, {"model": weights})
     path = tmp_path / "step-000000020.pt"
-    content = bytearray(path.read_bytes())
-    content[content.index(weights.numpy().tobytes()) + 2001] ^= 1
-    path.write_bytes(content)
-    assert checkpoints.find_newest(log) == 10
+    written = path.read_bytes()
+    assert weights.numpy().tobytes() in written
+    assert checkpoints.find_newest(log) == 20
+    for place in range(len(written)):
+        content = bytearray(written)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        assert checkpoints.find_newest(log) == 10, place
 
 
 def test_another_trainings_checkpoints_are_refused_by_name(tmp_path: Path, log: Log) -> None:
@@ -130,7 +136,10 @@ def test_a_pickle_that_executes_code_is_not_a_checkpoint(tmp_path: Path, log: Lo
             return Path.touch, (str(tmp_path / "executed"),)
 
     content = {"identity": asdict(identify("ours")), "step": 3, "state": Bomb()}
-    torch.save(content, tmp_path / "step-000000003.pt")
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    buffer.write(compute_seal(buffer.getbuffer()))
+    (tmp_path / "step-000000003.pt").write_bytes(buffer.getvalue())
     assert open_checkpoints(tmp_path).find_newest(log) == 0
     assert not (tmp_path / "executed").exists()
 

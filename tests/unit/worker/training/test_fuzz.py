@@ -35,4 +35,4 @@ def test_a_damaged_checkpoint_is_never_gone_on_from(tmp_path: Path, log: Log) ->
             assert step == 5, label
             assert torch.equal(state["model"]["weight"], weights), label
             assert state["metrics"] == [{"loss": 0.5}], label
-    assert num_unused > 1000
+    assert num_unused > 1900
