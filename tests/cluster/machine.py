@@ -61,11 +61,10 @@ class Machine:
         pid = wait_for(
             "process 1 of the machine",
             lambda: processes.only_child(launcher),
-            lambda child: child in self._inits(),
+            lambda child: processes.command_line(child) == [os.fsencode(self._init)],
             timeout_seconds=30,
         )
-        record = {"pid": pid, "start_time": processes.start_time(pid)}
-        self._record.write_text(json.dumps(record))
+        self._record.write_text(json.dumps(processes.name_process(pid)))
         self._mount()
         network.connect(pid, self.run)
         cgroups.create()
@@ -147,17 +146,10 @@ class Machine:
         record = json.loads(self._record.read_text())
         return int(record["pid"]), int(record["start_time"])
 
-    def _inits(self) -> list[int]:
-        """Every process that runs this state folder's copy of init, recorded or not.
-
-        A harness that was killed between starting it and recording it leaves only the process.
-        """
-        own = [os.fsencode(self._init)]
-        return [pid for pid in processes.pids() if processes.command_line(pid) == own]
-
     def _launchers_and_inits(self) -> list[int]:
         """Every process that belongs to the machine, but those inside that end with its process 1.
 
+        Recorded or not: a harness that was killed before it recorded one leaves only the process.
         The launcher holds the machine's network from outside, and may be about to start process 1.
         """
         own = [os.fsencode(self._init)]

@@ -42,7 +42,7 @@ PLACES = ("/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/log/pods", 
 def look() -> dict[str, object]:
     """Describe everything on this computer that a cluster could have left behind."""
     namespaces = set()
-    for pid in filter(processes.start_time, processes.pids()):  # a zombie keeps its own's name
+    for pid in filter(processes.start_time, processes.pids()):  # a zombie still shows its pid's
         for kind in ("net", "pid"):  # others on this computer may well make mount namespaces
             with contextlib.suppress(OSError):  # the process has ended meanwhile
                 namespaces.add(str(Path(f"/proc/{pid}/ns/{kind}").readlink()))
