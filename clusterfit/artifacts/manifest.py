@@ -155,6 +155,26 @@ def read_count(folder: Path, manifest: Manifest, key: str) -> int:
     return value
 
 
+def check_file(folder: Path, manifest: Manifest, path: Path) -> Path:
+    """Return a file of the folder that its manifest vouches for, once all of it has been read.
+
+    Raises:
+        MissingInputError: when it is not there.
+        InvalidDataError: when its content is not the one that was written.
+        RetryableError: when the storage failed.
+    """
+    name = path.relative_to(folder).as_posix()
+    redo = f"delete it, and run stage {manifest.stage} again"
+    try:
+        found = compute_sha256(path)
+    except OSError as error:
+        check_storage(path, error)
+        raise MissingInputError(f"{path}: {error.strerror}; {redo}") from error
+    if found not in {record.sha256 for record in manifest.files if record.path == name}:
+        raise InvalidDataError(f"{path}: content differs from the manifest's sha256; {redo}")
+    return path
+
+
 def find_manifest(folder: Path) -> Manifest | None:
     """Return a folder's manifest, or None where the stage has not finished."""
     try:

@@ -162,17 +162,19 @@ def import_features(
 
 
 def _export_weights(run: RunDirectory, stage: Product, layout: Layout, output: Path) -> None:
-    from clusterfit.artifacts.manifest import read_manifest
+    from clusterfit.artifacts.manifest import check_file, read_manifest
     from clusterfit.errors import MissingInputError
     from clusterfit.interop.export import export_weights
 
+    folder = run.stage(stage.value)
     try:
-        read_manifest(run.stage(stage.value))
+        manifest = read_manifest(folder)
     except MissingInputError:
         raise MissingInputError(
-            f"{run.stage(stage.value)}: {stage.value} has not finished; there is no network yet"
+            f"{folder}: {stage.value} has not finished; there is no network yet"
         ) from None
-    done = export_weights(run.backbone(stage.value), output, layout.value)
+    weights = check_file(folder, manifest, run.backbone(stage.value))
+    done = export_weights(weights, output, layout.value)
     head = f"and a head of {done.num_head_tensors}" if done.num_head_tensors else "without a head"
     backbone = format_count(done.num_backbone_tensors, "tensor")
     print(f"wrote {done.path}: {backbone} of the backbone {head}")

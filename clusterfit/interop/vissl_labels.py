@@ -18,7 +18,7 @@ import numpy as np
 from clusterfit.artifacts.dataset import read_samples
 from clusterfit.artifacts.files import read_array, read_json, write_array
 from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.artifacts.manifest import read_manifest
+from clusterfit.artifacts.manifest import check_file, read_manifest
 from clusterfit.errors import InvalidDataError, MissingInputError
 
 
@@ -146,8 +146,9 @@ def export_run_labels(
             f"{run.assignments(partition)}: of other images than the run lists in "
             f"{run.data(partition)}"
         )
+    assignments = check_file(run.stage("cluster"), manifest, run.assignments(partition))
     paths = [str(data_root / path) if data_root else path for path in samples.paths]
-    return write_vissl_labels(folder, paths, np.array(read_array(run.assignments(partition))))
+    return write_vissl_labels(folder, paths, np.array(read_array(assignments)))
 
 
 def _find_listing(run: RunDirectory, partition: str) -> Path:

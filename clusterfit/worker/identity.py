@@ -15,6 +15,7 @@ from clusterfit.artifacts.layout import PARTITIONS, TRAIN, VAL, RunDirectory
 from clusterfit.artifacts.manifest import (
     Identity,
     Manifest,
+    check_file,
     check_identity,
     is_finished,
     read_manifest,
@@ -88,6 +89,17 @@ def require_manifest(assignment: Assignment, stage: StageName, folder: Path) -> 
             f"{folder}: not there; {assignment.stage} needs what stage {stage} writes: run "
             f"{stage} first"
         ) from None
+
+
+def require_weights(assignment: Assignment, stage: StageName, run: RunDirectory) -> Path:
+    """Return the weights that a stage of some run has written, once all of them have been read.
+
+    Raises:
+        RetryableError, MissingInputError: as `require_manifest` does.
+        InvalidDataError: when they are not the ones that were written.
+    """
+    folder = run.stage(stage)
+    return check_file(folder, require_manifest(assignment, stage, folder), run.backbone(stage))
 
 
 def identify_features(assignment: Assignment, partition: str) -> Identity:
@@ -192,9 +204,16 @@ def _identify_backbone(assignment: Assignment, number: int) -> str:
 
 def require_backbone(assignment: Assignment, backbone: EvaluatedBackbone) -> Manifest:
     """Return the manifest of the run and stage that an evaluated backbone comes from."""
-    run = assignment.run.sibling(backbone.run) if backbone.run else assignment.run
-    stage: StageName = "train" if backbone.stage == "train" else "pretext"
+    stage, run = locate_backbone(assignment, backbone)
     return require_manifest(assignment, stage, run.stage(stage))
+
+
+def locate_backbone(
+    assignment: Assignment, backbone: EvaluatedBackbone
+) -> tuple[StageName, RunDirectory]:
+    """Return the stage and the run that an evaluated backbone comes from."""
+    run = assignment.run.sibling(backbone.run) if backbone.run else assignment.run
+    return "train" if backbone.stage == "train" else "pretext", run
 
 
 def _look(config: Algorithm) -> dict[str, Any]:

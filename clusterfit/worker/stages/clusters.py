@@ -14,7 +14,7 @@ import torch
 from clusterfit.artifacts.dataset import Samples
 from clusterfit.artifacts.files import read_array
 from clusterfit.artifacts.layout import TRAIN
-from clusterfit.artifacts.manifest import Manifest
+from clusterfit.artifacts.manifest import Manifest, check_file
 from clusterfit.errors import InvalidDataError
 from clusterfit.interop.vissl_labels import read_vissl_labels
 from clusterfit.interop.vissl_order import list_in_vissl_order
@@ -76,6 +76,7 @@ def _read_own(
     context: Context, clusters: Manifest, partition: str, samples: Samples
 ) -> torch.Tensor:
     path = context.run.assignments(partition)
+    check_file(context.run.stage("cluster"), clusters, path)
     assignments = np.array(read_array(path))
     clustered = clusters.results["partitions"].get(partition, {}).get("data_fingerprint")
     if clustered != samples.fingerprint or len(assignments) != len(samples.paths):

@@ -15,7 +15,13 @@ from clusterfit.config.sections.evaluation import EvaluatedBackbone
 from clusterfit.config.sections.inputs import Weights
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.unreadable import EXCLUDED_NAME, format_unreadable
-from clusterfit.worker.identity import identify_heads, list_targets, require_backbone
+from clusterfit.worker.identity import (
+    identify_heads,
+    list_targets,
+    locate_backbone,
+    require_backbone,
+    require_weights,
+)
 from clusterfit.worker.limits import count_classes
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.backbone import resolve_layers
@@ -163,8 +169,8 @@ class _Judgement:
         context, backbone = self._context, self._backbone
         weights_file: Path | None = None
         if backbone.source == "run":
-            run = context.run.sibling(backbone.run) if backbone.run else context.run
-            weights_file = run.backbone(backbone.stage)
+            stage, run = locate_backbone(context.assignment, backbone)
+            weights_file = require_weights(context.assignment, stage, run)
         elif backbone.source == "path":
             weights_file = context.run.storage_root / backbone.path
         weights = Weights(source="path", path="model")  # any file: only how keys are read counts

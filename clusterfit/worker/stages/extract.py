@@ -34,7 +34,7 @@ from clusterfit.errors import InvalidDataError, RetryableError
 from clusterfit.worker.context import Context
 from clusterfit.worker.data.images import Batch
 from clusterfit.worker.data.unreadable import EXCLUDED_NAME, check_unreadable, format_unreadable
-from clusterfit.worker.identity import list_partitions, list_targets
+from clusterfit.worker.identity import list_partitions, list_targets, require_weights
 from clusterfit.worker.log import ProgressReporter
 from clusterfit.worker.networks.inference import FrozenBackbone, load_model
 from clusterfit.worker.versions import read_versions
@@ -46,11 +46,11 @@ _SEEN_WITHIN_SECONDS: Final = 90.0
 def run(context: Context) -> None:
     """Extract the features of each partition, missing parts only."""
     config = context.config.extract
-    weights_file = {
-        "pretext": context.run.backbone("pretext"),
-        "path": context.run.storage_root / config.weights.path,
-        "random": None,
-    }[config.weights.source]
+    weights_file: Path | None = None
+    if config.weights.source == "pretext":
+        weights_file = require_weights(context.assignment, "pretext", context.run)
+    elif config.weights.source == "path":
+        weights_file = context.run.storage_root / config.weights.path
     model = load_model(config.model, weights_file, config.weights, context, config, "extract.model")
     backbone = FrozenBackbone(context, config, model, config.layer, config.pooling, "extract.layer")
     targets = list_targets(context.assignment, context.env.world_size)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from clusterfit.artifacts.manifest import (
     FileRecord,
     Identity,
+    check_file,
     find_manifest,
     find_size_faults,
     is_finished,
@@ -201,3 +202,20 @@ def test_a_manifest_that_is_not_ours_is_refused(finished: Path, change: dict[str
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InvalidDataError, match=r"manifest\.json: "):
         read_manifest(finished)
+
+
+def test_a_single_wrong_bit_in_a_file_is_seen_before_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "numbers"
+    path.parent.mkdir()
+    path.write_bytes(bytes(100))
+    (tmp_path / "other").write_bytes(bytes(100))
+    manifest = write_manifest(tmp_path, Identity("s", {}, {}), ["folder/numbers"], {}, {})
+    assert check_file(tmp_path, manifest, path) == path
+    path.write_bytes(bytes(99) + b"\1")
+    with pytest.raises(InvalidDataError, match=r"numbers: content differs .* run stage s again"):
+        check_file(tmp_path, manifest, path)
+    path.unlink()
+    with pytest.raises(MissingInputError, match=r"numbers: No such file .* run stage s again"):
+        check_file(tmp_path, manifest, path)
+    with pytest.raises(InvalidDataError, match="other: content differs"):
+        check_file(tmp_path, manifest, tmp_path / "other")  # equal, but nobody vouches for it

@@ -281,3 +281,17 @@ def test_absolute_paths_below_the_data_root_are_vissls_way(
     assert ending.code == 0, ending.err
     table = FeatureTable(RunDirectory(images / "runs", "vissl").features("res5avg", "train"))
     np.testing.assert_array_equal(table.read_rows(0, 5), theirs)  # a list's order is everybody's
+
+
+@pytest.mark.parametrize("product", ["train", "cluster"])
+def test_what_is_damaged_is_not_exported(
+    run: RunDirectory, run_command: RunCommand, product: str
+) -> None:
+    path = run.backbone("train") if product == "train" else run.assignments("train")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    ending = run_command("artifacts", "export", "digits", product, "--format", "vissl", "-o", "out")
+    assert ending.code == 65
+    assert f"{path.name}: content differs from the manifest's sha256; delete it" in ending.err
+    assert not Path("out").exists()

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clusterfit.artifacts.files import write_json
 from clusterfit.artifacts.layout import RunDirectory
+from clusterfit.artifacts.manifest import Identity, write_manifest
 from clusterfit.artifacts.owner import claim
 from clusterfit.config.loading import check_values
 from clusterfit.errors import ClusterfitError
@@ -28,6 +30,9 @@ from clusterfit.worker.stages import evaluate
 GOOD = {"label": "good", "from": "random", "model": "resnet8_small"}
 OTHER = GOOD | {"label": "other", "model": "squeezenet1_1"}
 FILE = {"label": "file", "from": "path", "path": "small.pth", "model": "resnet8_small"}
+
+
+OURS = {"label": "ours", "from": "run", "stage": "train"}
 
 
 class _Reached(Exception):  # noqa: N818 - no error
@@ -180,3 +185,21 @@ def test_other_settings_have_backbones_judged_again(
             judge(FILE, ("knn",), neighbors=neighbors)
     judge(FILE | {"label": "renamed"}, ("knn",), neighbors=2)
     assert judged == [0, -1, 0, -1, 1]
+
+
+@pytest.mark.usefixtures("reached")
+def test_a_runs_own_backbone_with_a_wrong_bit_is_not_judged(
+    judge: Callable[..., None], run_directory: RunDirectory
+) -> None:
+    weights = run_directory.backbone("train")
+    weights.parent.mkdir(parents=True)
+    save_file(SmallResNet(2).state_dict(), weights)
+    results = {"model": "resnet8_small"}
+    write_manifest(weights.parent, Identity("train", {}, {}), [weights.name], results, {})
+    with pytest.raises(_Reached):
+        judge(OURS, ("linear",))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ClusterfitError, match=r"model\.safetensors: content differs"):
+        judge(OURS, ("linear",))
