@@ -12,7 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from clusterfit.artifacts.files import write_file
+from clusterfit.errors import RetryableError, WriteError
 from clusterfit.worker.cpu_flags import read_cpu_flags
+from clusterfit.worker.seal import compute_seal, unseal
 
 _SOURCE: Final = Path(__file__).with_name("native.cpp")
 _FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
@@ -42,17 +45,24 @@ def _load(compiler: str) -> ctypes.CDLL:
     digest = hashlib.sha256(_SOURCE.read_bytes() + "\n".join(machine).encode()).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     kept = Path(base) / "clusterfit" / f"kmeans-{digest}.so"
-    if kept.exists():
+    if _is_whole(kept):
         return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory(prefix="clusterfit-") as folder:
+        built = _compile(compiler, Path(folder))
+        content = built.read_bytes()
+        try:
+            write_file(kept, content + compute_seal(content))  # the loader reads no further than it
+        except (WriteError, RetryableError):  # what is loaded needs no file
+            return ctypes.CDLL(str(built))
+    return ctypes.CDLL(str(kept))
+
+
+def _is_whole(kept: Path) -> bool:
+    """Tell whether a library is there and as it was written: a torn one would kill the process."""
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=kept.parent)
-    except OSError:  # a home or a cache that cannot be written: what is loaded needs no file
-        with tempfile.TemporaryDirectory(prefix="clusterfit-") as elsewhere:
-            return ctypes.CDLL(str(_compile(compiler, Path(elsewhere))))
-    with folder:
-        # Ranks that compile at once replace equal files.
-        return ctypes.CDLL(str(_compile(compiler, Path(folder.name)).replace(kept)))
+        return unseal(kept.read_bytes()) is not None
+    except OSError:
+        return False
 
 
 def _compile(compiler: str, folder: Path) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from clusterfit.worker.kmeans import native_library
 from clusterfit.worker.kmeans.arithmetic import Arithmetic
 from clusterfit.worker.kmeans.assignment import Scorer
 from clusterfit.worker.kmeans.kernel import Kernel
@@ -249,6 +251,33 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without(
     rows, columns = torch.ones(3, 5), torch.zeros(3, dtype=torch.int64)
     assert loaded.measure_distances(rows, rows, columns).tolist() == [0, 0, 0]
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, -1])
+def test_a_library_that_is_not_what_was_written_is_compiled_again(
+    native: NativeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept_bytes: int
+) -> None:
+    """A crash of the machine may leave any part of it, and loading that kills the process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiles = []
+    compile_library = native_library._compile
+
+    def count(*arguments: Any) -> Path:
+        compiles.append(arguments)
+        return compile_library(*arguments)
+
+    monkeypatch.setattr(native_library, "_compile", count)
+    assert load_native_kernel()[0] is not None
+    assert load_native_kernel()[0] is not None
+    assert len(compiles) == 1
+    [kept] = (tmp_path / "clusterfit").iterdir()
+    whole = kept.read_bytes()
+    kept.unlink()  # not in place: this process has mapped it
+    kept.write_bytes(whole[:kept_bytes])
+    loaded, reason = load_native_kernel()
+    assert loaded is not None, reason
+    assert len(compiles) == 2
+    assert len(kept.read_bytes()) == len(whole)
 
 
 @pytest.mark.parametrize("dim", [1, 3, 63])
