@@ -142,9 +142,11 @@ def _read_array_of_text(location: Path) -> tuple[str, ...]:
         )
     try:
         decoded = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names
+        paths = tuple(decoded.tolist())
     except UnicodeDecodeError as error:
         raise InvalidDataError(f"{location}: not UTF-8 text") from error
-    paths = tuple(decoded.tolist())
+    except (SystemError, ValueError) as error:  # how NumPy tells a number beyond Unicode
+        raise InvalidDataError(f"{location}: not Unicode text ({error})") from error
     if "" in paths:
         raise InvalidDataError(f"{location}: path {paths.index('')} is empty")
     return paths

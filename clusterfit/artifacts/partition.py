@@ -72,7 +72,7 @@ def _list_file(location: Path, data_root: Path, labels_path: str, where: str) ->
             "data root"
         )
     labels = read_array(data_root / labels_path)
-    if labels.dtype.kind not in "iu" or labels.ndim not in {1, 2}:
+    if labels.dtype.kind not in "iu" or labels.ndim not in {1, 2} or labels.shape[1:] == (0,):
         raise InvalidDataError(
             f"{labels_path}: got {labels.dtype} {labels.shape}, want integers: one per path, or "
             "(paths, classes) of 1, 0 and -1"
@@ -81,6 +81,7 @@ def _list_file(location: Path, data_root: Path, labels_path: str, where: str) ->
         raise InvalidDataError(
             f"{labels_path}: {len(labels)} labels for the {len(paths)} paths of {location.name}"
         )
+    labels = np.asarray(labels, np.int64)  # first: there may be less room in it for uint64
     if labels.ndim == 1 and labels.min() < 0:
         raise InvalidDataError(f"{labels_path}: labels must be >= 0, got {labels.min()}")
     if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all():
@@ -88,4 +89,4 @@ def _list_file(location: Path, data_root: Path, labels_path: str, where: str) ->
             f"{labels_path}: {labels.shape} labels must be 1 (shown), 0 (not) or -1 (difficult), "
             f"got {labels.min()} to {labels.max()}"
         )
-    return Samples(paths, np.asarray(labels, np.int64), ())
+    return Samples(paths, labels, ())

@@ -67,7 +67,9 @@ class FeatureTable:
         self.sample_indices = np.concatenate(indices) if indices else np.empty(0, np.int64)
         limits = np.concatenate([[-1], self.sample_indices, [self.num_samples]])
         if np.any(np.diff(limits) <= 0):
-            raise InvalidDataError(f"{folder}: parts overlap or are out of order; redo extract")
+            raise InvalidDataError(
+                f"{folder}: parts overlap or are out of order; delete it, redo extract"
+            )
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start..stop-1 as (n, D) float32."""

@@ -12,6 +12,7 @@ N: images of the data set, D: feature_dim, n: rows of a chunk or a slice, R: row
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,11 @@ def _open_chunk(folder: Path, match: re.Match[str]) -> _Chunk:
             f"{folder / stem}_inds.npy: {indices.dtype} of shape {indices.shape}, want integers of "
             "shape (n,)"
         )
+    if targets is not None and (targets.dtype.kind not in "fiu" or targets.ndim == 0):
+        raise InvalidDataError(
+            f"{targets_path}: {targets.dtype} of shape {targets.shape}, want numbers, one or more "
+            "for each of n rows"
+        )
     for name, array in (("inds", indices), ("targets", targets)):
         if array is not None and len(array) != len(features):
             raise InvalidDataError(
@@ -226,7 +232,7 @@ def _open_chunk(folder: Path, match: re.Match[str]) -> _Chunk:
         name=match.string,
         rank=int(match["rank"]),
         number=int(match["chunk"]) if match["chunk"] else None,
-        features=features.reshape(len(features), -1),
+        features=features.reshape(len(features), math.prod(features.shape[1:])),
         sample_indices=indices.astype(np.int64),
         targets=targets,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from clusterfit.artifacts.files import Guard, find_visible_files, read_json, write_json
 from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.errors import MissingInputError, NoProgressError
+from clusterfit.errors import InvalidDataError, MissingInputError, NoProgressError
 
 MAX_STALLED_ATTEMPTS: Final = 3
 
@@ -26,15 +29,19 @@ class Attempt:
     """Digest of what was on disk when the try began."""
 
 
+_ATTEMPT: Final = TypeAdapter(Attempt)
+
+
 def plan_attempt(run: RunDirectory, stage: str, submission: str) -> Attempt:
     """Return the try that comes next; `record_attempt` makes it count.
 
     Raises:
         NoProgressError: when this submission has already tried three times from where it stands.
+        InvalidDataError: when the file that counts is damaged.
     """
     marker = _compute_marker(run, stage)
     try:
-        last = Attempt(**read_json(run.attempts_file(stage)))
+        last = _read(run, stage)
     except MissingInputError:
         last = Attempt(number=0, stalled=0, submission=submission, marker=marker)
     is_stalled = last.submission == submission and last.marker == marker
@@ -58,13 +65,22 @@ def end_submission(run: RunDirectory, stage: str, guard: Guard) -> None:
 
     Whoever submits once more, even the very same, has mended something.
     """
-    last = Attempt(**read_json(run.attempts_file(stage)))
+    last = _read(run, stage)
     record_attempt(run, stage, replace(last, stalled=0), guard)
 
 
 def forgive_attempt(run: RunDirectory, stage: str, attempt: Attempt, guard: Guard) -> None:
     """Take back that a try stalled, whether it was recorded by then or not: SIGTERM ended it."""
     record_attempt(run, stage, replace(attempt, stalled=attempt.stalled - 1), guard)
+
+
+def _read(run: RunDirectory, stage: str) -> Attempt:
+    path = run.attempts_file(stage)
+    content = read_json(path)
+    try:
+        return _ATTEMPT.validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise InvalidDataError(f"{path}: does not count attempts; delete it") from error
 
 
 def _compute_marker(run: RunDirectory, stage: str) -> str:

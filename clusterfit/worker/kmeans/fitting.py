@@ -150,6 +150,14 @@ def _read_initial_centroids(context: Context, rows: RowSource) -> np.ndarray:
             f"cluster.initialCentroids: {path} is {centroids.shape}, want "
             f"{(config.num_clusters, rows.dim)}"
         )
+    if centroids.dtype.kind not in "fiu":
+        raise InvalidDataError(
+            f"cluster.initialCentroids: {path} is {centroids.dtype}, want numbers"
+        )
+    with np.errstate(over="ignore"):  # told below
+        centroids = np.array(centroids, np.float32)
     if not np.isfinite(centroids).all():
-        raise InvalidDataError(f"cluster.initialCentroids: {path} holds values that are not finite")
-    return np.array(centroids, np.float32)
+        raise InvalidDataError(
+            f"cluster.initialCentroids: {path} holds values that are not finite in float32"
+        )
+    return centroids

@@ -19,7 +19,10 @@ from clusterfit.worker.kmeans.ranks import Ranks
 
 CHUNK_ROWS: Final = 16384
 
-NOT_FINITE: Final = "features: got numbers that are not finite; run extract again"
+NOT_FINITE: Final = (
+    "features: got numbers that are not finite; `clusterfit artifacts verify` names a damaged part "
+    "to delete, then run extract again"
+)
 
 _MIN_NORM: Final = 1e-12
 

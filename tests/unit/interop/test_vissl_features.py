@@ -164,6 +164,11 @@ def test_damaged_arrays(tmp_path: Path) -> None:
     np.save(f"{stem}_inds.npy", np.array([None] * 5), allow_pickle=True)
     assert "_inds.npy" in refusal_of(tmp_path)
     np.save(f"{stem}_inds.npy", indices)
+    targets = np.load(f"{stem}_targets.npy")
+    for wrong in (targets[0, 0], targets.astype(str)):
+        np.save(f"{stem}_targets.npy", wrong)
+        assert "_targets.npy: " in refusal_of(tmp_path)
+    np.save(f"{stem}_targets.npy", targets)
     np.save(f"{stem}_features.npy", np.zeros((5, 6), np.int64))
     assert "want floats of shape (n, D)" in refusal_of(tmp_path)
     path = Path(f"{stem}_features.npy")
@@ -197,3 +202,11 @@ def test_nothing_there(tmp_path: Path) -> None:
     write_run(tmp_path, make_features())
     with pytest.raises(MissingInputError, match="there are features of train_res5avg"):
         VisslFeatures(tmp_path, "train", "res4")
+
+
+def test_a_rank_that_had_no_images_has_written_no_rows(tmp_path: Path) -> None:
+    write_run(tmp_path, make_features(), num_ranks=1)
+    stem = tmp_path / "rank1_chunk0_train_res5avg"
+    np.save(f"{stem}_features.npy", np.zeros((0, FEATURE_DIM), np.float32))
+    np.save(f"{stem}_inds.npy", np.zeros(0, np.int64))
+    assert open_run(tmp_path).num_samples == NUM_SAMPLES

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clusterfit.artifacts.layout import RunDirectory
-from clusterfit.errors import NoProgressError
+from clusterfit.errors import InvalidDataError, NoProgressError
 from clusterfit.worker.entry.attempts import (
     Attempt,
     end_submission,
@@ -124,3 +124,15 @@ def test_planning_an_attempt_records_nothing(run_directory: RunDirectory) -> Non
     record = json.loads(run_directory.attempts_file("train").read_text())
     assert (record["number"], record["stalled"], record["submission"]) == (1, 1, "one")
     assert record["marker"] == attempt.marker
+
+
+@pytest.mark.parametrize("number", [{"number": None}, {"number": "2"}, {"numbre": 2}])
+def test_a_count_that_is_none_is_refused_in_one_line(
+    run_directory: RunDirectory, number: dict[str, object]
+) -> None:
+    begin(run_directory)
+    path = run_directory.attempts_file("train")
+    path.write_text(json.dumps({"stalled": 1, "submission": "one", "marker": ""} | number))
+    for refused in (plan_attempt, lambda *_: end_submission(run_directory, "train", no_guard)):
+        with pytest.raises(InvalidDataError, match=r"train\.json: .*delete it$"):
+            refused(run_directory, "train", "one")

@@ -176,6 +176,7 @@ def test_a_file_list_may_be_an_array_of_text(tmp_path: Path, kind: str) -> None:
         np.array([b"\xff.png"]),
         np.array(["a\nb.png"]),
         np.array(["../a.png"]),
+        np.array([0x110000, 0], np.uint32).view("U2"),
     ],
 )
 def test_an_array_that_lists_no_paths_is_refused(tmp_path: Path, array: np.ndarray) -> None:
@@ -295,6 +296,8 @@ def test_an_image_may_show_several_classes(tmp_path: Path) -> None:
         (np.array([[1, 0]]), "1 labels for the 2 paths"),
         (np.array([[1, 0], [2, 0]]), "must be 1 .shown., 0 .not. or -1 .difficult., got 0 to 2"),
         (np.array([0, -1]), "labels must be >= 0, got -1"),
+        (np.array([0, 2**64 - 1], np.uint64), "labels must be >= 0, got -1"),
+        (np.zeros((2, 0), int), "want integers: one per path, or"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray, fault: str) -> None:
