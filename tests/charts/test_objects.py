@@ -19,6 +19,7 @@ from clusterfit.launch.invariants import check_manifests, find_restrictions
 from clusterfit.launch.manifests import Manifest, read_manifests, write_manifests
 from clusterfit.launch.pod_security import find_violations
 from clusterfit.launch.render import render_run
+from clusterfit.worker.entry.agent import GRACE_SECONDS
 
 from .changes import look_up
 from .rendering import Render, deep_merge, find, load, read_plan
@@ -334,6 +335,7 @@ def test_pods_end_and_come_back_as_the_worker_counts_on(values: Values, render: 
     templates = [each["template"] for each in (*replicas, *jobs)]
     grace = sorted(item["spec"]["terminationGracePeriodSeconds"] for item in templates)
     assert grace == [15, *[120] * (len(replicas) + 1)]
+    assert 10 <= 120 - GRACE_SECONDS <= 20, "ranks get nearly all of it, and none outlives it"
     for template in templates:
         assert template["spec"]["enableServiceLinks"] is False, "PET_ is not all that is read"
         (container,) = template["spec"]["containers"]

@@ -69,7 +69,7 @@ What the schema cannot express: rules across fields. Each says what was given, w
 {{- end -}}
 {{- $names := keys .nccl -}}
 {{- range $variable := .extraEnv -}}
-{{- if or (regexMatch "^(PET_|TORCHELASTIC_).*$" $variable.name) (has $variable.name (list "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" "RANK" "LOCAL_RANK"
+{{- if or (regexMatch "^(PET_|TORCHELASTIC_).*$" $variable.name) (has $variable.name (list "RANK" "LOCAL_RANK"
       "WORLD_SIZE" "LOCAL_WORLD_SIZE" "MASTER_ADDR" "MASTER_PORT" "GROUP_RANK" "ROLE_RANK" "PYTHONUNBUFFERED" "HOME" "TMPDIR"
       "TORCHINDUCTOR_CACHE_DIR" "TRITON_CACHE_DIR")) -}}
 {{- fail (printf "platform.extraEnv: %s is set by clusterfit itself; leave it out" $variable.name) -}}

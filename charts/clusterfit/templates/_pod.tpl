@@ -147,8 +147,7 @@ Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of cluster
 {{- $env := list
       (dict "name" "PET_MASTER_ADDR" "value" (ternary "localhost" (printf "%s-worker-0" $stage.name) $isJob))
       (dict "name" "PET_MASTER_PORT" "value" "23456")
-      (dict "name" "PET_RDZV_ID" "value" (printf "%s-%s" $stage.name (include "clusterfit.content" .root | trunc 12)))
-      (dict "name" "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" "value" "105") -}}
+      (dict "name" "PET_RDZV_ID" "value" (printf "%s-%s" $stage.name (include "clusterfit.content" .root | trunc 12))) -}}
 {{- if $isJob -}}
 {{- $env = concat $env (list
       (dict "name" "PET_NNODES" "value" "1")

@@ -12,8 +12,8 @@ from clusterfit.config.section import Section, Wanted
 from clusterfit.config.sections.values import NonNegativeInt
 
 RESERVED_ENV: Final = (
-    "PET_*", "TORCHELASTIC_*", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "RANK", "LOCAL_RANK",
-    "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK",
+    "PET_*", "TORCHELASTIC_*", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK",
     "PYTHONUNBUFFERED", "HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
 )  # fmt: skip
 """Variables that the chart, the operator or torchrun set; `*` stands for any ending."""
