@@ -15,6 +15,7 @@ from clusterfit.config.tree import RunFile
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.render import render_run
 from tests.unit.launch.api_server import write_kubeconfig
+from tests.unit.launch.here_command import work_here
 from tests.unit.launch.object_server import Objects, serve_objects
 
 
@@ -73,3 +74,10 @@ def submitted(
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", contexts, namespace="team")
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         yield objects
+
+
+@pytest.fixture
+def claims(submitted: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with that cluster's two claims, on which `put` and `get` work."""
+    submitted.pods_last = True
+    return work_here(tmp_path / "claims", monkeypatch)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from clusterfit.cli.cluster import open_api
 from clusterfit.cli.logs import follow_run, follow_stages
@@ -32,6 +36,7 @@ def say(rank: int, age_seconds: int) -> str:
 
 
 AGES = (9000, 8000, 7000, 20, 10)
+ERASED_LINE_ABOVE = "\x1b[1A\x1b[2K"
 NCCL = "NCCL INFO nothing that a rank said"
 
 
@@ -203,6 +208,42 @@ def test_a_follow_of_what_waits_for_a_cancelled_stage_is_one_line(
         "cluster will not start: extract was stopped, and goes on only after `clusterfit resume "
         "digits -n team`\n"
     )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("command", ["logs digits extract -f", "submit step1 -f run.yaml --follow"])
+def test_on_a_terminal_progress_is_one_bar(
+    command: str,
+    is_terminal: bool,
+    digits: Objects,
+    run_command: RunCommand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    # At once, and not within a tenth of a second, when it may be over.
+    monkeypatch.setattr(Progress, "update", partialmethod(Progress.update, refresh=True))
+    (tmp_path / "run.yaml").write_text(json.dumps(DIGITS))
+    failed = {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+    digits.put(PYTORCHJOBS, digits.get(PYTORCHJOBS, "digits-extract") | failed)
+    head = f"ts={write_stamp(NOW)} level=info stage=extract rank=0 msg=progress unit=images"
+    lines = [f"{head} done={done} total=3 rate=1 eta_seconds={3 - done}" for done in (1, 2)]
+    lines.append(f"ts={write_stamp(NOW)} level=error stage=extract rank=0 msg=disk")
+    digits.logs["digits-extract-worker-0"] = [f"{line[3:27]} {line}" for line in lines]
+    answer = run_command(*command.split())
+    assert answer.code == 1
+    if not is_terminal:
+        assert answer.out.splitlines()[-3:] == lines
+        return
+    assert "msg=progress" not in answer.out
+    assert "error: disk (rank 0)\n" in answer.out
+    assert "2/3 images  1/s  0:01 left" in answer.out
+    assert ERASED_LINE_ABOVE not in answer.out, "there is more than one bar"
+    assert re.search(r"extract .*  exit 1\n", answer.out)
 
 
 @pytest.mark.parametrize("submitted", [{"sequencing": {"mode": "client"}}], indirect=True)

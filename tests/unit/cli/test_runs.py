@@ -178,9 +178,12 @@ COMMANDS = [
     ("cancel", "digits"),
     ("delete", "digits"),
     ("submit", "step1", "-f", "run.yaml"),
+    ("put", "run.yaml", "storage:", "--run", "digits"),
+    ("get", "storage:", "out", "--run", "digits"),
 ]
 
 
+@pytest.mark.usefixtures("claims")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 def test_a_context_or_a_kubeconfig_leads_to_another_cluster(
     command: tuple[str, ...],

@@ -23,7 +23,7 @@ from clusterfit.launch.jobs import (
     see_workload,
     suspend_stage,
 )
-from clusterfit.launch.plan import Release, find_releases
+from clusterfit.launch.plan import RELEASE_LABEL, ROLE_LABEL, Release, find_releases
 from clusterfit.launch.sequence import look
 
 from .api_server import status_body
@@ -152,6 +152,22 @@ def test_what_copied_files_and_is_over_goes_with_the_release(server: tuple[Api, 
     metadata["creationTimestamp"] = CREATED
     delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
     assert objects.by_path == {}
+
+
+def test_the_pod_that_helm_test_has_left_goes_with_the_release(
+    server: tuple[Api, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else removes it, and the release would be waited for until it is gone."""
+    for name in ("GONE", "POLL"):
+        monkeypatch.setattr(f"clusterfit.launch.control._{name}_SECONDS", 0)
+    api, objects = server
+    labels = find_release(api).files_pod["metadata"]["labels"] | {ROLE_LABEL: "test"}
+    metadata = {"name": "digits-step1-test", "labels": labels}
+    objects.put(PODS, {"metadata": metadata, "status": {"phase": "Succeeded"}})
+    others = {"name": "other-step1-test", "labels": labels | {RELEASE_LABEL: "other-step1"}}
+    objects.put(PODS, {"metadata": others, "status": {"phase": "Succeeded"}})
+    delete_release(Helm(digits_step1="deployed"), api, ACCESS, find_release(api))
+    assert [path.rpartition("/")[2] for path in objects.by_path] == ["other-step1-test"]
 
 
 def test_a_supervisor_that_kueue_has_queued_is_stopped_by_its_workload(

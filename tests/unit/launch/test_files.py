@@ -2,82 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from clusterfit.config.tree import RunFile
 from clusterfit.errors import MissingInputError, WriteError
-from clusterfit.launch import files
-from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.files import Amount, get_files, mount_claim, parse_place, put_files
+from clusterfit.launch.api import PODS
+from clusterfit.launch.files import (
+    Amount,
+    get_files,
+    mount_claim,
+    open_claim,
+    parse_place,
+    put_files,
+)
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.render import render_run
 
+from .here_command import work_here
+from .object_server import serve_objects
+from .test_submit import render
+
 API: Any = None
-
-
-class HereCommand(io.RawIOBase):
-    """The pod's command, in a process of this computer, on the claims below a folder."""
-
-    claims: Path
-
-    def __init__(self, _api: object, _pod: str, command: Sequence[str]) -> None:
-        python, *words = command
-        assert python == "python"
-        place = words[3]
-        assert place.startswith(("/data", "/storage")), "it would write where no claim is"
-        words[3] = f"{self.claims}{place}"
-        self._process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        assert self._process.stdin is not None
-        return self._process.stdin.write(content)
-
-    def readinto(self, buffer: Any) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        if not self._process.stdin.closed:
-            self._process.stdin.flush()
-        piece = self._process.stdout.read1(len(buffer))  # type: ignore[attr-defined]
-        if not piece and self._process.wait():
-            raise ClusterError(f"in the pod: {self._process.stderr.read().decode().strip()}")
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 @pytest.fixture
 def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the two claims, where commands meant for the pod work."""
-    for name in ("data", "storage"):
-        (tmp_path / "claims" / name).mkdir(parents=True)
-    HereCommand.claims = tmp_path / "claims"
-    monkeypatch.setattr(files, "RemoteCommand", HereCommand)
-    return tmp_path / "claims"
+    return work_here(tmp_path / "claims", monkeypatch)
 
 
 @pytest.fixture
@@ -160,6 +118,17 @@ def test_the_pod_mounts_one_claim_whole(
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] in claims)
     assert mount == {"name": mount["name"], "mountPath": f"/{place.partition(':')[0]}"}
     assert claims == {mount["name"]: {"claimName": claim}}
+
+
+def test_the_pod_lives_a_day_at_most_and_no_longer_than_the_command() -> None:
+    """An hour, which printing has, is too little for a data set."""
+    template = json.loads(render().config_map["data"]["files-pod.json"])
+    with serve_objects() as (api, objects):
+        objects.pods_last = True
+        place = parse_place("data:x")
+        with open_claim(api, template, "digits", place, print, writable=True) as (pod, _):
+            assert objects.get(PODS, pod)["spec"]["activeDeadlineSeconds"] == 24 * 60 * 60
+        assert objects.by_path == {}
 
 
 def test_what_is_not_there_is_named_as_it_was_typed(claims: Path, tmp_path: Path) -> None:
