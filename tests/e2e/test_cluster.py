@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from tests.cluster import gpus, storage
 from tests.cluster.addons import DNS_TTL_SECONDS
 from tests.cluster.cluster import DEFAULT_GPUS, Cluster
 from tests.cluster.commands import ClusterError, CommandError, Kubectl, wait_for
+from tests.cluster.images import BASE_IMAGE
 from tests.cluster.manifests import Object, claim, has_condition, is_ready, phase, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM, Namespace
 from tests.cluster.node import NODE_NAME
+from tests.cluster.paths import CHECKOUT
 from tests.cluster.processes import name_process
 from tests.e2e.remains import label, remove_remains
 
@@ -169,6 +172,42 @@ def test_evidence_of_a_failure_is_saved(namespace: Namespace, tmp_path: Path) ->
     assert names >= {"objects.yaml", "events.txt", "describe.txt", "hello.log"}
     assert (folder / "hello.log").read_text().endswith(" hello\n")
     assert "Started" in (folder / "events.txt").read_text()
+
+
+def test_another_cluster_is_tested_and_evidence_of_a_failure_saved(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """This one under another name; the way to one of our own is barred."""
+    name = f"test_that_fails_{secrets.token_hex(2)}"
+    there = tmp_path / "test_there.py"
+    there.write_text(
+        f"def {name}(namespace):\n"
+        "    namespace.run('hello', ['echo', 'hello'])\n"
+        "    assert namespace.name == ''\n"
+        "def test_that_needs_control(cluster):\n"
+        "    raise AssertionError('over the components of another cluster')\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.e2e.conftest", "-rs", str(there)],
+        cwd=CHECKOUT,
+        env={
+            "PATH": str(Path(cluster.kubectl.program).parent),
+            "CLUSTERFIT_CLUSTER_STATE": str(tmp_path / "state"),
+            "CLUSTERFIT_E2E_KUBECONFIG": str(cluster.kubectl.kubeconfig),
+            "CLUSTERFIT_E2E_BASE_IMAGE": BASE_IMAGE,
+        },
+        capture_output=True,
+        text=True,
+    )
+    folder = CHECKOUT / "tests/e2e/failed" / name
+    try:
+        assert "1 failed, 1 skipped" in answer.stdout, answer.stdout + answer.stderr
+        assert "needs control over the cluster's components" in answer.stdout
+        assert f"objects, events and logs are in {folder}" in answer.stdout
+        assert (folder / "hello.log").read_text().endswith(" hello\n")
+        assert not (folder / "cluster").exists(), "the components' logs, which are of ours"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_what_killed_tests_have_left_is_removed(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.commands import wait_for
-from tests.cluster.manifests import Object
+from tests.cluster.manifests import Object, phase
 from tests.cluster.namespace import STORAGE_CLAIM
 from tests.cluster.paths import CHECKOUT
 from tests.e2e.artifacts import (
@@ -186,3 +187,19 @@ def wait_until_nothing_is_left(product: Product) -> None:
         ),
         lambda names: not names,
     )  # fmt: skip
+
+
+def test_image_runs_as_nobody_in_particular_and_compiles(user: Product) -> None:
+    """As any pod may run it, and not only ours, which name a user."""
+    namespace = replace(user.namespace, image=user.image)
+    look = (
+        "import os, pathlib, shutil, sysconfig\n"
+        "header = pathlib.Path(sysconfig.get_path('include'), 'Python.h')\n"
+        "print(os.getuid(), os.getgid(), header.exists(), bool(shutil.which('g++')))\n"
+    )
+    pod = namespace.pod("image", ["python", "-c", look])
+    for key in ("runAsUser", "runAsGroup", "fsGroup"):
+        del pod["spec"]["securityContext"][key]
+    namespace.kubectl.create(pod)
+    namespace.wait_for_pod("image", lambda pod: phase(pod) in ("Succeeded", "Failed"))
+    assert namespace.kubectl("logs", "image") == "1000 1000 True True\n"

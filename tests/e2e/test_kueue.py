@@ -19,6 +19,7 @@ from tests.e2e.artifacts import check_same_training, check_whole
 from tests.e2e.digits import RARELY, RUN
 from tests.e2e.endings import BOUND_SECONDS
 from tests.e2e.holds import gated, held, let_go, open_gate
+from tests.e2e.people import become, read_team_rules
 from tests.e2e.product import STAGE_SECONDS, Product, how_it_ended
 from tests.e2e.remains import sign
 from tests.e2e.said import read_start, read_stop
@@ -155,6 +156,23 @@ def test_queue_that_is_not_there(kueue: Cluster, user: Product) -> None:
         f"error: platform.queue.name: no LocalQueue other in namespace {user.namespace.name}; "
         f"there are {QUEUE}\n"
     )
+
+
+def test_rights_of_the_offered_role_are_enough_in_a_queue(kueue: Cluster, user: Product) -> None:
+    make_queue(user, QUEUE)
+    member = become(user, "member", read_team_rules())
+    nowhere = {"platform.nodeSelector": {"nowhere": "true"}}
+    submit_another(member, "first", {**queued(), **nowhere})
+    member.wait_for_pods("extract", lambda pods: len(pods) == 2)  # they have the quota
+    submit_another(member, "second", queued())
+    wait_for_place(member, "second", 1)
+    member.succeed("suspend", "second")
+    assert "suspended by" in member.succeed("status", "second").stdout
+    member.succeed("resume", "second")
+    wait_for_place(member, "second", 1)
+    member.succeed("cancel", "second")
+    member.succeed("delete", "second")
+    member.succeed("delete", "first")
 
 
 def test_preempted_and_suspended_it_goes_on_from_its_checkpoint(

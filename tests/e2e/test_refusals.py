@@ -68,10 +68,12 @@ def test_no_permission_names_the_verb_and_on_what(user: Product) -> None:
 
 def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     member = become(user, "member", read_team_rules())
-    run_file = member.write(NOWHERE)
+    everything = {**NOWHERE, "platform.networkPolicy": True}
+    run_file = member.write(everything)
     tried = member.succeed("submit", "step1", "-f", run_file, "--dry-run=server").stdout
     assert "RoleBinding" in tried
-    member.submit("step1", NOWHERE)
+    assert "NetworkPolicy" in tried
+    member.submit("step1", everything)
     records = ("secrets", "--selector=owner=helm,status=deployed", "--output=name")
     assert "digits-step1" in user.namespace.kubectl("get", *records)
     member.wait_for_pods("extract", lambda pods: len(pods) == 2)
