@@ -192,6 +192,7 @@ def test_another_cluster_is_tested_and_evidence_of_a_failure_saved(
         cwd=CHECKOUT,
         env={
             "PATH": str(Path(cluster.kubectl.program).parent),
+            "HOME": str(tmp_path),
             "CLUSTERFIT_CLUSTER_STATE": str(tmp_path / "state"),
             "CLUSTERFIT_E2E_KUBECONFIG": str(cluster.kubectl.kubeconfig),
             "CLUSTERFIT_E2E_BASE_IMAGE": BASE_IMAGE,

@@ -163,7 +163,9 @@ def test_rights_of_the_offered_role_are_enough_in_a_queue(kueue: Cluster, user: 
     member = become(user, "member", read_team_rules())
     nowhere = {"platform.nodeSelector": {"nowhere": "true"}}
     submit_another(member, "first", {**queued(), **nowhere})
-    member.wait_for_pods("extract", lambda pods: len(pods) == 2)  # they have the quota
+    member.namespace.wait_for_object(
+        "pytorchjob", "first-extract", lambda job: not job["spec"]["runPolicy"]["suspend"]
+    )  # it has the quota
     submit_another(member, "second", queued())
     wait_for_place(member, "second", 1)
     member.succeed("suspend", "second")
