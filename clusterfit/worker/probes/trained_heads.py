@@ -47,9 +47,9 @@ def judge_heads(
     env, config = context.env, context.config.evaluate
     if not env.broadcast_object(env.is_main_rank and is_finished(folder, identity)):
         _train(context, model, folder, identity, train, val, num_classes)
-    final = env.broadcast_object(
-        read_manifest(folder).results["final"] if env.is_main_rank else None
-    )
+    found = env.broadcast_object(read_manifest(folder).results if env.is_main_rank else None)
+    val.leave_out({int(index): why for index, why in found.get("unreadable", {}).items()})
+    final = found["final"]
     return {
         layer.layer: {measure: final[f"{layer.layer}.{measure}"] for measure in _BEST}
         for layer in config.layers
@@ -92,6 +92,7 @@ def _train(
                     layer.layer: list(shape)
                     for layer, shape in zip(config.layers, trunk.shapes, strict=True)
                 },
+                "unreadable": val.unreadable,  # which grows until the manifest is written
             },
             model=heads,
             images=ImageSet(

@@ -203,3 +203,20 @@ def test_a_runs_own_backbone_with_a_wrong_bit_is_not_judged(
     weights.write_bytes(content)
     with pytest.raises(ClusterfitError, match=r"model\.safetensors: content differs"):
         judge(OURS, ("linear",))
+
+
+def test_heads_that_are_finished_know_what_could_not_be_read(
+    judge: Callable[..., None], run_directory: RunDirectory, tmp_path: Path
+) -> None:
+    (tmp_path / "val" / "a" / "1.png").write_text("not an image")
+    recipe = {"heads": {"batchSizePerRank": 2, "epochs": 1, "schedule": "cosine"}}
+    judge(GOOD | {"label": "same"}, ("heads",), **recipe)
+    stage, results = run_directory.stage("evaluate"), run_directory.results()
+    written = results.read_text()
+    assert json.loads(written)["num_val_excluded"] == 1
+    for path in (stage / "manifest.json", results, stage / "excluded.txt"):
+        path.unlink()
+    shutil.rmtree(results.parent / "judged", ignore_errors=True)  # as a kill may leave it
+    judge(GOOD | {"label": "same"}, ("heads",), **recipe)
+    assert results.read_text() == written
+    assert (stage / "excluded.txt").read_text().startswith("val/a/1.png\t")
