@@ -30,8 +30,6 @@ from clusterfit.worker.stages import evaluate
 GOOD = {"label": "good", "from": "random", "model": "resnet8_small"}
 OTHER = GOOD | {"label": "other", "model": "squeezenet1_1"}
 FILE = {"label": "file", "from": "path", "path": "small.pth", "model": "resnet8_small"}
-
-
 OURS = {"label": "ours", "from": "run", "stage": "train"}
 
 

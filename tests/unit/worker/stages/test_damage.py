@@ -23,9 +23,10 @@ from clusterfit.worker.stages.clusters import read_clusters
 SAMPLES = Samples(("t/a/0.png", "t/a/1.png", "t/b/0.png"), None, ())
 
 
-def flip_last_bit(path: Path) -> None:
+def flip_bit(path: Path, place: int) -> None:
+    """Flip the lowest bit of one byte."""
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[place] ^= 1
     path.write_bytes(content)
 
 
@@ -33,7 +34,7 @@ def test_pretext_weights_with_a_wrong_bit_extract_nothing(
     run_stage: Callable[..., None], run_directory: RunDirectory
 ) -> None:
     run_stage("pretext", {})
-    flip_last_bit(run_directory.backbone("pretext"))
+    flip_bit(run_directory.backbone("pretext"), -1)
     with pytest.raises(InvalidDataError, match=r"model\.safetensors: content differs.* pretext ag"):
         run_stage("extract", {"weights": {"from": "pretext"}})
 
@@ -71,10 +72,7 @@ def test_assignments_with_a_wrong_bit_are_not_trained_on_nor_exported(
     clustered: RunDirectory, tmp_path: Path
 ) -> None:
     assert train_on(clustered) == [0, 1, 0]
-    path = clustered.assignments("train")
-    content = bytearray(path.read_bytes())
-    content[-8] ^= 1  # the last image, into the other cluster
-    path.write_bytes(content)
+    flip_bit(clustered.assignments("train"), -8)  # the last image, into the other cluster
     for use in (train_on, lambda run: export_run_labels(run, "train", tmp_path / "labels")):
         with pytest.raises(InvalidDataError, match=r"assignments\.npy: content differs"):
             use(clustered)
