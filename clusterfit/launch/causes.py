@@ -145,7 +145,9 @@ def _explain_crash(evidence: Evidence, end: Ended) -> Cause:
     # The newest pod is the one that ended, or one that may not have said anything yet.
     is_newest = bool(evidence.pods) and read_end(evidence.pods[-1]) is not None
     command = _name_logs(evidence, *(() if is_newest else ("--previous",)))
-    return Cause(f"a pod has ended and starts again: {end.describe()}", _advise(end, command))
+    # After a code that is not retried the job fails, as soon as whoever keeps it takes notice.
+    what = "a pod has ended and starts again" if end.is_retried else "a pod has ended"
+    return Cause(f"{what}: {end.describe()}", _advise(end, command))
 
 
 def _explain_failed(evidence: Evidence) -> Cause:

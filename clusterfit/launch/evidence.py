@@ -10,7 +10,14 @@ from typing import Final
 from clusterfit.launch.jobs import JobState
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage
-from clusterfit.launch.pods import Ended, is_running, read_end, read_event_time, read_phase
+from clusterfit.launch.pods import (
+    Ended,
+    has_succeeded,
+    is_running,
+    read_end,
+    read_event_time,
+    read_phase,
+)
 from clusterfit.launch.supervision import Supervision
 
 _REFUSED: Final = ("FailedCreatePod", "FailedCreate")
@@ -54,6 +61,17 @@ class Evidence:
     def running_pods(self) -> list[Manifest]:
         """Those whose containers run, as far as their nodes tell."""
         return [pod for pod in self.pods if is_running(pod) and pod not in self.lost_pods]
+
+    @property
+    def working_pods(self) -> list[Manifest]:
+        """Those that run, and those that have done their part and ended well."""
+        running = self.running_pods
+        return [pod for pod in self.pods if pod in running or has_succeeded(pod)]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether none of the pods that are wanted is missing."""
+        return len(self.working_pods) >= self.stage.nodes
 
     def command(self, verb: str, *arguments: str) -> str:
         """Return a command of ours on this run, to be copied."""

@@ -133,6 +133,16 @@ def _read_job(plan: Plan, stage: PlannedStage, job: Manifest) -> JobState:
     return JobState(Phase.SUSPENDED, running, failed, released)
 
 
+def see_pods(state: JobState, *, is_whole: bool) -> JobState:
+    """Return a state with what the pods themselves show: whether as many run as are wanted.
+
+    Whoever keeps the job counts them a moment later than their nodes do.
+    """
+    if state.phase not in (Phase.STARTING, Phase.RUNNING):
+        return state
+    return replace(state, phase=Phase.RUNNING if is_whole else Phase.STARTING)
+
+
 def is_suspended(stage: PlannedStage, job: Manifest) -> bool:
     """Whether a job's own switch is off."""
     spec = job["spec"]

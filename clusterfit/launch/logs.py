@@ -114,7 +114,7 @@ def read_stage(
     if not pods:
         job = api.find(stage.resource, stage.name)
         state = read_state(release.plan, stage, job)
-        if state.phase is Phase.STARTING:
+        if state.phase in (Phase.STARTING, Phase.RUNNING):
             # The copies are of attempts before this one.
             cause = explain_stage(api, release.plan, stage)
             why = "; ".join(filter(None, (cause.text, cause.advice)))

@@ -9,12 +9,18 @@ from clusterfit.launch.api import WORKLOADS, Api
 from clusterfit.launch.causes import Cause, find_cause
 from clusterfit.launch.evidence import Evidence, count_restarts
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.jobs import Phase, find_workload, has_condition, read_state, see_workload
+from clusterfit.launch.jobs import (
+    Phase,
+    find_workload,
+    has_condition,
+    read_state,
+    see_pods,
+    see_workload,
+)
 from clusterfit.launch.manifests import Manifest
 from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.pods import (
     explain_preparation,
-    has_succeeded,
     is_lost,
     read_placements,
     select_events,
@@ -143,7 +149,7 @@ def _gather(
     if evidence.state.phase is Phase.QUEUED:
         evidence = _see_queue(api, job, evidence)
     pods = select_pods(api, evidence.plan.run, evidence.stage)
-    return replace(
+    evidence = replace(
         evidence,
         pods=pods,
         lost_pods=[pod for pod in pods if is_lost(pod, api.now())],
@@ -151,6 +157,7 @@ def _gather(
         job_events=select_events(api, job),
         placed_pods=select_placed(placements, evidence.stage, job),
     )
+    return replace(evidence, state=see_pods(evidence.state, is_whole=evidence.is_whole))
 
 
 def _see_queue(api: Api, job: Manifest, evidence: Evidence) -> Evidence:
@@ -194,8 +201,7 @@ def _find_position(api: Api, workload: Manifest | None) -> int:
 def _read_progress(api: Api, evidence: Evidence) -> Progress | None:
     # The operator sees a moment later that a stage has ended, and until then it is at work.
     at_work = evidence.state.phase in (Phase.STARTING, Phase.RUNNING)
-    running = evidence.running_pods
-    told = [pod for pod in evidence.pods if pod in running or (at_work and has_succeeded(pod))]
+    told = evidence.working_pods if at_work else evidence.running_pods
     if not told:
         return None
     for line in reversed(api.read_log(told[0]["metadata"]["name"], _TAIL_LINES)):

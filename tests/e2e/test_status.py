@@ -44,8 +44,8 @@ class Reading:
     """The uid of node 0's newest pod."""
     uids: tuple[str, ...]
     """Of all pods: one that was made anew between two readings may run as the one before did."""
-    over: int
-    """Pods whose container has ended, well or not; the operator sees that a little later."""
+    done: int
+    """Pods whose container has ended well; the operator sees that a little later."""
     told: tuple[tuple[int, int], ...] = field(compare=False)
     """What the progress lines of that pod say is done, and of how much; it goes on all the time."""
 
@@ -84,7 +84,7 @@ def read_cluster(product: Product) -> dict[str, Reading]:
             running=sum(runs(pod) for pod in pods),
             main=main["metadata"]["uid"] if main else "",
             uids=tuple(sorted(pod["metadata"]["uid"] for pod in pods)),
-            over=sum(is_over(pod) for pod in pods),
+            done=sum(is_done(pod) for pod in pods),
             told=read_told(product.log(main["metadata"]["name"])) if main else (),
         )
     return readings
@@ -95,9 +95,9 @@ def runs(pod: Object) -> bool:
     return any("running" in state for state in read_states(pod))
 
 
-def is_over(pod: Object) -> bool:
-    """Whether the pod's container has ended."""
-    return any("terminated" in state for state in read_states(pod))
+def is_done(pod: Object) -> bool:
+    """Whether the pod's container has ended well."""
+    return any(state.get("terminated", {}).get("exitCode") == 0 for state in read_states(pod))
 
 
 def read_node(pod: Object) -> int:
@@ -129,14 +129,12 @@ def find_contradictions(sample: Sample) -> Iterator[str]:
         if phase in ("succeeded", "failed") and phase != after.ended:
             yield f"{where}: it has not ended"
         if before == after and before.exists and not before.ended:
-            allowed = {"suspended" if before.stopped else "held"} if before.suspended else (
-                {"running", "starting"} if before.running + before.over == wanted else {"starting"}
-            )  # fmt: skip
-            # The operator counts a pod a moment before or after its container's state is seen.
-            if before.running < wanted and said["pods"]["running"] == wanted:
-                allowed |= {"running"}
-            if phase not in allowed:
-                yield f"{where}: want {allowed}"
+            if before.suspended:
+                wanted_phase = "suspended" if before.stopped else "held"
+            else:
+                wanted_phase = "running" if before.running + before.done == wanted else "starting"
+            if phase != wanted_phase:
+                yield f"{where}: want {wanted_phase}"
             if phase in ("running", "starting") and said["pods"]["running"] != before.running:
                 yield f"{where}: counts other pods"
         if said["pods"]["wanted"] != wanted:

@@ -21,7 +21,7 @@ from clusterfit.launch.plan import Plan, PlannedStage, Release
 from clusterfit.launch.sequence import INSTALL_SECONDS
 
 from .object_server import Objects, serve_objects, worker_pod, write_stamp
-from .test_sequence import START, job, make_plan, planned, put_workload
+from .test_sequence import START, job, make_plan, planned, put_workload, run_pods
 
 EXTRACT, CLUSTER, TRAIN = planned("extract"), planned("cluster"), planned("train")
 PLAN = make_plan(EXTRACT, CLUSTER, TRAIN)
@@ -106,11 +106,13 @@ def test_a_stage_whose_predecessor_came_to_nothing_will_not_start(
         ("", [1], "1 of 2 pods run"),
     ],
 )
+@pytest.mark.parametrize("counted", [0, 2])
 def test_a_stage_that_waits_for_its_pods_says_why_and_not_what_it_said_before(
-    held: tuple[Api, Objects], refusal: str, others: list[int], why: str
+    held: tuple[Api, Objects], refusal: str, others: list[int], why: str, counted: int
 ) -> None:
-    """Copies are of an attempt before; nothing here could read them."""
+    """Copies are of an attempt before, also while the operator still counts its pods."""
     api, objects = held
+    run_pods(objects, EXTRACT, counted)
     if refusal:
         involved = {"kind": "PyTorchJob", "name": EXTRACT.name, "uid": f"uid-of-{EXTRACT.name}"}
         event = {"reason": "FailedCreatePod", "message": f"pods are forbidden: {refusal}"}

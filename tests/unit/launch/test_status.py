@@ -56,7 +56,7 @@ def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_off: bool) -> Non
         release = Release(make_plan(EXTRACT), "", CREATED, {}, is_helm=True)
         (stage,) = read_status(api, "run", [release]).stages
     lost = EXTRACT.pods[0]
-    assert stage.phase is Phase.STARTING
+    assert stage.phase is (Phase.STARTING if is_off else Phase.RUNNING)
     assert stage.running_pods == (1 if is_off else 2)
     assert (f"/{lost}/log" in str(objects.requests)) is not is_off, "nobody would answer"
     if is_off:
@@ -64,7 +64,34 @@ def test_a_pod_whose_node_is_off_does_not_run(seconds: int, is_off: bool) -> Non
         assert "kubectl delete node node-0" in stage.cause.advice
         assert f"kubectl delete pod {lost} --force -n team" in stage.cause.advice
     else:
-        assert stage.cause.text == "2 of 2 pods run"
+        assert stage.cause.text == ""
+
+
+@pytest.mark.parametrize(
+    ("codes", "phase", "cause"),
+    [
+        ([None, None], Phase.RUNNING, ""),
+        ([0, None], Phase.RUNNING, ""),
+        ([0, 0], Phase.RUNNING, ""),
+        ([None], Phase.STARTING, "1 of 2 pods run"),
+        ([143, None], Phase.STARTING, "a pod has ended and starts again: exit code 143: "),
+        ([65, None], Phase.STARTING, "a pod has ended: exit code 65: "),
+    ],
+)
+@pytest.mark.parametrize("counted", [0, 1, 2])
+def test_a_stage_runs_where_its_pods_do(
+    codes: list[int | None], phase: Phase, cause: str, counted: int
+) -> None:
+    """The operator counts them a moment later."""
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        run_pods(objects, EXTRACT, counted)
+        for node, code in enumerate(codes):
+            objects.put(PODS, worker_pod(EXTRACT, EXTRACT.pods[node], node=node, code=code))
+        release = Release(make_plan(EXTRACT), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+    assert stage.phase is phase
+    assert stage.cause.text.startswith(cause) if cause else not stage.cause.text
 
 
 @pytest.mark.parametrize("state", ["terminated", "waiting"])
