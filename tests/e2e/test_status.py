@@ -18,7 +18,7 @@ import pytest
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.logline import parse_line
 from tests.cluster.commands import wait_for
-from tests.cluster.manifests import Object
+from tests.cluster.manifests import Object, has_condition
 from tests.e2e.artifacts import check_same_training
 from tests.e2e.digits import RUN
 from tests.e2e.holds import THIRD_EPOCH, held, let_go
@@ -78,7 +78,7 @@ def read_cluster(product: Product) -> dict[str, Reading]:
         main = max(firsts, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
         readings[stage] = Reading(
             exists=bool(jobs),
-            ended=how_it_ended(job),
+            ended=read_verdict(job),
             suspended=policy.get("suspend", False),
             stopped="clusterfit.dev/stopped" in job["metadata"].get("annotations", {}),
             running=sum(runs(pod) for pod in pods),
@@ -88,6 +88,16 @@ def read_cluster(product: Product) -> dict[str, Reading]:
             told=read_told(product.log(main["metadata"]["name"])) if main else (),
         )
     return readings
+
+
+def read_verdict(job: Object) -> str:
+    """Tell how a job has ended; also where Kubernetes has decided it and not yet said it is over.
+
+    Of a Job it does that for up to some tenths of a second, and never takes it back.
+    """
+    if has_condition(job, "SuccessCriteriaMet"):
+        return "succeeded"
+    return "failed" if has_condition(job, "FailureTarget") else how_it_ended(job)
 
 
 def runs(pod: Object) -> bool:
