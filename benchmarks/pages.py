@@ -9,10 +9,10 @@ INTRODUCTION: Final = """\
 # Benchmarks
 
 How fast and how good clusterfit's k-means is, beside its peers, each case on one machine. Every number here is
-written by `python -m benchmarks write` from `benchmarks/results/*.json`, which `make bench` measures;
-`make check` fails where this page and the results differ.
+written by `python -m benchmarks write` from `benchmarks/results/*.json`, which `make bench` measures (what the data
+are like: `python -m benchmarks compare`); `make check` fails where this page and the results differ.
 
-    make bench                        # everything: about an hour on 2 cores
+    make bench                        # all cases: about an hour on 2 cores
     make bench CASES=assign           # one case; several are separated by commas
     make bench CASES=assign ROUNDS=5  # goes on from the rounds that are there
 

@@ -65,8 +65,8 @@ def check_cluster(api: Api, access: Access, rendered: Rendered) -> None:
             if api.find(ACCOUNTS, account) is None:
                 faults.append(
                     f"platform.sequencing.serviceAccount: no service account {account} in "
-                    f"namespace {api.namespace}; an administrator makes it, with the rights of the "
-                    "Role that `clusterfit render` shows without this setting"
+                    f"namespace {api.namespace}; an administrator makes it, with the rights to get "
+                    "and patch jobs and pytorchjobs and to get pods"
                 )
     if "Role" in by_kind and not is_allowed(api, "create", ROLES):
         faults.append(

@@ -25,6 +25,15 @@ def read_team_rules() -> list[Rule]:
     return rules
 
 
+def make_supervisor_account(admin: Product) -> str:
+    """Make the account of k8s/prerequisites for the supervisors of a namespace; return its name."""
+    text = (CHECKOUT / "k8s/prerequisites/supervisor-account.yaml").read_text()
+    text = text.replace("namespace: clusterfit\n", f"namespace: {admin.namespace.name}\n")
+    made = list(yaml.safe_load_all(text))
+    admin.namespace.kubectl.create(*made)
+    return str(made[0]["metadata"]["name"])
+
+
 def become(admin: Product, name: str, rules: Sequence[Rule]) -> Product:
     """Return a user of the same namespace and folder who has these rights there and no others."""
     kubectl, namespace = admin.namespace.kubectl, admin.namespace.name

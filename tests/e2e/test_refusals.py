@@ -15,7 +15,7 @@ from tests.cluster.manifests import Object, claim, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM
 from tests.e2e.digits import RUN
 from tests.e2e.helm import RUN_CHART, helm
-from tests.e2e.people import become, read_team_rules
+from tests.e2e.people import become, make_supervisor_account, read_team_rules
 from tests.e2e.product import Product
 from tests.e2e.typed import Answer
 
@@ -126,17 +126,14 @@ def test_user_who_may_not_create_roles(user: Product) -> None:
     assert "nothing in the cluster starts it" in stages["cluster"]["cause"]
     member.succeed("delete", RUN)
     # Or an administrator makes an account, once.
-    become(user, "runner", [{
-        "apiGroups": ["batch", "kubeflow.org", ""],
-        "resources": ["jobs", "pytorchjobs", "pods"], "verbs": ["get", "patch"],
-    }])  # fmt: skip
-    member.submit("step1", {**NOWHERE, "platform.sequencing": {"serviceAccount": "runner"}})
+    account = make_supervisor_account(user)
+    member.submit("step1", {**NOWHERE, "platform.sequencing": {"serviceAccount": account}})
     (supervisor,) = member.wait_for_pods(
         "",
         lambda pods: [pod["status"]["phase"] for pod in pods] == ["Running"],
         role="supervisor",
     )
-    assert supervisor["spec"]["serviceAccountName"] == "runner"
+    assert supervisor["spec"]["serviceAccountName"] == account
     wait_for(
         "the supervisor has looked",
         lambda: member.log(supervisor["metadata"]["name"]),

@@ -17,7 +17,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.commands import CommandError, Kubectl, wait_for
 from tests.cluster.manifests import Object
 from tests.e2e.digits import RUN
-from tests.e2e.people import log_in
+from tests.e2e.people import log_in, make_supervisor_account
 from tests.e2e.product import Product
 from tests.e2e.remains import POLICY
 
@@ -131,15 +131,17 @@ def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
 
         refusal = "the supervisor may not change what a stage runs"
         wait_for("the policy is in force", attempt, lambda said: refusal in said)
-        renewed = log_in(submitted, f"{RUN}-step1-supervisor")
-        assert "patched" in patch(renewed, EXTRACT, {"runPolicy": {"suspend": True}})
-        for change in (
-            {"spec": {"nodeSelector": {"nowhere": "false"}}},
-            {"metadata": {"annotations": {"injector": "enabled"}}},
-        ):
-            with pytest.raises(CommandError, match=refusal):
-                patch(renewed, CLUSTER, {"template": change})
-        assert "patched" in patch(renewed, CLUSTER, {"suspend": False})
+        # A release's own, and the one that is offered to those who may not make Roles.
+        for account in (f"{RUN}-step1-supervisor", make_supervisor_account(submitted)):
+            renewed = log_in(submitted, account)
+            assert "patched" in patch(renewed, EXTRACT, {"runPolicy": {"suspend": True}})
+            for change in (
+                {"spec": {"nodeSelector": {"nowhere": "false"}}},
+                {"metadata": {"annotations": {"injector": "enabled"}}},
+            ):
+                with pytest.raises(CommandError, match=refusal):
+                    patch(renewed, CLUSTER, {"template": change})
+            assert "patched" in patch(renewed, CLUSTER, {"suspend": False})
         # The policy is the supervisor's alone.
         assert "patched" in patch(submitted.namespace.kubectl, EXTRACT, theft)
     finally:

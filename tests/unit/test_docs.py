@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from clusterfit.artifacts.layout import RunDirectory
 from clusterfit.cli import main
 from clusterfit.config.loading import load_run_file
+from clusterfit.config.starter import Starter
 from clusterfit.launch.helm import HelmLibrary
 from clusterfit.launch.manifests import write_manifests
 from clusterfit.launch.render import render_run
@@ -145,11 +146,86 @@ def test_the_first_run_on_a_cluster_is_typed_as_shown(
 
 def test_manifests_are_brought_into_another_namespace_as_shown(tmp_path: Path) -> None:
     """What comes out is what would be rendered for it, the supervisor's plan included."""
-    folder = tmp_path / "k8s" / "manifests"
-    shutil.copytree(ROOT / "k8s" / "manifests", folder)
+    folder = tmp_path / "k8s"
+    shutil.copytree(ROOT / "k8s", folder)
     page = (ROOT / "k8s" / "README.md").read_text()
-    (command,) = re.findall(r"^ {4}(sed .*namespace.*)$", page, re.MULTILINE)
-    subprocess.run(["sh", "-c", command.replace("NS", "team")], cwd=tmp_path, check=True)
+    for command in re.findall(r"^ {4}(sed .*namespace.*)$", page, re.MULTILINE):
+        subprocess.run(["sh", "-c", command.replace("NS", "team")], cwd=tmp_path, check=True)
     run = load_submission("pipeline", [ROOT / "examples" / "digits.yaml"])
     manifests = render_run(HelmLibrary(), run, "team").manifests
-    assert (folder / "digits-pipeline.yaml").read_text() == write_manifests(manifests)
+    rendered = folder / "manifests" / "digits-pipeline.yaml"
+    assert rendered.read_text() == write_manifests(manifests)
+    made = [
+        item
+        for path in sorted((folder / "prerequisites").glob("*.yaml"))
+        for item in yaml.safe_load_all(path.read_text())
+    ]
+    names = [item["metadata"]["name"] for item in made if item["kind"] == "Namespace"]
+    names += [item["metadata"].get("namespace", "team") for item in made]
+    names += [each["namespace"] for item in made for each in item.get("subjects", ())]
+    assert set(names) == {"team"}
+    assert {"Role", "RoleBinding", "LocalQueue"} <= {item["kind"] for item in made}
+
+
+def find_header_commands(path: Path) -> list[str]:
+    """Return the commands in the comment that a file begins with."""
+    header = path.read_text().partition("\nformatVersion")[0]
+    text = re.sub(r"\\\n# +", "", header)  # a line that goes on
+    lines = re.findall(r"^# +(clusterfit .*)$", text, re.MULTILINE)
+    return [re.split(r" {2,}", line)[0] for line in lines]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_commands_in_the_header_of_an_example_work_as_typed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    demo = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, check=True).stdout
+    commands = find_header_commands(path)
+    assert commands or path.name == "digits.yaml", "which README.md and docs/kubernetes.md show"
+    for command in commands:
+        if command.startswith("clusterfit run "):
+            assert f"/{command} --nproc-per-node 2\n" in demo
+        else:
+            type_without_a_cluster(shlex.split(command)[1:], capsys)
+
+
+@pytest.mark.parametrize(
+    "small",
+    [
+        {"model": "resnet18", "schedule": "cosine"},
+        {"model": "resnet8_small", "cropPixels": 32, "resizePixels": 36, "schedule": "cosine"},
+    ],
+    ids=lambda small: str(small["model"]),
+)
+def test_a_small_beginning_is_what_the_readme_says(small: dict[str, Any], tmp_path: Path) -> None:
+    """Each setting is one of the stages that it is for, and so little may be trained."""
+    advice = (ROOT / "README.md").read_text().partition("Without one set")[2].partition("\n\n")[0]
+    stages = {
+        "model": ("pretext", "extract", "train"),
+        "schedule": ("pretext", "train"),
+        "cropPixels": ("pretext", "extract", "train", "evaluate"),
+        "resizePixels": ("extract", "evaluate"),
+    }
+    values = Starter(name="flowers", train="train", val="val", model=small["model"]).values()
+    values["device"] = "cpu"
+    for key, value in small.items():
+        assert str(value) in advice
+        for stage in stages[key]:
+            values[stage][key] = value
+    for stage in ("pretext", "train"):
+        values[stage]["epochs"] = 5
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_run_file([path]).run_file.train.epochs == 5
+
+
+def test_helpers_that_the_testing_page_shows_exist() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text().partition("### Writing a test")[2]
+    shown = "".join(re.findall(r"^ {4}.*\n", page, re.MULTILINE))
+    tests = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    called = set(re.findall(r"\b(\w+)\(", shown)) - set(re.findall(r"def (\w+)", shown))
+    assert len(called) > 5
+    for name in called:
+        assert any(f"def {name}(" in text for text in tests), name
