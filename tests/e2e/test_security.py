@@ -132,16 +132,18 @@ def test_offered_policy_keeps_the_supervisor_from_mounting_a_secret(
         refusal = "the supervisor may not change what a stage runs"
         wait_for("the policy is in force", attempt, lambda said: refusal in said)
         # A release's own, and the one that is offered to those who may not make Roles.
-        for account in (f"{RUN}-step1-supervisor", make_supervisor_account(submitted)):
-            renewed = log_in(submitted, account)
-            assert "patched" in patch(renewed, EXTRACT, {"runPolicy": {"suspend": True}})
+        accounts = (f"{RUN}-step1-supervisor", make_supervisor_account(submitted))
+        renewed = [log_in(submitted, account) for account in accounts]
+        for each in renewed:
+            assert "patched" in patch(each, EXTRACT, {"runPolicy": {"suspend": True}})
             for change in (
                 {"spec": {"nodeSelector": {"nowhere": "false"}}},
                 {"metadata": {"annotations": {"injector": "enabled"}}},
             ):
                 with pytest.raises(CommandError, match=refusal):
-                    patch(renewed, CLUSTER, {"template": change})
-            assert "patched" in patch(renewed, CLUSTER, {"suspend": False})
+                    patch(each, CLUSTER, {"template": change})
+        for each in renewed:
+            assert "patched" in patch(each, CLUSTER, {"suspend": False})
         # The policy is the supervisor's alone.
         assert "patched" in patch(submitted.namespace.kubectl, EXTRACT, theft)
     finally:
