@@ -140,11 +140,11 @@ def find_contradictions(sample: Sample) -> Iterator[str]:
             yield f"{where}: it has not ended"
         if before == after and before.exists and not before.ended:
             if before.suspended:
-                wanted_phase = "suspended" if before.stopped else "held"
+                due = "suspended" if before.stopped else "held"
             else:
-                wanted_phase = "running" if before.running + before.done == wanted else "starting"
-            if phase != wanted_phase:
-                yield f"{where}: want {wanted_phase}"
+                due = "running" if before.running + before.done == wanted else "starting"
+            if phase != due:
+                yield f"{where}: want {due}"
             if phase in ("running", "starting") and said["pods"]["running"] != before.running:
                 yield f"{where}: counts other pods"
         if said["pods"]["wanted"] != wanted:

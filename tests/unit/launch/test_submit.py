@@ -156,7 +156,10 @@ def test_who_may_not_create_roles_learns_the_ways_out(server: tuple[Api, Objects
 def test_an_account_that_is_not_there_is_named(server: tuple[Api, Objects]) -> None:
     """The supervisor's pod would never be made, and nothing would follow the first stage."""
     api, _ = server
-    wanted = r"^platform\.sequencing\.serviceAccount: no service account runer in namespace team; "
+    wanted = (
+        r"^platform\.sequencing\.serviceAccount: no service account runer in namespace team; an "
+        r"administrator makes it, with the rights to get and patch jobs and pytorchjobs and to get"
+    )
     with pytest.raises(ClusterError, match=wanted):
         check_cluster(api, ACCESS, render(platform={"sequencing": {"serviceAccount": "runer"}}))
 
