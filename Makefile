@@ -8,8 +8,8 @@ export UV_SYSTEM_CERTS := 1
 # Once, here: where PYTHONDONTWRITEBYTECODE is set each process would compile all of torch anew.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: install check test test-all demo bench e2e e2e-core cluster-up cluster-down generate format lock \
-        clean
+.PHONY: install check test test-all campaigns demo bench e2e e2e-core cluster-up cluster-down generate \
+        format lock clean
 
 install: $(READY)
 
@@ -35,6 +35,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest $(PARALLEL)
+
+# On cases that nobody has tried. A failure names its seed, which gives it again.
+campaigns: $(READY)
+	CLUSTERFIT_CAMPAIGN_SEED=new $(BIN)/pytest $(PARALLEL) -m campaign
 
 # A file's tests share what they have run, so a file stays on one worker. The long files come first
 # (testpaths), where xdist would begin with those of most tests and end with one worker idle.

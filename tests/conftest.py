@@ -23,5 +23,5 @@ settings.load_profile("clusterfit")
 
 
 def pytest_report_header() -> str:
-    """Tell the seed of the campaigns; it is drawn before other test processes are started."""
+    """Tell the seed of the campaigns; a new one is drawn before other processes are started."""
     return f"campaigns: CLUSTERFIT_CAMPAIGN_SEED={draw_seed()}"

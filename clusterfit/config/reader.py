@@ -39,6 +39,8 @@ _FIXES: Final = {
 }
 """The most telling part of PyYAML's words, and the user's words for it."""
 
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
 
 def read_yaml(text: str, source: str) -> tuple[Node | None, list[Fault]]:
     """Return the document's value, None where it is empty, and all that is wrong inside it.
@@ -48,6 +50,13 @@ def read_yaml(text: str, source: str) -> tuple[Node | None, list[Fault]]:
     Raises:
         ConfigError: the text is not one YAML document that Helm could read.
     """
+    if (position := text.find(_BYTE_ORDER_MARK, 1)) > 0:
+        # Helm's reader takes one that comes to lie at the front of its buffer for the text's first,
+        # and from there on leaves out the first character of every line.
+        raise ConfigError(
+            "not YAML: a byte order mark, an invisible character, inside the text; delete it, or "
+            f'write it as "\\ufeff" ({Origin(source, text.count(chr(10), 0, position) + 1)})'
+        )
     reader = _Reader(text, source)
     try:
         return reader.read(), reader.faults

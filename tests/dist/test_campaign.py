@@ -14,6 +14,7 @@ import pytest
 
 from clusterfit.artifacts.files import compute_sha256
 from clusterfit.logline import parse_line
+from tests.chance import draw_cases
 
 from .conftest import CONFIG
 from .door import (
@@ -29,7 +30,6 @@ from .drawn import write_drawn_features
 
 pytestmark = pytest.mark.campaign
 
-SEED = int(os.environ.get("CLUSTERFIT_CAMPAIGN_SEED", "0"))
 NUM_DISTURBANCES = 4
 NUM_RANKS = 2
 LATEST_SECONDS = 12.0
@@ -76,8 +76,8 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench
 def test_a_stage_disturbed_at_random_ends_as_an_undisturbed_one(
     undisturbed: Bench, stage: str
 ) -> None:
-    chance = random.Random(f"{SEED}/{stage}")
-    print(f"CLUSTERFIT_CAMPAIGN_SEED={SEED}")
+    ((label, chance),) = draw_cases(stage, 1)
+    print(label)
     bench = undisturbed.changed({"name": f"rough-{stage}"})
     _copy_earlier_stages(undisturbed, bench, stage)
     for _ in range(NUM_DISTURBANCES):
@@ -109,8 +109,8 @@ def test_a_stage_disturbed_at_random_ends_as_an_undisturbed_one(
 
 @pytest.mark.parametrize("engine", ["torch", "faiss"])
 def test_a_fit_struck_at_random_ends_as_an_undisturbed_one(features: Bench, engine: str) -> None:
-    chance = random.Random(f"{SEED}/fit/{engine}")
-    print(f"CLUSTERFIT_CAMPAIGN_SEED={SEED}")
+    ((label, chance),) = draw_cases(f"fit-{engine}", 1)
+    print(label)
     write_drawn_features(features.storage_root, f"many-{engine}", 60_000)
     changes = {"inputs.features": f"many-{engine}", "cluster.engine": engine}
     long = features.changed(LONG_FIT | changes)

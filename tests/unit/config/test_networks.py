@@ -41,7 +41,7 @@ def test_the_record_is_what_the_script_measures(script: ModuleType, name: str) -
 
 @pytest.mark.campaign
 def test_any_of_the_record_is_what_the_script_measures(script: ModuleType) -> None:
-    """A dozen drawn anew each time; `scripts/write_networks.py --check` takes minutes for all."""
+    """A dozen of them; `scripts/write_networks.py --check` takes minutes for all."""
     recorded = json.loads(script.TARGET.read_text(encoding="utf-8"))["networks"]
     for case, chance in draw_cases("networks", 12):
         name = chance.choice(sorted(recorded))

@@ -41,7 +41,7 @@ LIKE_HELM = [
     "%YAML 1.1\n---\na: y\n",
     "\ufeffa: 1\n",
     "a: 1\r\nb:\r\n  c: y\r\n",
-    'a: "\\x41\\u00e9\\U0001F600"\n',
+    'a: "\\x41\\u00e9\\U0001F600\\ufeff"\n',
     "a: 'x\n  y'\n",
     "# a comment\na: b#c # another\n",
 ]
@@ -148,6 +148,8 @@ REFUSED = {
     "(run.yaml:1)",
     "a: 1\nb: \x01\n": "not YAML: a character that may not stand in a text file, '\\x01' "
     "(run.yaml:2)",
+    "a: 1\nb: x # \ufeff\n": "not YAML: a byte order mark, an invisible character, inside the "
+    'text; delete it, or write it as "\\ufeff" (run.yaml:2)',
     'a: "\\U00110000"\n': "not YAML: an escape that names no character (run.yaml)",
 }
 
