@@ -69,3 +69,22 @@ def log_in(admin: Product, account: str) -> Kubectl:
     path = admin.folder / f"{account}.kubeconfig"
     path.write_text(json.dumps(config))
     return Kubectl(path, kubectl.program, admin.namespace.name)
+
+
+def read_rights(person: Kubectl, namespace: str) -> set[tuple[str, str, str]]:
+    """Return all that somebody may do in a namespace, as the API server sees it.
+
+    Resource, name of the only object (empty: any) and verb. What everybody may, to ask who one is,
+    is left out.
+    """
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+    asked = json.dumps({**review, "spec": {"namespace": namespace}})
+    said = person("create", "--validate=false", "--filename=-", "--output=json", stdin=asked)
+    return {
+        (resource, name, verb)
+        for rule in json.loads(said)["status"]["resourceRules"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+        for verb in rule["verbs"]
+        if not resource.startswith("selfsubject")
+    }

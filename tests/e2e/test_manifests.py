@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,14 @@ def test_what_the_server_only_warns_of_would_be_refused(team: Kubectl, tmp_path:
     warned_of.write_text(text.replace("runAsNonRoot: true", "runAsNonRoot: false"))
     with pytest.raises(CommandError, match="would violate PodSecurity"):
         team(*TRY, f"--filename={warned_of}")
+
+
+def test_the_namespace_refuses_a_privileged_pod(team: Kubectl) -> None:
+    container = {"name": "main", "image": "any", "securityContext": {"privileged": True}}
+    named = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "privileged"}}
+    pod = {**named, "spec": {"containers": [container]}}
+    with pytest.raises(CommandError, match='violates PodSecurity "restricted'):
+        team("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
 
 
 def test_created_with_kubectl_it_is_a_run_like_any_other(team: Kubectl, tmp_path: Path) -> None:

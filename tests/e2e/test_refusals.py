@@ -15,7 +15,7 @@ from tests.cluster.manifests import Object, claim, pytorchjob
 from tests.cluster.namespace import STORAGE_CLAIM
 from tests.e2e.digits import RUN
 from tests.e2e.helm import RUN_CHART, helm
-from tests.e2e.people import become, make_supervisor_account, read_team_rules
+from tests.e2e.people import become, log_in, make_supervisor_account, read_rights, read_team_rules
 from tests.e2e.product import Product
 from tests.e2e.typed import Answer
 
@@ -73,7 +73,8 @@ def test_rights_of_the_offered_role_are_enough(user: Product) -> None:
     tried = member.succeed("submit", "step1", "-f", run_file, "--dry-run=server").stdout
     assert "RoleBinding" in tried
     assert "NetworkPolicy" in tried
-    member.submit("step1", everything)
+    assert what_is_there(user) == "", "a dry run makes nothing"
+    assert member.submit("step1", everything).stdout.startswith("submitted")
     records = ("secrets", "--selector=owner=helm,status=deployed", "--output=name")
     assert "digits-step1" in user.namespace.kubectl("get", *records)
     member.wait_for_pods("extract", lambda pods: len(pods) == 2)
@@ -134,6 +135,11 @@ def test_user_who_may_not_create_roles(user: Product) -> None:
         role="supervisor",
     )
     assert supervisor["spec"]["serviceAccountName"] == account
+    assert read_rights(log_in(user, account), user.namespace.name) == {
+        *(("pytorchjobs", "", verb) for verb in ("get", "patch")),
+        *(("jobs", "", verb) for verb in ("get", "patch")),
+        ("pods", "", "get"),
+    }
     wait_for(
         "the supervisor has looked",
         lambda: member.log(supervisor["metadata"]["name"]),

@@ -26,6 +26,13 @@ def test_pods_are_counted_until_a_stage_is_done() -> None:
     assert [row.split()[column] for row in rows[:3]] == ["-", "1/2", "0/2"]
 
 
+def test_a_cause_comes_with_what_to_do() -> None:
+    cause = Cause("no node fits", "ask for less")
+    stage = replace(build_stage("extract", Phase.STARTING, 1), cause=cause)
+    shown = _format_status(RunStatus("digits", "ns", (stage,)))
+    assert shown.endswith("\nextract: no node fits\n  -> ask for less")
+
+
 def test_the_time_left_is_in_hours_where_it_is_more_than_one() -> None:
     progress = Progress("train", 100, 1000, "steps", 0.003472, eta_seconds=259200)
     stage = replace(build_stage("train", Phase.RUNNING, 2), progress=progress)

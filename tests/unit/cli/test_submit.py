@@ -62,6 +62,19 @@ def find_tokens(manifests: list[Manifest]) -> list[str]:
     ]
 
 
+def test_only_a_submission_that_is_no_dry_run_installs(
+    helm: ForgetfulHelm, run_command: RunCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(json.dumps(DIGITS))
+    submit = ("submit", "step1", "-f", "run.yaml")
+    for where in ("client", "server"):
+        answer = run_command(*submit, f"--dry-run={where}")
+        assert answer.code == 0, answer
+        assert helm.installed == [], where
+    assert run_command(*submit).out.startswith("submitted")
+    assert len(helm.installed) == 1
+
+
 def test_each_submission_that_overwrites_does_so_once(
     helm: ForgetfulHelm, run_command: RunCommand, tmp_path: Path
 ) -> None:

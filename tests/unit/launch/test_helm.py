@@ -55,10 +55,19 @@ def test_the_users_own_helm_goes_before_the_bundled_one(
 def test_helm_is_told_the_context_in_which_a_command_began(tmp_path: Path) -> None:
     """It would take whatever is current by then, or what HELM_KUBECONTEXT says."""
     program, said = tmp_path / "helm", tmp_path / "said"
-    program.write_text(f'#!/bin/sh\necho "$@" > {said}\n')
+    answer = '{"info": {"status": "deployed"}}'
+    program.write_text(f"#!/bin/sh\necho \"$@\" >> {said}\necho '{answer}'\n")
     program.chmod(0o755)
-    HelmProgram(str(program)).uninstall("digits", Access("team", current="here"))
-    assert said.read_text() == "uninstall digits --namespace=team --kube-context=here\n"
+    helm, access = HelmProgram(str(program)), Access("team", current="here")
+    helm.install(Path("chart"), "digits", access, {})
+    assert helm.find_status("digits", access) == "deployed"
+    assert helm.uninstall("digits", access)
+    options = "--namespace=team --kube-context=here"
+    assert said.read_text().splitlines() == [
+        f"install digits chart --values=- {options}",
+        f"status digits --output=json {options}",
+        f"uninstall digits {options}",
+    ]
 
 
 def test_an_offline_render_is_for_the_oldest_kubernetes_that_the_charts_are_for(

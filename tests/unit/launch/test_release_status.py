@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from clusterfit.launch.access import Access
-from clusterfit.launch.helm import HelmError, find_helm
+from clusterfit.launch.helm import HelmError, HelmLibrary, find_helm
 
-from .api_server import Answer, serve, status_body
+from .api_server import Answer, serve, status_body, write_kubeconfig
 
 VERSION = {"major": "1", "minor": "31", "gitVersion": "v1.31.0"}
 
@@ -63,3 +64,16 @@ def test_who_may_not_look_is_told_so(tmp_path: Path) -> None:
     said = 'secrets is forbidden: User "ann" cannot list resource "secrets" in API group ""'
     with pytest.raises(HelmError, match='User "ann" cannot list resource "secrets"'):
         find_status(tmp_path, answer(status_body(said, "Forbidden"), 403))
+
+
+@pytest.mark.parametrize("access", [{"context": "there"}, {"current": "there"}])
+def test_it_is_read_in_the_context_that_is_meant(tmp_path: Path, access: dict[str, str]) -> None:
+    """The bundled Helm would take the kubeconfig's current one, where nobody answers."""
+    release = list_secrets(record("digits-step1", "deployed"))
+    with serve(tmp_path, answer(VERSION), release) as server:
+        config = yaml.safe_load(server.kubeconfig.read_text())
+        (cluster,) = (item["cluster"]["server"] for item in config["clusters"])
+        servers = {"here": "http://127.0.0.1:9", "there": cluster}
+        path = write_kubeconfig(tmp_path / "both", servers, namespace="team")
+        meant = Access("team", kubeconfig=str(path), **access)
+        assert HelmLibrary().find_status("digits-step1", meant) == "deployed"

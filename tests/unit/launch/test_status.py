@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from clusterfit.launch.api import PODS, PYTORCHJOBS, WORKLOADS
+from clusterfit.launch.api import JOBS, PODS, PYTORCHJOBS, WORKLOADS
 from clusterfit.launch.jobs import QUEUE_LABEL, Phase, read_state
 from clusterfit.launch.plan import PlannedStage, Release
 from clusterfit.launch.pods import is_lost
 from clusterfit.launch.status import read_status
 
 from .object_server import CREATED, Objects, serve_objects, worker_pod
+from .test_files_pod import put_mount_failure
 from .test_sequence import finish, job, make_plan, planned, put_workload, run_pods
 
 EXTRACT, CLUSTER = planned("extract"), planned("cluster")
@@ -92,6 +93,40 @@ def test_a_stage_runs_where_its_pods_do(
         (stage,) = read_status(api, "run", [release]).stages
     assert stage.phase is phase
     assert stage.cause.text.startswith(cause) if cause else not stage.cause.text
+
+
+def test_what_a_node_cannot_mount_is_why_a_stage_does_not_start() -> None:
+    name = EXTRACT.pods[0]
+    with serve_objects() as (api, objects):
+        objects.put(PYTORCHJOBS, job(EXTRACT, suspend=False))
+        pod = worker_pod(EXTRACT, name)
+        pod["spec"]["nodeName"] = "node"
+        pod["status"] = {
+            "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]
+        }
+        objects.put(PODS, pod)
+        put_mount_failure(objects, name)
+        release = Release(make_plan(EXTRACT), "", CREATED, {}, is_helm=True)
+        (stage,) = read_status(api, "run", [release]).stages
+    assert stage.phase is Phase.STARTING
+    assert stage.cause.text.startswith(f"{name}: its node cannot prepare it: MountVolume.SetUp")
+
+
+@pytest.mark.parametrize(
+    ("condition", "phase"),
+    [
+        ("FailureTarget", Phase.FAILED),
+        ("Failed", Phase.FAILED),
+        ("SuccessCriteriaMet", Phase.SUCCEEDED),
+        ("Complete", Phase.SUCCEEDED),
+    ],
+)
+def test_a_job_has_ended_when_kubernetes_has_decided_so(condition: str, phase: Phase) -> None:
+    """What it decides stands a moment before its pods are gone, and cannot change any more."""
+    with serve_objects() as (api, objects):
+        objects.put(JOBS, job(CLUSTER, suspend=False))
+        finish(objects, CLUSTER, condition)
+        assert read_state(make_plan(CLUSTER), CLUSTER, api.get(JOBS, CLUSTER.name)).phase is phase
 
 
 @pytest.mark.parametrize("state", ["terminated", "waiting"])

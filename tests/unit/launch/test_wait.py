@@ -130,6 +130,20 @@ def test_a_release_whose_stages_may_have_expired_is_not_waited_for(
     assert not any("train" in text for text in said)
 
 
+@pytest.mark.parametrize("failed", ["run-step1", "run-step2", ""])
+def test_a_run_of_two_releases_fails_where_either_has(failed: str) -> None:
+    first = Release(replace(PLAN, release="run-step1", stages=(EXTRACT,)), "", "", {}, is_helm=True)
+    train = planned("train")
+    second = replace(first, plan=replace(PLAN, release="run-step2", stages=(train,)))
+    with serve_objects() as (api, objects):
+        for release in (first, second):
+            (stage,) = release.plan.stages
+            objects.put(PYTORCHJOBS, job(stage, suspend=False))
+            finish(objects, stage, "Failed" if release.plan.release == failed else "Succeeded")
+        code = wait_for_run(api, [first, second], lambda _: None, timeout_seconds=0.01)
+    assert code == (1 if failed else 0)
+
+
 def test_that_all_is_gone_is_no_success(server: tuple[Api, Objects]) -> None:
     """Somebody may have removed the stages while they worked, or after one had failed."""
     api, _ = server
