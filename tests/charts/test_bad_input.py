@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from clusterfit.config.platform.pods import RESERVED_ENV, RESERVED_VOLUMES
+from clusterfit.config.platform.tree import RESERVED_LABEL_PREFIXES
 from clusterfit.errors import ConfigError
 from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.helm import HelmError, HelmLibrary, Values
 from clusterfit.launch.render import render_run
 from clusterfit.launch.submission import check_for_cluster, find_remarks
 
-from .rendering import Render, deep_merge, load
+from .changes import view_job
+from .rendering import Render, deep_merge, find, load
 
 NEWER = {"formatVersion": 2}
 SCRATCH = {"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}
@@ -44,6 +47,9 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     ),
     "an image with a space": (
         {"platform": {"image": {"repository": "my image"}}}, "repository", "/platform/image/repo",
+    ),
+    "a tag with a space": (
+        {"platform": {"image": {"tag": "v 1"}}}, "image.tag", "/platform/image/tag",
     ),
     "a label with a line end": (
         {"platform": {"labels": {"team": "a\nb"}}}, "labels.team", "/platform/labels/team",
@@ -106,6 +112,68 @@ WRONG: dict[str, tuple[Values, str, str]] = {
     ),
     "root": ({"platform": {"podUser": {"user": 0}}}, "podUser.user", "/platform/podUser/user"),
 }  # fmt: skip
+
+
+OURS = {
+    **{
+        f"variable {name}": (
+            {"extraEnv": [{"name": name.replace("*", "X"), "value": "1"}]},
+            "is set by clusterfit itself",
+        )
+        for name in RESERVED_ENV
+    },
+    **{
+        f"volume {name}": ({"extraVolumes": [SCRATCH | {"name": name}]}, "take another")
+        for name in RESERVED_VOLUMES
+    },
+    **{
+        f"{field} {prefix}": ({field: {f"{prefix}x": "y"}}, "is set by clusterfit itself")
+        for field in ("labels", "annotations")
+        for prefix in RESERVED_LABEL_PREFIXES
+    },
+}
+"""What the chart, the operator, torchrun and Kueue set, all of it."""
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_both_refuse_what_is_ours(case: str, values: Values, render: Render) -> None:
+    platform, word = OURS[case]
+    changed = deep_merge(values, {"platform": platform})
+    with pytest.raises(ValidationError, match=word):
+        load(changed)
+    with pytest.raises(HelmError, match=word):
+        render(changed)
+
+
+SET_BY_TORCHRUN = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "GROUP_RANK", "ROLE_RANK", "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
+
+
+def test_what_a_job_and_its_workers_have_is_ours(values: Values, render: Render) -> None:
+    """Each name of a rendered job is refused as a user's, so that none is there twice."""
+    queue = {"gang": "kueue", "name": "q", "requiredTopology": "rack"}
+    platform = {"data": {"claim": "other"}, "queue": queue}
+    changed = deep_merge(values, {"stages": ["extract", "cluster"], "platform": platform})
+    manifests = render(changed)
+    for kind, stage in (("PyTorchJob", "extract"), ("Job", "cluster")):
+        job = view_job(find(manifests, kind, f"digits-{stage}"))
+        metadata = job["job"]["metadata"]
+        taken = [
+            *({"extraEnv": [{"name": name}]} for name in (*job["env"], *SET_BY_TORCHRUN)),
+            *({"labels": {key: "x"}} for key in metadata["labels"]),
+            *({"annotations": {key: "x"}} for key in metadata.get("annotations", {})),
+            *({"extraVolumes": [SCRATCH | {"name": name}]} for name in job["volumes"]),
+            *({"extraVolumes": [SCRATCH | {"mountPath": path}]} for path in job["mounts"]),
+            *({"extraVolumes": [SCRATCH | {"mountPath": f"{path}/x"}]} for path in job["mounts"]),
+        ]
+        assert len(taken) > 20
+        for own in taken:
+            with pytest.raises(ValidationError, match="clusterfit"):
+                load(deep_merge(changed, {"platform": own}))
+            with pytest.raises(HelmError, match="clusterfit"):
+                render(deep_merge(changed, {"platform": own}))
 
 
 @pytest.mark.parametrize("case", WRONG)

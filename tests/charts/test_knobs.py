@@ -16,9 +16,19 @@ from clusterfit.launch.charts import RUN_CHART, find_chart
 from clusterfit.launch.helm import Values
 from clusterfit.launch.manifests import Manifest
 
-from .changes import CHANGES, KUEUE, PLANNED_ALONE, READ_BY_OTHERS, SCHEDULING, look_up
+from .changes import (
+    CHANGES,
+    DIGEST,
+    KUEUE,
+    PLANNED_ALONE,
+    READ_BY_OTHERS,
+    SCHEDULING,
+    SCRATCH,
+    look_up,
+)
 from .rendering import Render, deep_merge, find, load, read_plan
 
+SECRET: Values = {"secretKeyRef": {"name": "team", "key": "token"}}
 PER_STAGE = [
     key for key in CHANGES if key in {field.alias for field in Resources.model_fields.values()}
 ]
@@ -75,6 +85,36 @@ def test_a_setting_is_where_kubernetes_reads_it(path: str, values: Values, rende
             assert found == wanted, f"{stage}: {where}"
             differences += found != look_up(find(before, kind, f"digits-{stage}"), where)
     assert differences, "the default would have passed as well"
+
+
+@pytest.mark.parametrize(
+    ("platform", "where", "wanted"),
+    [
+        (
+            {"extraEnv": [{"name": "KEY", "valueFrom": SECRET}]},
+            "env KEY",
+            {"name": "KEY", "valueFrom": SECRET},
+        ),
+        (
+            {"extraVolumes": [{**SCRATCH, "readOnly": False, "source": {"emptyDir": {}}}]},
+            "mounts /scratch readOnly",
+            False,
+        ),
+        (
+            {"image": {"repository": "registry.example/x", "tag": "v7", "digest": DIGEST}},
+            "container image",
+            f"registry.example/x:v7@{DIGEST}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_another_way_to_say_it_is_where_kubernetes_reads_it(
+    platform: Values, where: str, wanted: Any, is_complete: bool, values: Values, render: Render
+) -> None:
+    changed = {**deep_merge(values, {"platform": platform}), "stages": ["extract", "cluster"]}
+    manifests = render(load(changed).dump() if is_complete else changed)
+    for kind, stage in (("PyTorchJob", "extract"), ("Job", "cluster")):
+        assert look_up(find(manifests, kind, f"digits-{stage}"), where) == wanted
 
 
 @pytest.mark.parametrize(

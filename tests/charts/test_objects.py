@@ -249,6 +249,47 @@ def test_a_job_gives_up_on_the_permanent_exit_codes_and_no_others(
     ]  # fmt: skip
 
 
+def test_every_object_and_pod_has_the_users_labels_and_annotations(
+    values: Values, render: Render
+) -> None:
+    own = {"labels": {"team": "vision"}, "annotations": {"note": "mine"}, "networkPolicy": True}
+    changed = deep_merge(values, {"platform": own})
+    manifests = [*render(changed), render_selftest(changed)]
+    kinds = {item["kind"] for item in manifests}
+    assert kinds == {
+        "ConfigMap", "Job", "NetworkPolicy", "Pod", "PyTorchJob", "Role", "RoleBinding",
+        "ServiceAccount",
+    }  # fmt: skip
+    files_pod = find(manifests, "ConfigMap", "release-config")["data"]["files-pod.json"]
+    for item in (*manifests, *map(find_template, manifests), json.loads(files_pod)):
+        if item is not None:
+            assert item["metadata"]["labels"]["team"] == "vision", item
+            assert item["metadata"]["annotations"]["note"] == "mine", item
+
+
+def find_template(manifest: Manifest) -> Manifest | None:
+    """Return the template of a job's pods."""
+    spec = manifest.get("spec", {})
+    found: Manifest | None = (
+        spec["pytorchReplicaSpecs"]["Worker"]["template"]
+        if manifest["kind"] == "PyTorchJob"
+        else spec.get("template")
+    )
+    return found
+
+
+def test_every_pod_of_a_release_goes_where_the_user_lets_it(values: Values, render: Render) -> None:
+    """On a cluster whose nodes are all tainted, one that may not would wait for ever."""
+    tolerations = [{"key": "gpu", "operator": "Exists"}]
+    changed = deep_merge(values, {"platform": {"tolerations": tolerations}})
+    manifests = render(changed)
+    templates = [found for item in manifests if (found := find_template(item))]
+    assert len(templates) == 5
+    files_pod = find(manifests, "ConfigMap", "release-config")["data"]["files-pod.json"]
+    for pod in (*templates, json.loads(files_pod), render_selftest(changed)):
+        assert pod["spec"]["tolerations"] == tolerations, pod
+
+
 def test_every_pod_of_a_release_is_of_the_same_user(values: Values, render: Render) -> None:
     user = {"user": 2000, "group": 3000, "fsGroup": 4000, "supplementalGroups": [5000]}
     changed = deep_merge(

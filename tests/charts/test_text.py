@@ -34,7 +34,7 @@ KEY_IN: Final = {"annotations": "note", "nccl": "NCCL_NOTE"}
 LISTS: Values = {
     "extract": {"weights": {"skipLayers": [""]}},
     "evaluate": {"backbones": [{"label": "", "from": "random"}]},
-    "platform": {"extraEnv": [{"name": "NOTE"}], "affinity": {"nodeAffinity": {}}},
+    "platform": {"extraEnv": [{"name": "NOTE"}]},
 }
 
 
@@ -78,8 +78,13 @@ def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: 
     wanted["platform"]["tolerations"] = [{"key": "k", "value": text}]
     volume = {"name": "more", "mountPath": "/more", "source": {"nfs": {"path": text}}}
     wanted["platform"]["extraVolumes"] = [{**volume, "readOnly": True}]
+    near: Values = {"topologyKey": "k", "labelSelector": {"matchLabels": {"k": text}}}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    wanted["platform"]["affinity"] = {"podAffinity": {required: [near]}}
     for number, place in enumerate(PLACES):
         put(wanted, place, f"{text}{number}")
+    key = {"configMapKeyRef": {"name": "n", "key": text}}
+    wanted["platform"]["extraEnv"].append({"name": "KEY", "value": "", "valueFrom": key})
     platform = wanted["platform"]
     rendered = helm.render(find_chart(RUN_CHART), "release", "somewhere", wanted)
     for objects in (
@@ -94,9 +99,11 @@ def test_any_text_arrives_as_it_was(text: str, path: str, values: Values, helm: 
         template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
         assert template["metadata"]["annotations"]["note"] == platform["annotations"]["note"]
         pod = template["spec"]
-        env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
-        assert env["NOTE"] == platform["extraEnv"][0]["value"]
-        assert env["NCCL_NOTE"] == platform["nccl"]["NCCL_NOTE"]
+        env = {item["name"]: item for item in pod["containers"][0]["env"]}
+        assert env["NOTE"]["value"] == platform["extraEnv"][0]["value"]
+        assert env["NCCL_NOTE"]["value"] == platform["nccl"]["NCCL_NOTE"]
+        assert env["KEY"]["valueFrom"] == key
+        assert pod["affinity"] == platform["affinity"]
         assert pod["tolerations"] == platform["tolerations"]
         supervisor = find(objects, "Job", "release-supervisor")["spec"]["template"]["spec"]
         assert supervisor["tolerations"] == platform["tolerations"]

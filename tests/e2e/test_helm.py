@@ -37,7 +37,7 @@ def test_selftest_names_who_may_not_write(cluster: Cluster, user: Product) -> No
         helm(user, "test", "locked-out", "--logs")
     said = refusal.value.output
     assert "failed: storage claim as user 2000, groups [3000, 4000, 5000]: " in said
-    assert "Permission denied: '/storage/.clusterfit-test'" in said
+    assert "Permission denied: '/storage/.clusterfit-test-" in said
     assert "ok: data claim: 0 entries, read-only" in said
     assert "ok: libraries: torch " in said
     # What is wrong is the claim, not the pod.

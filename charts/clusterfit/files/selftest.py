@@ -3,25 +3,25 @@
 import os
 import pathlib
 import sys
-import uuid
+import tempfile
 
 
 def check_storage(root: pathlib.Path) -> str:
-    """Write, sync and rename a file as every artifact is written."""
-    folder = root / ".clusterfit-test"
-    folder.mkdir(exist_ok=True)
-    beside = folder / f"{uuid.uuid4()}.partial"
-    whole = folder / f"{uuid.uuid4()}.txt"
-    with beside.open("w") as file:
-        file.write("clusterfit\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(whole)
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-    read = whole.read_text()
-    whole.unlink()
+    """Write, sync and rename a file as every artifact is written, in a folder that goes again."""
+    with tempfile.TemporaryDirectory(
+        prefix=".clusterfit-test-", dir=root, ignore_cleanup_errors=True
+    ) as folder:
+        beside = pathlib.Path(folder, "file.partial")
+        whole = pathlib.Path(folder, "file.txt")
+        with beside.open("w") as file:
+            file.write("clusterfit\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(whole)
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+        read = whole.read_text()
     if read != "clusterfit\n":
         raise OSError(f"{whole} came back as {read!r}")
     return "written, synced, renamed and read back"
