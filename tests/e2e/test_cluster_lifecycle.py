@@ -213,7 +213,7 @@ def test_cluster_of_a_killed_process_goes(before: dict[str, object]) -> None:
 
 
 def test_cluster_that_stays_outlives_who_started_it(before: dict[str, object]) -> None:
-    cli("up")
+    assert f"export KUBECONFIG={STATE.kubeconfig}" in cli("up").splitlines()
     wait_for("it has no guard", lambda: not find_guards())
     assert lifecycle.is_kept(STATE)
     cli("down")

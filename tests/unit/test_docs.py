@@ -103,6 +103,41 @@ def test_every_make_target_that_a_page_names_exists() -> None:
         assert named <= targets, (page.name, named - targets)
 
 
+def test_what_is_run_before_a_change_lands_is_what_the_pages_say() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    typed = [line for line in lines if line.startswith(("make ", "export "))]
+    assert typed[0].startswith("export CI=true"), "what cannot run here is then a failure"
+    assert typed[1:] == ["make check", "make test-all", "make demo", "make e2e-core"]
+    assert "set -euo pipefail" in lines
+    said = (ROOT / "docs" / "developing.md").read_text()
+    assert "`.ci/run` calls `make check`, `make test-all`, `make demo` and `make e2e-core`." in said
+    core = {
+        path.stem
+        for path in (ROOT / "tests" / "e2e").glob("test_*.py")
+        if "\npytestmark = pytest.mark.core\n" in path.read_text()
+    }
+    assert core == {"test_doors", "test_crash"}, "the ways into a cluster; a crash, and its log"
+
+
+IN_PARALLEL = "v/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder"
+TARGETS = {
+    "test": f'{IN_PARALLEL} -m "not campaign"',
+    "test-all": IN_PARALLEL,
+    "campaigns": f"CLUSTERFIT_CAMPAIGN_SEED=new {IN_PARALLEL} -m campaign",
+    "e2e": "v/bin/pytest tests/e2e",
+    "e2e-core": "v/bin/pytest tests/e2e -m core",
+    "cluster-up": "v/bin/python -m tests.cluster up",
+    "cluster-down": "v/bin/python -m tests.cluster down",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_does_what_the_pages_say(target: str) -> None:
+    make = ["make", "--dry-run", "--no-print-directory", "VENV=v", target]
+    typed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert typed.splitlines()[-1].strip() == TARGETS[target]
+
+
 def test_the_readme_first_commands_work_as_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

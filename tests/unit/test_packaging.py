@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -95,14 +97,66 @@ def test_the_charts_travel_with_the_launcher_and_render_anywhere(
     assert rendered == (ROOT / "k8s" / "manifests" / "imagenet-step1-8gpu.yaml").read_text()
     tried = call(tmp_path, launcher / "clusterfit", "submit", "step1", "--dry-run=client", *here)
     assert "PyTorchJob      imagenet-extract" in tried
-    where = "from clusterfit.launch import charts; print(charts.find_chart(charts.STORAGE_CHART))"
-    chart = Path(call(tmp_path, launcher / "python", "-c", where).strip())
-    assert chart.is_relative_to(launcher.parent)
-    theirs, ours = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (chart, ROOT / "charts" / "clusterfit-storage")
-    )
-    assert theirs == ours
+    for name in ("clusterfit", "clusterfit-storage"):
+        where = f"from clusterfit.launch import charts; print(charts.find_chart({name!r}))"
+        chart = Path(call(tmp_path, launcher / "python", "-c", where).strip())
+        assert chart.is_relative_to(launcher.parent)
+        theirs, ours = map(read_files, (chart, ROOT / "charts" / name))
+        assert theirs == ours
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in found}
+
+
+def read_dockerfile() -> list[str]:
+    """Return the Dockerfile's instructions, each in one line, without comments."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+    return [" ".join(line.split()) for line in re.sub(r"\\\n", " ", text).splitlines() if line]
+
+
+def test_the_image_is_built_of_what_it_copies_and_nothing_else_is_sent() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    everything, *rules = (line for line in lines if not line.startswith("#"))
+    assert everything == "*"
+    copied = {
+        source.replace("${WORKER}", "gpu")
+        for line in read_dockerfile()
+        if line.startswith("COPY ") and "--from=" not in line
+        for source in line.split()[1:-1]
+    }
+    assert copied
+    sent = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
+    assert all(any(fnmatch(source, pattern) for pattern in sent) for source in copied)
+    assert all(any(fnmatch(source, pattern) for source in copied) for pattern in sent)
+
+
+def test_whatever_the_image_installs_is_pinned_by_hash() -> None:
+    commands = [
+        command.strip()
+        for line in read_dockerfile()
+        if line.startswith("RUN ")
+        for command in line.split("&&")
+        if "pip install" in command
+    ]
+    assert len(commands) == 5
+    own = [command for command in commands if command.endswith("/build/wheels/*.whl")]
+    assert len(own) == 1
+    assert "--no-deps" in own[0]
+    for command in commands:
+        if command not in own:
+            assert re.search(r"--require-hashes --requirement \S+\.lock$", command), command
+
+
+def test_the_image_starts_no_shell_and_can_be_built_on_any_base() -> None:
+    lines = read_dockerfile()
+    assert not [line for line in lines if line.startswith(("ENTRYPOINT", "SHELL"))]
+    (started,) = (line.removeprefix("CMD ") for line in lines if line.startswith("CMD "))
+    assert json.loads(started) == ["clusterfit", "--help"]
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert bases == ["${BASE_IMAGE}"] * 2
 
 
 def test_the_image_looks_for_the_driver_where_gke_puts_it() -> None:

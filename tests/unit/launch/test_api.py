@@ -112,6 +112,22 @@ def test_what_may_have_been_created_is_not_created_again(tmp_path: Path) -> None
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "sent"), [(401, 2), (429, 2), (503, 2), (500, 1), (502, 1), (504, 1)]
+)
+def test_only_what_was_refused_is_sent_to_be_created_again(
+    status: int, sent: int, tmp_path: Path
+) -> None:
+    trouble = Answer(status, status_body("wait"), {"Retry-After": "0"})
+    with serve(tmp_path, trouble, Answer(201, {})) as server:
+        if sent == 1:
+            with pytest.raises(ClusterError):
+                server.open().create(CONFIG_MAPS, {"metadata": {"name": "x"}})
+        else:
+            server.open().create(CONFIG_MAPS, {"metadata": {"name": "x"}})
+        assert [request[0] for request in server.requests] == ["POST"] * sent
+
+
 def test_expired_credentials_are_read_anew_once(tmp_path: Path) -> None:
     expired = Answer(401, status_body("Unauthorized"))
     with serve(tmp_path, expired, Answer(200, {"items": []})) as server:
