@@ -80,11 +80,11 @@ def test_no_two_users_share_a_folder(
     check_storage: CheckStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One user's would be closed to the next."""
-    folders = []
+    folders: list[Path] = []
     sync = os.fsync
 
     def note(handle: int) -> None:
-        folders.append(*tmp_path.iterdir())
+        folders.extend(tmp_path.iterdir())
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", note)
