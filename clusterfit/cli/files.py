@@ -65,7 +65,9 @@ def get(
     api, access = open_api(namespace, context, kubeconfig)
     name, template = _find_template(api, access, file, override, run)
     with open_claim(api, template, name, place, say, writable=False) as (pod, place):
-        get_files(api, pod, place, target, _begin)
+        amount = get_files(api, pod, place, target, _begin)
+    if amount.num_gone:
+        say(f"left out: {amount.num_gone} that a stage at work has removed or renamed meanwhile")
     print(f"ok: {source} is in {target}")
 
 

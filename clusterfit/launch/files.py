@@ -14,8 +14,14 @@ from clusterfit.errors import ConfigError, MissingInputError, WriteError
 from clusterfit.launch.api import Api
 from clusterfit.launch.files_pod import run_files_pod
 from clusterfit.launch.manifests import Manifest
-from clusterfit.launch.remote_command import RemoteCommand
-from clusterfit.launch.transfer import Listing, list_files, receive_files, send_files
+from clusterfit.launch.remote_command import CommandFailedError, RemoteCommand
+from clusterfit.launch.transfer import (
+    CANNOT_WRITE,
+    Listing,
+    list_files,
+    receive_files,
+    send_files,
+)
 
 _MODULE: Final = ("python", "-m", "clusterfit.launch.transfer")
 # PID 1 gets no default signal handling, so it waits for the signal itself.
@@ -62,6 +68,8 @@ class Amount:
     num_bytes: int
     num_there: int
     """Files that are there already, by size and time."""
+    num_gone: int = 0
+    """Files that were gone when their turn came."""
 
 
 def parse_place(text: str) -> Place:
@@ -120,9 +128,10 @@ def put_files(
 
     Raises:
         MissingInputError: The source cannot be read.
+        WriteError: The claim cannot be written.
     """
     with _reading(source):
-        here = list_files(source, follow_links=True)
+        here = list_files(source, everything=True)
     folder, rename = target.in_pod, ""
     if source.is_file():
         there = {} if target.is_folder else _list_remote(api, pod, target.in_pod)
@@ -138,14 +147,19 @@ def put_files(
     if not names:
         return amount
     command = [*_MODULE, "receive", folder, *([f"--rename={rename}"] if rename else [])]
-    with RemoteCommand(api, pod, command) as remote:
-        buffered = io.BufferedWriter(remote, _BUFFER_BYTES)
-        with _reading(source):
-            send_files(source, names, buffered, tell)
-        buffered.flush()
-        while remote.read(64):
-            pass  # the count; the end of it is what is waited for
-        buffered.detach()
+    try:
+        with RemoteCommand(api, pod, command) as remote:
+            buffered = io.BufferedWriter(remote, _BUFFER_BYTES)
+            with _reading(source):
+                send_files(source, names, buffered, tell)
+            buffered.flush()
+            while remote.read(64):
+                pass  # the count; the end of it is what is waited for
+            buffered.detach()
+    except CommandFailedError as error:
+        if error.status == CANNOT_WRITE:
+            raise WriteError(str(error)) from error
+        raise
     return amount
 
 
@@ -153,6 +167,8 @@ def get_files(
     api: Api, pod: str, source: Place, target: Path, begin: Callable[[Amount], Tell]
 ) -> Amount:
     """Bring a file or folder from a claim into a folder here.
+
+    What a stage at work removes or renames meanwhile is left out.
 
     Raises:
         MissingInputError: The source does not exist.
@@ -170,13 +186,13 @@ def get_files(
         remote.write(json.dumps(names).encode() + b"\n")
         buffered = io.BufferedReader(remote, _BUFFER_BYTES)
         try:
-            receive_files(target, buffered, tell)
+            num_files = receive_files(target, buffered, tell)
         except OSError as error:
             raise WriteError(f"{error.filename or target}: {error.strerror or error}") from error
         while buffered.read(_BUFFER_BYTES):
             pass  # the padding after the archive's end, then the command's own end
         buffered.detach()
-    return amount
+    return replace(amount, num_gone=amount.num_files - num_files)
 
 
 @contextmanager

@@ -22,11 +22,15 @@ from clusterfit.launch.pods import (
     explain_preparation,
     explain_waiting,
     has_ended,
+    is_pulling,
     is_running,
     read_end,
+    read_image,
 )
 
 _START_SECONDS: Final = 300.0
+_PULL_SECONDS: Final = 3600.0
+"""More, as long as its node pulls the image: gigabytes, where none of it is there."""
 _PATIENCE_SECONDS: Final = 5.0
 """Between two questions why its node does not start it, which take several requests."""
 _COPY_SECONDS: Final = 3600
@@ -58,7 +62,7 @@ def run_files_pod(
         seconds: After this time the cluster ends it, should we die before.
 
     Raises:
-        ClusterError: It did not start within five minutes.
+        ClusterError: It did not start within five minutes, or an hour while its image is pulled.
     """
     name = f"{run}-files-{secrets.token_hex(3)}"
     pod = build_files_pod(template, name, command, seconds)
@@ -114,9 +118,10 @@ def build_files_pod(
 
 def wait_until_started(api: Api, name: str, say: Say) -> None:
     """Wait until the pod's container runs or has ended."""
-    deadline = time.monotonic() + _START_SECONDS
+    begun = time.monotonic()
+    deadline = begun + _START_SECONDS
     said = ""
-    asks_at = time.monotonic() + _PATIENCE_SECONDS
+    asks_at = begun + _PATIENCE_SECONDS
     while True:
         pod = api.get(PODS, name)
         if is_running(pod) or has_ended(pod):
@@ -124,13 +129,18 @@ def wait_until_started(api: Api, name: str, say: Say) -> None:
         why, advice = explain_waiting(pod)
         if not why and time.monotonic() >= asks_at:
             why = explain_preparation(api, [pod])
+            if not why and is_pulling(api, pod):
+                why = f"its node pulls the image {read_image(pod)}"
+                deadline = min(time.monotonic() + _START_SECONDS, begun + _PULL_SECONDS)
             asks_at = time.monotonic() + _PATIENCE_SECONDS
         if why and why != said:
             said = why
             say(f"waiting for the pod {name}: {why}")
         if time.monotonic() > deadline:
+            minutes = (deadline - begun) / 60
+            why = why or said or f"its node does not say why; see `kubectl get events{api.options}`"
             hint = f"; {advice}" if advice else ""
-            raise ClusterError(f"pod {name}: not started within 5 minutes: {why}{hint}")
+            raise ClusterError(f"pod {name}: not started within {minutes:.0f} minutes: {why}{hint}")
         time.sleep(_POLL_SECONDS)
 
 

@@ -213,6 +213,11 @@ def has_succeeded(pod: Manifest) -> bool:
     return end is not None and end.exit_code == 0
 
 
+def read_image(pod: Manifest) -> str:
+    """Return the image of a pod's container."""
+    return str(pod["spec"]["containers"][0]["image"])
+
+
 def explain_waiting(pod: Manifest) -> tuple[str, str]:
     """Say why a pod does not run yet, and what to do; two empty texts where nothing is wrong."""
     for condition in pod["status"].get("conditions", ()):
@@ -220,7 +225,7 @@ def explain_waiting(pod: Manifest) -> tuple[str, str]:
             return _explain_unschedulable(pod, condition.get("message", ""))
     waiting = (read_container(pod).get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), " ".join((waiting.get("message") or "").split())
-    image = pod["spec"]["containers"][0]["image"]
+    image = read_image(pod)
     if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
         # The runtime wraps the reason in the image's name, several times.
         said = message.rpartition("failed to do request: ")[2].rpartition(f'"{image}": ')[2]
@@ -259,6 +264,12 @@ def explain_preparation(api: Api, pods: Iterable[Manifest]) -> str:
                 message = " ".join(str(newest[0].get("message", "")).split())
                 return f"{pod['metadata']['name']}: its node cannot prepare it: {message}"
     return ""
+
+
+def is_pulling(api: Api, pod: Manifest) -> bool:
+    """Whether the node of a pod that has not started is at its image, by its newest event."""
+    newest = select_events(api, pod)[-1:]
+    return bool(newest) and newest[0].get("reason") == "Pulling"
 
 
 def _is_being_prepared(pod: Manifest) -> bool:

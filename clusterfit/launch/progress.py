@@ -1,10 +1,11 @@
 """A worker's lines as a person wants them: one progress bar per stage, and what needs attention.
 
-Where the output is no terminal, the lines stay as they are.
+Where the output is no terminal, or one that only goes on, the lines stay as they are.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,9 @@ class StageDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         """Draw on a console, by default standard output."""
-        self._console = console or Console(highlight=False)
+        # FORCE_COLOR and the like ask for colours, and rich would take a pipe for a terminal.
+        self._console = console or Console(highlight=False, force_terminal=sys.stdout.isatty())
+        self._draws = self._console.is_terminal and not self._console.is_dumb_terminal
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=_BAR_WIDTH),
@@ -38,7 +41,7 @@ class StageDisplay:
 
     def __enter__(self) -> Self:
         """Begin to draw, where there is a terminal."""
-        if self._console.is_terminal:
+        if self._draws:
             self._bars.start()
         return self
 
@@ -49,7 +52,7 @@ class StageDisplay:
         trace: TracebackType | None,
     ) -> None:
         """Leave the bars as they are."""
-        if self._console.is_terminal:
+        if self._draws:
             self._bars.stop()
 
     def begin(self, stage: str) -> None:
@@ -69,7 +72,7 @@ class StageDisplay:
 
     def show(self, line: str) -> None:
         """Show one line of the worker."""
-        if not self._console.is_terminal:
+        if not self._draws:
             print(line, flush=True)
             return
         fields = parse_line(line)

@@ -30,6 +30,15 @@ _FRAME_BYTES: Final = 1 << 20
 """Servers refuse messages of more than some tens of megabytes."""
 
 
+class CommandFailedError(ClusterError):
+    """The command ended badly; its own words are the message."""
+
+    def __init__(self, said: str, status: int) -> None:
+        """Keep what it said and its exit status, 1 where the cluster does not tell."""
+        super().__init__(f"in the pod: {said}")
+        self.status = status
+
+
 class _BrokenError(ClusterError):
     """The connection is gone."""
 
@@ -67,6 +76,7 @@ class RemoteCommand(io.RawIOBase):
         self._waiting = b""
         self._errors = b""
         self._ended = False
+        self._failure: ClusterError | None = None
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -93,24 +103,28 @@ class RemoteCommand(io.RawIOBase):
         """Send input.
 
         Raises:
-            ClusterError: The command failed, and its own words are in the message; or the
-                connection broke.
+            CommandFailedError: The command ended, and said why.
+            ClusterError: The connection broke.
         """
+        if self._failure is not None:  # a buffer or an archive that is closed writes its rest
+            raise self._failure
         whole = bytes(content)
         try:
             for first in range(0, len(whole), _FRAME_BYTES):
                 piece = whole[first : first + _FRAME_BYTES]
                 self._socket.send_binary(bytes([_STDIN]) + piece)
         except (self._lost, OSError) as error:
-            self._raise_end()
-            raise ClusterError(f"{self._what}: the connection broke: {error}") from None
+            broken = ClusterError(f"{self._what}: the connection broke: {error}")
+            self._failure = self._find_failure() or broken
+            raise self._failure from None
         return len(whole)
 
     def readinto(self, buffer: Any) -> int:
         """Receive output; 0 at its end.
 
         Raises:
-            ClusterError: The command failed; its own words are in the message.
+            CommandFailedError: The command failed, and said why.
+            ClusterError: The connection broke.
         """
         while not self._waiting and not self._ended:
             self._receive()
@@ -119,12 +133,16 @@ class RemoteCommand(io.RawIOBase):
         self._waiting = self._waiting[len(piece) :]
         return len(piece)
 
-    def _raise_end(self) -> None:
-        """Raise what the command said as it ended, where that has come before the break."""
+    def _find_failure(self) -> ClusterError | None:
+        """Return what the command said as it ended, where that has come before the break."""
         self._socket.settimeout(_LAST_WORDS_SECONDS)
         with contextlib.suppress(_BrokenError):
-            while not self._ended:
-                self._receive()
+            try:
+                while not self._ended:
+                    self._receive()
+            except CommandFailedError as failure:
+                return failure
+        return None
 
     def _receive(self) -> None:
         try:
@@ -144,7 +162,14 @@ class RemoteCommand(io.RawIOBase):
             status = json.loads(piece)
             if status.get("status") != "Success":
                 said = self._errors.decode(errors="replace").strip() or status.get("message", "")
-                raise ClusterError(f"in the pod: {said}")
+                raise CommandFailedError(said, _read_exit_status(status))
+
+
+def _read_exit_status(status: dict[str, Any]) -> int:
+    for cause in (status.get("details") or {}).get("causes") or ():
+        if cause.get("reason") == "ExitCode" and str(cause.get("message", "")).isdigit():
+            return int(cause["message"])
+    return 1
 
 
 def _connect(connection: Connection, path: str) -> Any:

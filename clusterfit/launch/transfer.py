@@ -21,30 +21,43 @@ from typing import IO, Any, Final
 Listing = dict[str, list[int]]
 """Files by their path below the folder, each with its size in bytes and its time in seconds."""
 
+CANNOT_WRITE: Final = 73
+"""Exit status of a command that cannot write, as of all that clusterfit does; others end with 1."""
+
 _PARTIAL: Final = ".clusterfit-partial"
+_WORKERS_PARTIAL: Final = ".partial"
+"""Ends the hidden name of a file that a stage is writing."""
 _PULSE_SECONDS: Final = 10.0
 
 
 def list_files(
-    root: Path, tell: Callable[[], None] = lambda: None, *, follow_links: bool = False
+    root: Path, tell: Callable[[], None] = lambda: None, *, everything: bool = False
 ) -> Listing:
     """Return the files below a folder, or the one file that is meant, under its name.
 
     Args:
         root: The folder, or the file.
         tell: Is called at each step: a shared file system may take minutes for a million files.
-        follow_links: Go through links to folders. Then a folder that cannot be read is an error,
-            because nothing may be left out; else it is nobody's business here.
+        everything: Nothing may be left out: links to folders are gone through, and what cannot be
+            read is an error. Else such a folder is nobody's business here, and neither is what a
+            stage at work removes meanwhile or has not written whole.
 
     Raises:
-        PermissionError: With `follow_links` only.
+        OSError: With `everything` only.
     """
     if root.is_file():
         return {root.name: _describe(root)}
     found = {}
-    for path in _walk(root, tell, (), follow_links=follow_links):
-        if path.is_file() and not path.name.endswith(_PARTIAL):
+    for path in _walk(root, tell, (), everything=everything):
+        if not path.is_file() or path.name.endswith(_PARTIAL):
+            continue
+        if not everything and path.name.startswith(".") and path.name.endswith(_WORKERS_PARTIAL):
+            continue
+        try:
             found[path.relative_to(root).as_posix()] = _describe(path)
+        except FileNotFoundError:
+            if everything:
+                raise
     return dict(sorted(found.items()))
 
 
@@ -53,36 +66,57 @@ def _walk(
     tell: Callable[[], None],
     above: tuple[tuple[int, int], ...],
     *,
-    follow_links: bool,
+    everything: bool,
 ) -> Iterator[Path]:
     """Yield what is below a folder, but not through a link to one that it lies in."""
-    status = folder.stat()
+    try:
+        status = folder.stat()
+        paths = list(folder.iterdir())
+    except (PermissionError, FileNotFoundError):
+        if everything:
+            raise
+        return
     own = (status.st_dev, status.st_ino)
     if own in above:
-        return
-    try:
-        paths = list(folder.iterdir())
-    except PermissionError:
-        if follow_links:
-            raise
         return
     for path in paths:
         tell()
         if not path.is_dir():
             yield path
-        elif follow_links or not path.is_symlink():
-            yield from _walk(path, tell, (*above, own), follow_links=follow_links)
+        elif everything or not path.is_symlink():
+            yield from _walk(path, tell, (*above, own), everything=everything)
 
 
 def send_files(
-    root: Path, names: Iterable[str], target: IO[bytes], tell: Callable[[int], None]
+    root: Path,
+    names: Iterable[str],
+    target: IO[bytes],
+    tell: Callable[[int], None],
+    *,
+    everything: bool = True,
 ) -> None:
-    """Write files, links as what they lead to, as a tar stream; tell how many bytes have gone."""
+    """Write files, links as what they lead to, as a tar stream.
+
+    Args:
+        root: The folder, or the file.
+        names: Which, below the folder.
+        target: The stream.
+        tell: Is told how many bytes have gone.
+        everything: Whether one that is gone is an error, and not just left out.
+    """
     folder = root.parent if root.is_file() else root
     with tarfile.open(fileobj=target, mode="w|", bufsize=1 << 20, dereference=True) as archive:
         for name in names:
-            archive.add(folder / name, name, recursive=False, filter=_anonymise)
-            tell((folder / name).stat().st_size)
+            try:
+                file = (folder / name).open("rb")
+            except FileNotFoundError:
+                if everything:
+                    raise
+                continue
+            with file:
+                entry = _anonymise(archive.gettarinfo(arcname=name, fileobj=file))
+                archive.addfile(entry, file)
+            tell(entry.size)
 
 
 def receive_files(
@@ -114,7 +148,7 @@ def receive_files(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve one command of the other side; faults are one line and exit status 1."""
+    """Serve one command of the other side; faults are one line and an exit status."""
     parser = argparse.ArgumentParser(prog="python -m clusterfit.launch.transfer")
     parser.add_argument("command", choices=["list", "receive", "send"])
     parser.add_argument("folder", type=Path)
@@ -127,13 +161,14 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(json.dumps(found) + "\n")
         elif options.command == "send":
             names: Any = json.loads(sys.stdin.buffer.readline())
-            send_files(folder, names, sys.stdout.buffer, _ignore)
+            send_files(folder, names, sys.stdout.buffer, _ignore, everything=False)
         else:
             received = receive_files(folder, sys.stdin.buffer, _ignore, options.rename)
             sys.stdout.write(f"{received}\n")
     except (OSError, ValueError, tarfile.TarError) as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        cannot_write = options.command == "receive" and isinstance(error, OSError)
+        return CANNOT_WRITE if cannot_write else 1
     return 0
 
 
@@ -153,13 +188,17 @@ class _Pulse:
 def _write_whole(path: Path, content: IO[bytes], entry: tarfile.TarInfo) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{_PARTIAL}")
-    with partial.open("wb") as file:
-        while chunk := content.read(1 << 20):
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    os.utime(partial, (entry.mtime, entry.mtime))
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            while chunk := content.read(1 << 20):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.utime(partial, (entry.mtime, entry.mtime))
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # hidden, and as large as what the file system had left
+        raise
 
 
 def _describe(path: Path) -> list[int]:

@@ -152,6 +152,23 @@ def test_the_digest_tells_contents_apart_and_nothing_else(values: Values, render
     assert digest({**values, "global": {"region": "x"}}) == digest(values)
 
 
+def test_the_same_run_of_another_namespace_is_another_submission(
+    values: Values, helm: Helm
+) -> None:
+    """On a storage that both reach, one would take the other's stages over while it works."""
+
+    def read_submission(namespace: str, changed: Values) -> str:
+        text = helm.render(find_chart(RUN_CHART), "release", namespace, changed)
+        job = find(read_manifests(text), "PyTorchJob", "digits-extract")
+        return str(look_up(job, "env PET_RDZV_ID value"))
+
+    own = read_submission("team", values)
+    assert own.startswith("team/digits-extract-")
+    assert own == read_submission("team", load(values).dump())
+    assert own != read_submission("other", values)
+    assert own != read_submission("team", {**values, "seed": 1})
+
+
 def test_what_an_item_of_a_list_leaves_out_is_its_default(values: Values, render: Render) -> None:
     """Helm fills in the defaults of mappings alone."""
     scratch = {"name": "scratch", "mountPath": "/scratch", "source": {"emptyDir": {}}}

@@ -61,7 +61,7 @@ STEPS = ["sync of a file", "rename", "sync of a folder"]
 def test_a_file_is_synced_then_renamed_then_its_folder_is_synced(
     check_storage: CheckStorage, claim: Claim, tmp_path: Path
 ) -> None:
-    assert check_storage(tmp_path) == "written, synced, renamed and read back"
+    assert check_storage(tmp_path) == "written, synced, renamed, linked and read back"
     assert claim.done == STEPS
     assert list(tmp_path.iterdir()) == []
 
@@ -72,6 +72,20 @@ def test_what_the_claim_cannot_do_fails_it_and_leaves_nothing(
 ) -> None:
     claim.beyond = step
     with pytest.raises(OSError, match=f"no {step}"):
+        check_storage(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_hard_links_is_named(
+    check_storage: CheckStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All else would pass, and no stage could begin."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match=r"no hard links, .*Operation not supported"):
         check_storage(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

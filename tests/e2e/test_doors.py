@@ -146,7 +146,7 @@ def test_step1_is_installed_by_helm_alone_and_its_results_stay(
     assert (listed["run"], listed["release"], listed["phase"]) == (RUN, RELEASE, "succeeded")
 
     tested = helm(product, "test", RELEASE, "--logs")
-    assert "ok: storage claim: written, synced, renamed and read back" in tested
+    assert "ok: storage claim: written, synced, renamed, linked and read back" in tested
     assert "ok: data claim: 1 entries, read-only" in tested
     assert re.search("ok: libraries: torch [0-9.]+.*, faiss [0-9.]+", tested)
     selftest = product.namespace.kubectl.get("pod", f"{RELEASE}-test")

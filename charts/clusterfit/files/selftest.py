@@ -7,7 +7,7 @@ import tempfile
 
 
 def check_storage(root: pathlib.Path) -> str:
-    """Write, sync and rename a file as every artifact is written, in a folder that goes again."""
+    """Write, sync, rename and link a file as the stages do, in a folder that goes again."""
     with tempfile.TemporaryDirectory(
         prefix=".clusterfit-test-", dir=root, ignore_cleanup_errors=True
     ) as folder:
@@ -21,10 +21,15 @@ def check_storage(root: pathlib.Path) -> str:
         handle = os.open(folder, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
+        try:
+            os.link(whole, pathlib.Path(folder, "link"))
+        except OSError as error:
+            why = "it has no hard links, with which a stage claims its run"
+            raise OSError(f"{why}: {error}") from None
         read = whole.read_text()
     if read != "clusterfit\n":
         raise OSError(f"{whole} came back as {read!r}")
-    return "written, synced, renamed and read back"
+    return "written, synced, renamed, linked and read back"
 
 
 def check_data(root: pathlib.Path) -> str:

@@ -144,10 +144,12 @@ Usage: include "clusterfit.stagePod" (dict "root" $ "stage" <the JSON of cluster
 {{- with $platform.queue.preferredTopology }}{{ $_ := set $annotations "kueue.x-k8s.io/podset-preferred-topology" . }}{{ end -}}
 {{- $labels := include "clusterfit.labels" (dict "root" .root "role" "worker" "stage" $stage.stage) | fromJson -}}
 {{- $_ := set $labels "sidecar.istio.io/inject" "false" -}}
+{{- /* PET_RDZV_ID: a worker takes a stage over at once from one of the same submission, for that is the pod
+before it; the same run of another namespace on the same storage is another. */ -}}
 {{- $env := list
       (dict "name" "PET_MASTER_ADDR" "value" (ternary "localhost" (printf "%s-worker-0" $stage.name) $isJob))
       (dict "name" "PET_MASTER_PORT" "value" "23456")
-      (dict "name" "PET_RDZV_ID" "value" (printf "%s-%s" $stage.name (include "clusterfit.content" .root | trunc 12))) -}}
+      (dict "name" "PET_RDZV_ID" "value" (printf "%s/%s-%s" .root.Release.Namespace $stage.name (include "clusterfit.content" .root | trunc 12))) -}}
 {{- if $isJob -}}
 {{- $env = concat $env (list
       (dict "name" "PET_NNODES" "value" "1")

@@ -210,11 +210,21 @@ def test_a_follow_of_what_waits_for_a_cancelled_stage_is_one_line(
     )
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    ("is_terminal", "environment"),
+    [
+        (True, {}),
+        (False, {}),
+        (False, {"FORCE_COLOR": "1"}),
+        (False, {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}),
+        (True, {"TERM": "dumb"}),
+    ],
+)
 @pytest.mark.parametrize("command", ["logs digits extract -f", "submit step1 -f run.yaml --follow"])
 def test_on_a_terminal_progress_is_one_bar(
     command: str,
     is_terminal: bool,
+    environment: dict[str, str],
     digits: Objects,
     run_command: RunCommand,
     tmp_path: Path,
@@ -222,8 +232,8 @@ def test_on_a_terminal_progress_is_one_bar(
 ) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    for name, value in {"TERM": "xterm", "COLUMNS": "100", **environment}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     # At once, and not within a tenth of a second, when it may be over.
     monkeypatch.setattr(Progress, "update", partialmethod(Progress.update, refresh=True))
@@ -236,7 +246,7 @@ def test_on_a_terminal_progress_is_one_bar(
     digits.logs["digits-extract-worker-0"] = [f"{line[3:27]} {line}" for line in lines]
     answer = run_command(*command.split())
     assert answer.code == 1
-    if not is_terminal:
+    if not is_terminal or environment:
         assert answer.out.splitlines()[-3:] == lines
         return
     assert "msg=progress" not in answer.out

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 
 from clusterfit.launch import files
-from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.remote_command import CommandFailedError
 
 
 class HereCommand(io.RawIOBase):
@@ -54,8 +54,8 @@ class HereCommand(io.RawIOBase):
         if not self._process.stdin.closed:
             self._process.stdin.flush()
         piece = self._process.stdout.read1(len(buffer))  # type: ignore[attr-defined]
-        if not piece and self._process.wait():
-            raise ClusterError(f"in the pod: {self._process.stderr.read().decode().strip()}")
+        if not piece and (status := self._process.wait()):
+            raise CommandFailedError(self._process.stderr.read().decode().strip(), status)
         buffer[: len(piece)] = piece
         return len(piece)
 

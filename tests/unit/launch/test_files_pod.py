@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,6 +77,9 @@ def test_one_that_may_have_been_made_all_the_same_is_removed(
         assert objects.by_path == {}
 
 
+RUNNING: Any = {"running": {}}
+
+
 def put_files_pod(objects: Objects, **status: Any) -> None:
     metadata = {"name": "files", "uid": "uid-of-files"}
     spec = {"nodeName": "node", "containers": [{"image": "x"}]}
@@ -109,9 +113,65 @@ def test_what_its_node_cannot_mount_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         waiting = {"waiting": {"reason": "ContainerCreating"}}
         put_files_pod(objects, phase="Pending", containerStatuses=[{"state": waiting}])
         put_mount_failure(objects, "files")
-        with pytest.raises(ClusterError, match=r"within 5 minutes: .*hostPath type check failed"):
+        with pytest.raises(ClusterError, match=r"within 0 minutes: .*hostPath type check failed"):
             wait_until_started(api, "files", said.append)
     assert "its node cannot prepare it: MountVolume.SetUp failed" in said[0]
+
+
+@pytest.fixture
+def minutes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A clock that goes a minute further with each pause; the list has one entry for each."""
+    passed: list[int] = []
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * len(passed), sleep=lambda _: passed.append(1))
+    monkeypatch.setattr("clusterfit.launch.files_pod.time", clock)
+    return passed
+
+
+def put_pulled_pod(objects: Objects) -> None:
+    """Put a pod whose node has begun to pull its image, as the kubelet says."""
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    put_files_pod(objects, phase="Pending", containerStatuses=[{"state": waiting}])
+    involved = {"kind": "Pod", "name": "files", "uid": "uid-of-files"}
+    event = {"metadata": {"name": "files.1"}, "involvedObject": involved, "reason": "Pulling"}
+    objects.put(EVENTS, {**event, "lastTimestamp": "2026-11-23T12:00:00Z"})
+
+
+def test_an_image_may_take_longer_to_be_pulled_than_a_pod_to_start(minutes: list[int]) -> None:
+    said: list[str] = []
+    with serve_objects() as (api, objects):
+        put_pulled_pod(objects)
+        ask = api.get
+
+        def get(*which: Any) -> Any:
+            if len(minutes) == 30:
+                put_files_pod(objects, phase="Running", containerStatuses=[{"state": RUNNING}])
+            return ask(*which)
+
+        api.get = get  # type: ignore[method-assign]
+        wait_until_started(api, "files", said.append)
+    assert said == ["waiting for the pod files: its node pulls the image x"], "once"
+    assert len(minutes) == 30
+
+
+def test_a_pull_without_an_end_is_not_waited_for(minutes: list[int]) -> None:
+    with serve_objects() as (api, objects):
+        put_pulled_pod(objects)
+        with pytest.raises(ClusterError, match=r"not started within 60 minutes: its node pulls"):
+            wait_until_started(api, "files", lambda _: None)
+    assert len(minutes) == 61
+
+
+def test_a_node_that_says_nothing_is_said(minutes: list[int]) -> None:
+    with serve_objects() as (api, objects):
+        waiting = {"waiting": {"reason": "ContainerCreating"}}
+        put_files_pod(objects, phase="Pending", containerStatuses=[{"state": waiting}])
+        with pytest.raises(ClusterError) as failure:
+            wait_until_started(api, "files", lambda _: None)
+    assert str(failure.value) == (
+        "pod files: not started within 5 minutes: its node does not say why; see `kubectl get "
+        "events -n team`"
+    )
+    assert len(minutes) == 6
 
 
 def test_what_came_right_since_is_not_the_matter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import socket
 from collections import deque
@@ -19,7 +20,8 @@ from clusterfit.launch.access import Access
 from clusterfit.launch.api import PODS, Api
 from clusterfit.launch.connection import connect
 from clusterfit.launch.failures import ClusterError
-from clusterfit.launch.remote_command import RemoteCommand
+from clusterfit.launch.remote_command import CommandFailedError, RemoteCommand
+from clusterfit.launch.transfer import send_files
 
 STDOUT, STDERR, END = 1, 2, 3
 
@@ -90,6 +92,22 @@ def test_a_command_that_ends_before_all_was_sent_says_why(
     ):
         command.write(bytes(3 << 20))
     assert str(failure.value).startswith(wanted)
+
+
+def test_the_archive_that_is_closed_after_a_failure_does_not_hide_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It writes its rest, into a connection that is broken by then."""
+    (tmp_path / "images.tar").write_bytes(bytes(8 << 20))
+    status = {"details": {"causes": [{"reason": "ExitCode", "message": "73"}]}}
+    end = json.dumps({"status": "Failure", **status}).encode()
+    socket = Socket(3, (STDERR, f"{FULL}\n".encode()), (END, end))
+    with (
+        open_command(monkeypatch, socket) as command,
+        pytest.raises(CommandFailedError) as failure,
+    ):
+        send_files(tmp_path, ["images.tar"], io.BufferedWriter(command, 1 << 18), lambda _: None)
+    assert (str(failure.value), failure.value.status) == (f"in the pod: {FULL}", 73)
 
 
 def write_kubeconfig(path: Path, proxy: str) -> Path:

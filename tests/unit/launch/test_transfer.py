@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from clusterfit.errors import ConfigError, MissingInputError
+from clusterfit.errors import ConfigError, MissingInputError, WriteError
 from clusterfit.launch import transfer
-from clusterfit.launch.files import parse_place, put_files
+from clusterfit.launch.files import Amount, get_files, parse_place, put_files
 from clusterfit.launch.transfer import list_files, receive_files, send_files
+
+from .here_command import work_here
 
 
 def ignore(_size: int) -> None:
@@ -76,36 +78,39 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     os.link(store / "a.bin", source / "one")
     os.link(store / "a.bin", source / "two")
     names = ["again/d", "again/ü ö/c.txt", "file", "folder/d", "folder/ü ö/c.txt", "one", "two"]
-    assert [*list_files(source, follow_links=True)] == names
+    assert [*list_files(source, everything=True)] == names
     assert [*list_files(source)] == ["file", "one", "two"], "a folder's link is left alone"
     stream = io.BytesIO()
     send_files(source, names, stream, ignore)
     stream.seek(0)
     target = tmp_path / "target"
     assert receive_files(target, stream, ignore) == len(names)
-    assert list_files(target) == list_files(source, follow_links=True)
+    assert list_files(target) == list_files(source, everything=True)
     for name in names:
         assert (target / name).read_bytes() == (source / name).read_bytes()
         assert not (target / name).is_symlink()
 
 
-def test_a_folder_that_refuses_is_missed_where_all_is_wanted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")]
+)
+def test_a_folder_that_refuses_or_goes_is_missed_where_all_is_wanted(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_tree(tmp_path / "source")
     real = Path.iterdir
 
     def refuse(path: Path) -> Iterator[Path]:
         if path == source / "b":
-            raise PermissionError(13, "Permission denied", str(path))
+            raise type(error)(*error.args, str(path))
         return iter(list(real(path)))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert [*list_files(source)] == ["a.bin"]
-    with pytest.raises(PermissionError):
-        list_files(source, follow_links=True)
+    with pytest.raises(type(error)):
+        list_files(source, everything=True)
     api: Any = None
-    with pytest.raises(MissingInputError, match=r"source/b: Permission denied$"):
+    with pytest.raises(MissingInputError, match=f"source/b: {error.strerror}$"):
         put_files(api, "pod", source, parse_place("data:x"), lambda _: ignore)
 
 
@@ -116,7 +121,75 @@ def test_a_stream_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
     target = tmp_path / "target"
     with pytest.raises(tarfile.TarError):
         receive_files(target, io.BytesIO(stream.getvalue()[:3000]), ignore)
-    assert list_files(target) == {}
+    assert list(target.rglob("*")) == []
+
+
+def test_a_full_disk_is_not_left_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hidden file of what was cut off would be as large as all that was free."""
+    source, target = make_tree(tmp_path / "source"), tmp_path / "target"
+    stream = io.BytesIO()
+    send_files(source, ["a.bin"], stream, ignore)
+    stream.seek(0)
+
+    def fail(_handle: int) -> None:
+        assert len(list(target.iterdir())) == 1
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        receive_files(target, stream, ignore)
+    assert list(target.iterdir()) == []
+
+
+def test_what_a_stage_removes_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = work_here(tmp_path / "claims", monkeypatch)
+    run = make_tree(claims / "storage" / "digits")
+    (run / ".model.safetensors.0123.partial").write_bytes(b"half")
+    begun: list[Amount] = []
+
+    def begin(amount: Amount) -> Any:
+        begun.append(amount)
+        (run / "a.bin").unlink()
+        return ignore
+
+    api: Any = None
+    amount = get_files(api, "pod", parse_place("storage:digits"), tmp_path / "here", begin)
+    assert begun == [Amount(3, 10001, 0)], "what is not whole yet is not asked for"
+    assert amount.num_gone == 1
+    assert [*list_files(tmp_path / "here")] == ["b/d", "b/ü ö/c.txt"]
+
+
+def test_a_file_that_goes_while_it_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_tree(tmp_path / "source")
+    real = transfer._describe
+
+    def describe(path: Path) -> list[int]:
+        if path.name == "a.bin":
+            path.unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(transfer, "_describe", describe)
+    assert [*list_files(source)] == ["b/d", "b/ü ö/c.txt"]
+    with pytest.raises(FileNotFoundError):
+        list_files(make_tree(source), everything=True)
+
+
+def test_a_claim_that_cannot_be_written_says_so_with_its_own_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = work_here(tmp_path / "claims", monkeypatch)
+    (claims / "data" / "flowers").write_bytes(b"a file where a folder is wanted")
+    api: Any = None
+    with pytest.raises(WriteError, match=r"^in the pod: .*Not a directory: .*/data/flowers"):
+        put_files(api, "pod", make_tree(tmp_path / "x"), parse_place("data:flowers/x"), begin_not)
+
+
+def begin_not(_amount: Amount) -> Any:
+    return ignore
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
