@@ -119,7 +119,7 @@ def test_what_its_node_cannot_mount_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def minutes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def minutes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A clock that goes a minute further with each pause; the list has one entry for each."""
     passed: list[int] = []
     clock = SimpleNamespace(monotonic=lambda: 60.0 * len(passed), sleep=lambda _: passed.append(1))
@@ -136,7 +136,9 @@ def put_pulled_pod(objects: Objects) -> None:
     objects.put(EVENTS, {**event, "lastTimestamp": "2026-11-23T12:00:00Z"})
 
 
-def test_an_image_may_take_longer_to_be_pulled_than_a_pod_to_start(minutes: list[int]) -> None:
+def test_an_image_may_take_longer_to_be_pulled_than_a_pod_to_start(
+    minutes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     with serve_objects() as (api, objects):
         put_pulled_pod(objects)
@@ -147,7 +149,7 @@ def test_an_image_may_take_longer_to_be_pulled_than_a_pod_to_start(minutes: list
                 put_files_pod(objects, phase="Running", containerStatuses=[{"state": RUNNING}])
             return ask(*which)
 
-        api.get = get  # type: ignore[method-assign]
+        monkeypatch.setattr(api, "get", get)
         wait_until_started(api, "files", said.append)
     assert said == ["waiting for the pod files: its node pulls the image x"], "once"
     assert len(minutes) == 30
