@@ -238,8 +238,8 @@ class Api:
                     raise self._explain_stranger(what, response)
                 error = explain_answer(response.status, response.data, what)
                 # After 500 and the like a POST may have been carried out.
-                may_repeat = method != "POST" or response.status in (401, 429, 503)
-                if not may_repeat or not patience.covers(response.status):
+                may_repeat = method != "POST" or response.status in (401, 403, 429, 503)
+                if not may_repeat or not patience.covers(response.status, error):
                     raise error
                 patience.pause = max(patience.pause, _read_pause(response.headers))
             patience.wait()

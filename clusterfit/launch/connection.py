@@ -6,21 +6,30 @@ manifests stay plain dicts, and what the server answers reaches `failures` as it
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
+import ssl
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import urllib3
+from urllib3.util.ssl_ import create_urllib3_context
 
 from clusterfit.launch.access import Access, find_context
-from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.failures import ClusterError, NoLoginError
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MAX_CONNECTIONS: Final = 1024
 """The logs of so many pods can be followed; of each beyond it urllib3 would speak, on stderr."""
+_SAID_CHARACTERS: Final = 300
+"""What a failed login says may be a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +44,64 @@ class Connection:
     """The headers that authenticate a request; asked for each, because tokens change."""
     websocket: Any = None
     """The kubernetes package's client, for commands in pods; None inside a pod."""
+    proxy_login: tuple[str, str] | None = field(default=None, repr=False)
+    """The user and the password for the proxy that the pool goes through, where it wants them."""
 
 
 def connect(access: Access) -> Connection:
     """Read the kubeconfig and log in as it says.
 
     Raises:
+        NoLoginError: The login fails.
         ClusterError: There is no kubeconfig, or it is wrong.
     """
     # Half a second of imports, needed only by commands that speak to a cluster.
     from kubernetes import client as kubernetes_client
-    from kubernetes import config
-    from kubernetes.config import ConfigException
 
     settings = kubernetes_client.Configuration()
     # A log that is followed is silent for hours: that the server is gone must show all the same.
     settings.keep_alive = True
     settings.connection_pool_maxsize = _MAX_CONNECTIONS
+    settings.proxy = None  # of the environment; it may have none for this server
+    _log_in(access, settings)
     try:
+        proxy_login = _choose_proxy(settings)
         with warnings.catch_warnings():
             # What is missing for a SOCKS proxy is said below.
             warnings.simplefilter("ignore", urllib3.exceptions.DependencyWarning)
-            client = config.new_client_from_config(
-                config_file=access.find_kubeconfig(),
-                context=find_context(access) or None,
-                persist_config=False,
-                client_configuration=settings,
-            )
-    except ConfigException as error:
-        said = str(error).strip().removeprefix("Invalid kube-config file. ").rstrip(".")
-        if "No configuration found" in said:
-            said = "there is no kubeconfig"
-        raise ClusterError(
-            f"no cluster: {said}; set KUBECONFIG, or give --kubeconfig and --context"
-        ) from None
-    except OSError as error:
-        raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
+            client = kubernetes_client.ApiClient(settings)
     except (ImportError, urllib3.exceptions.HTTPError):
         # What speaks SOCKS is an extra of urllib3's, and of an address without http:// it says so.
+        shown = str(settings.proxy).rpartition("@")[2]  # before it there may be a password
         raise ClusterError(
-            f"no cluster: the proxy {settings.proxy} cannot be used; want http://HOST:PORT"
+            f"no cluster: the proxy {shown} cannot be used; want http://HOST:PORT"
         ) from None
 
-    if not client.configuration.verify_ssl:
+    server, pool = str(settings.host).rstrip("/"), client.rest_client.pool_manager
+    if server.startswith("https"):
+        try:
+            context = _open_tls(settings.ssl_ca_cert, is_verified=settings.verify_ssl)
+            if settings.cert_file:
+                # With no password given, OpenSSL would ask for that of a locked key.
+                context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+        except OSError as error:
+            raise ClusterError(
+                f"no cluster: a certificate of the kubeconfig cannot be used: {error}"
+            ) from None
+        # They are in the context; urllib3 would read them into it again for each connection.
+        read = dict.fromkeys(("ca_certs", "cert_file", "key_file"))
+        pool.connection_pool_kw.update(read, ssl_context=context)
+    if not settings.verify_ssl:
         # The kubeconfig says so; a warning for every request would bury what we have to say.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def read_headers() -> dict[str, str]:
-        needed = client.configuration.auth_settings()
+        # Where a token is not renewed in time, the server tells, and `connect` finds out why.
+        with _overhear(), _explain_login():
+            needed: Any = settings.auth_settings()
         return {auth["key"]: auth["value"] for auth in needed.values()}
 
-    server = str(client.configuration.host).rstrip("/")
-    return Connection(server, client.rest_client.pool_manager, read_headers, client)
+    return Connection(server, pool, read_headers, client, proxy_login)
 
 
 def connect_from_pod() -> Connection:
@@ -101,7 +116,13 @@ def connect_from_pod() -> Connection:
     )
     if not host or not (_ACCOUNT / "token").exists():
         raise ClusterError("no cluster: this is not a pod with a service account's token")
-    pool = urllib3.PoolManager(ca_certs=str(_ACCOUNT / "ca.crt"))
+    authority = str(_ACCOUNT / "ca.crt")
+    try:
+        context = _open_tls(authority)
+    except OSError as error:
+        raise ClusterError(f"no cluster: {authority} cannot be used: {error}") from None
+    # The kubelet renews this file too, and so it is read again for each connection.
+    pool = urllib3.PoolManager(ca_certs=authority, ssl_context=context)
 
     def read_headers() -> dict[str, str]:
         # The kubelet renews the file; a token that is kept would expire within the hour.
@@ -109,3 +130,139 @@ def connect_from_pod() -> Connection:
 
     host = f"[{host}]" if ":" in host else host
     return Connection(f"https://{host}:{port}", pool, read_headers)
+
+
+def _open_tls(authority: str | None, *, is_verified: bool = True) -> ssl.SSLContext:
+    """Return how to speak TLS to a server whose certificate this authority has signed.
+
+    Raises:
+        OSError: The authority's certificate cannot be read.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE)
+    # From Python 3.13 on it is set, and refuses the certificates of clusters that were made by
+    # older tools: they lack key identifiers, which kubectl does not ask for. What is signed by
+    # whom, dates and names are verified without it. https://github.com/python/cpython/issues/107361
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if authority:
+        context.load_verify_locations(authority)
+    else:
+        context.load_default_certs()
+    return context
+
+
+def _log_in(access: Access, settings: Any) -> None:
+    """Fill in the server that the kubeconfig's context names, and the credentials for it."""
+    from kubernetes import config
+
+    with _overhear() as said, _explain_login():
+        config.load_kube_config(
+            config_file=access.find_kubeconfig(),
+            context=find_context(access) or None,
+            persist_config=False,
+            client_configuration=settings,
+        )
+    if settings.api_key or settings.cert_file:
+        return
+    login = _find_login_command(access)
+    if login is not None:
+        # The package goes on as nobody, and a server may take that for a question of rights.
+        why = _shorten(said[-1].removeprefix("exec: ")) if said else "it gives no credentials"
+        raise NoLoginError(f"no cluster: the kubeconfig's login command `{login}` failed: {why}")
+
+
+def _find_login_command(access: Access) -> str | None:
+    """Return the command by which the context's user logs in, for a message; None without one."""
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    merged = KubeConfigMerger(access.find_kubeconfig()).config
+    context = merged["contexts"].get_with_name(find_context(access))["context"]
+    user = merged["users"].get_with_name(context.safe_get("user"), safe=True)
+    login = user and user["user"].safe_get("exec")
+    if not login:
+        return None
+    words = [str(word) for word in (login.get("command", ""), *(login.get("args") or ()))]
+    # Options may have secrets for values.
+    shown = list(takewhile(lambda word: not word.startswith("-"), words))
+    return shlex.join(shown) + (" ..." if len(shown) < len(words) else "")
+
+
+class _Overheard(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, where it is of no library that names itself."""
+        if record.name == "root":
+            self.said.append(record.getMessage())
+
+
+@contextmanager
+def _overhear() -> Iterator[list[str]]:
+    """Yield what is logged meanwhile: the kubernetes package does no more with a failed login.
+
+    Without a handler it would print it.
+    """
+    handler = _Overheard()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.said
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def _explain_login() -> Iterator[None]:
+    """Turn what the kubernetes package raises while it reads a kubeconfig and logs in into ours."""
+    from kubernetes.config import ConfigException
+
+    try:
+        yield
+    except ConfigException as error:
+        said = _shorten(str(error)).removeprefix("Invalid kube-config file. ").rstrip(".")
+        if "No configuration found" in said:
+            said = "there is no kubeconfig"
+        raise ClusterError(
+            f"no cluster: {said}; set KUBECONFIG, or give --kubeconfig and --context"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - each way to log in has a library with its own
+        if isinstance(error, OSError) and error.filename:
+            raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
+        raise NoLoginError(
+            "no cluster: the kubeconfig's login failed: "
+            f"{type(error).__name__}: {_shorten(str(error))}"
+        ) from None
+
+
+def _shorten(said: str) -> str:
+    """Return what was said as one line that is not too long."""
+    line = " ".join(said.split())
+    return line if len(line) <= _SAID_CHARACTERS else f"{line[:_SAID_CHARACTERS]} ..."
+
+
+def _choose_proxy(settings: Any) -> tuple[str, str] | None:
+    """Set the proxy that leads to the server; return the user and the password that it wants.
+
+    Raises:
+        HTTPError: What should be its address is none.
+    """
+    from kubernetes import client as kubernetes_client
+
+    if settings.proxy:
+        # The kubeconfig says it, and as with kubectl NO_PROXY does not count then.
+        settings.no_proxy = ""
+    else:
+        settings.proxy = kubernetes_client.Configuration(settings.host).proxy
+    proxy = urllib3.util.parse_url(settings.proxy or "")
+    if proxy.scheme not in ("http", "https") or not proxy.auth:
+        return None
+    # urllib3 does not read them off the address; and an address may be printed.
+    settings.proxy = proxy._replace(auth=None).url
+    # It writes Latin-1, one byte for each character: so the bytes are those that are meant.
+    joined = unquote(proxy.auth, encoding="latin-1")
+    settings.proxy_headers = urllib3.make_headers(proxy_basic_auth=joined)
+    user, _, password = proxy.auth.partition(":")
+    return unquote(user), unquote(password)

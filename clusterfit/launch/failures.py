@@ -4,6 +4,7 @@
 
     ClusterError            69  the cluster is not there, or does not answer as it should
     ├── NotPermittedError   77  it refuses these credentials, or what they ask for
+    │   └── NoLoginError    77  there are no credentials that it could take or refuse
     ├── NotFoundError        3  the run, release or object does not exist
     ├── AlreadyExistsError  73  something of that name exists
     └── RefusedError        65  an object is not taken: a wrong field, a change in between
@@ -22,6 +23,8 @@ _FORBIDDEN: Final = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"'
     r'(?: in API group "(?P<group>[^"]*)")?(?:.* in the namespace "(?P<namespace>[^"]*)")?'
 )
+_NOBODY: Final = 'User "system:anonymous" cannot '
+"""Said where no credentials came along, by a server that lets requests without any in."""
 _ESCALATION: Final = "attempting to grant RBAC permissions not currently held"
 """Said of a Role that allows more than its maker may: RBAC's as well."""
 _ADMISSION: Final = re.compile(
@@ -40,6 +43,10 @@ class NotPermittedError(ClusterError):
     """The credentials are refused, or do not allow it."""
 
     exit_code = 77
+
+
+class NoLoginError(NotPermittedError):
+    """There are no credentials: none came along, or the kubeconfig's login brought none."""
 
 
 class NotFoundError(ClusterError):
@@ -78,10 +85,7 @@ def explain_answer(status: int, body: bytes, what: str) -> ClusterError:
     """
     message, reason = _read_status(body)
     if status == 401:
-        return NotPermittedError(
-            f"{what}: the cluster refuses your credentials (401); log in again, or check "
-            "--kubeconfig and --context"
-        )
+        return NotPermittedError(_describe_login(status, what))
     if status == 403:
         return _explain_refusal(message, what) or NotPermittedError(
             f"{what}: refused (403): {message}"
@@ -112,8 +116,17 @@ def explain_text(said: str, what: str) -> ClusterError:
     return _explain_refusal(said, what) or ClusterError(f"{what}: {said}")
 
 
+def _describe_login(status: int, what: str) -> str:
+    return (
+        f"{what}: the cluster refuses your credentials ({status}); log in again, or check "
+        "--kubeconfig and --context"
+    )
+
+
 def _explain_refusal(message: str, what: str) -> ClusterError | None:
     """Return the error of what RBAC or admission refuses; None where neither says so."""
+    if _NOBODY in message:
+        return NoLoginError(_describe_login(403, what))
     forbidden = _FORBIDDEN.search(message)
     if forbidden:
         group = f".{forbidden['group']}" if forbidden["group"] else ""

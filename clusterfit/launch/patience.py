@@ -6,7 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from clusterfit.launch.failures import ClusterError, DeniedError, NotFoundError, NotPermittedError
+from clusterfit.launch.failures import (
+    ClusterError,
+    DeniedError,
+    NoLoginError,
+    NotFoundError,
+    NotPermittedError,
+)
 
 T = TypeVar("T")
 
@@ -91,9 +97,15 @@ class Patience:
         """Whether it has lasted long enough."""
         return time.monotonic() > self._deadline
 
-    def covers(self, status: int) -> bool:
-        """Whether the request may be sent again after this answer, which did not carry it out."""
-        if status == 401 and not self._has_logged_in:
+    def covers(self, status: int, error: ClusterError | None = None) -> bool:
+        """Whether the request may be sent again after this answer, which did not carry it out.
+
+        Args:
+            status: The HTTP status.
+            error: What the answer means, which tells a 403 for want of credentials from others.
+        """
+        needs_login = status == 401 or isinstance(error, NoLoginError)
+        if needs_login and not self._has_logged_in:
             # Certificates and tokens of a kubeconfig are renewed behind our back.
             self._log_in_again()
             self._has_logged_in, self.pause = True, 0.0

@@ -67,9 +67,9 @@ class RemoteCommand(io.RawIOBase):
                 break
             except websocket.WebSocketBadStatusException as error:
                 # The command was not started, so it may be asked for again.
-                if not patience.covers(error.status_code):
-                    body = error.resp_body or b""
-                    raise explain_answer(error.status_code, body, self._what) from None
+                refused = explain_answer(error.status_code, error.resp_body or b"", self._what)
+                if not patience.covers(error.status_code, refused):
+                    raise refused from None
             except (websocket.WebSocketException, OSError) as error:
                 raise ClusterError(f"{self._what}: {error}") from None
             patience.wait()
@@ -186,17 +186,22 @@ def _connect(connection: Connection, path: str) -> Any:
         subprotocols=[_PROTOCOL],
         sslopt=_read_tls(connection.websocket),
         timeout=_TIMEOUT_SECONDS,
-        **_read_proxy(connection.pool.proxy),
+        **_read_proxy(connection.pool.proxy, connection.proxy_login),
     )
 
 
-def _read_proxy(proxy: Url | None) -> dict[str, Any]:
+def _read_proxy(proxy: Url | None, login: tuple[str, str] | None) -> dict[str, Any]:
     """Return what leads through the proxy that requests go through, whatever the host is called."""
     if proxy is None:
         return {}
     if proxy.scheme != "http":
         raise OSError(f"the proxy {proxy} is reached by {proxy.scheme}; here it must be http")
-    return {"http_proxy_host": proxy.host, "http_proxy_port": proxy.port, "http_no_proxy": [""]}
+    return {
+        "http_proxy_host": proxy.host,
+        "http_proxy_port": proxy.port,
+        "http_proxy_auth": login,
+        "http_no_proxy": [""],
+    }
 
 
 def _read_tls(client: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from clusterfit.launch.failures import (
     AlreadyExistsError,
     ClusterError,
     DeniedError,
+    NoLoginError,
     NotFoundError,
     NotPermittedError,
     RefusedError,
@@ -34,6 +35,7 @@ FORBIDDEN = (
     'pods is forbidden: User "ann" cannot list resource "pods" in API group "" in the namespace '
     '"team"'
 )
+NOBODY = FORBIDDEN.replace('"ann"', '"system:anonymous"')
 NO_NAMESPACE = 'namespaces "team" not found'
 PSA = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged'
 QUOTA = (
@@ -48,6 +50,7 @@ pytestmark = pytest.mark.usefixtures("clock")
     ("status", "body", "kind", "words"),
     [
         (401, status_body("Unauthorized"), NotPermittedError, "log in again"),
+        (403, status_body(NOBODY), NoLoginError, "log in again"),
         (403, status_body(FORBIDDEN), NotPermittedError, "ann may not list pods in namespace team"),
         (403, status_body(PSA), DeniedError, "Pod Security refuses it: PodSecurity"),
         (403, status_body(QUOTA), DeniedError, "exceeded quota: gpus"),
@@ -132,6 +135,19 @@ def test_expired_credentials_are_read_anew_once(tmp_path: Path) -> None:
     expired = Answer(401, status_body("Unauthorized"))
     with serve(tmp_path, expired, Answer(200, {"items": []})) as server:
         server.open().select(PODS)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("is_lasting", [False, True])
+def test_who_comes_as_nobody_has_lost_the_login(is_lasting: bool, tmp_path: Path) -> None:
+    """A server that lets requests without credentials in answers 403 instead of 401."""
+    nobody = Answer(403, status_body(NOBODY, "Forbidden"))
+    with serve(tmp_path, nobody, nobody if is_lasting else Answer(200, {"items": []})) as server:
+        if is_lasting:
+            with pytest.raises(NotPermittedError, match="log in again"):
+                server.open().select(PODS)
+        else:
+            assert server.open().select(PODS) == []
         assert len(server.requests) == 2
 
 

@@ -9,6 +9,7 @@ import pytest
 from clusterfit.launch.failures import (
     ClusterError,
     DeniedError,
+    NoLoginError,
     NotPermittedError,
     explain_answer,
     explain_text,
@@ -56,6 +57,21 @@ def test_rbac_is_about_rights_and_admission_about_the_object_whoever_tells_it(
         assert type(error) is kind
         assert error.exit_code == exit_code
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "asked", ['list resource "pods" in API group "" in the namespace "n"', 'get path "/api"']
+)
+def test_who_is_refused_as_nobody_has_to_log_in(asked: str) -> None:
+    """A server that lets requests without credentials in does not answer 401."""
+    message = f'forbidden: User "system:anonymous" cannot {asked}'
+    what = "list pods in namespace n"
+    body = json.dumps(status_body(message, "Forbidden")).encode()
+    refused = explain_answer(401, b"", what)
+    for error in (explain_answer(403, body, what), explain_text(message, what)):
+        assert type(error) is NoLoginError
+        assert str(error) == str(refused).replace("401", "403")
+        assert error.exit_code == refused.exit_code == 77
 
 
 @pytest.mark.parametrize("body", [b"<html>403 Forbidden</html>", b"", b"access is forbidden: ask"])

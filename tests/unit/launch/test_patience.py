@@ -1,11 +1,19 @@
-"""After which errors those who wait go on, by a clock that only the test moves."""
+"""When a request is sent again, and after which errors those who wait go on.
+
+By a clock that only the test moves.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from clusterfit.launch.failures import ClusterError, DeniedError, NotPermittedError
-from clusterfit.launch.patience import Forbearance
+from clusterfit.launch.failures import (
+    ClusterError,
+    DeniedError,
+    NoLoginError,
+    NotPermittedError,
+)
+from clusterfit.launch.patience import Forbearance, Patience
 from tests.unit.conftest import Clock
 
 AWAY, REFUSED, ANSWER = ClusterError("no cluster"), NotPermittedError("refused (403)"), None
@@ -40,3 +48,20 @@ def test_what_was_allowed_may_be_refused_for_half_a_minute(
         else:
             borne.append(forbearance.bears(error))
     assert borne == [True] * (len(borne) - 1) + [goes_on]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, None), (401, REFUSED), (403, NoLoginError("refused (403)"))]
+)
+def test_who_is_refused_logs_in_again_once(status: int, error: ClusterError | None) -> None:
+    logins: list[int] = []
+    patience = Patience(lambda: logins.append(1))
+    assert patience.covers(status, error)
+    assert patience.pause == 0
+    assert not patience.covers(status, error)
+    assert logins == [1]
+
+
+def test_who_may_not_do_something_does_not_log_in_again() -> None:
+    patience = Patience(lambda: pytest.fail("it has logged in"))
+    assert not patience.covers(403, REFUSED)

@@ -135,8 +135,8 @@ def read_head(stream: BinaryIO) -> list[str]:
     return [line.decode().strip() for line in iter(stream.readline, b"\r\n")]
 
 
-def serve_through_proxy(listener: socket.socket) -> list[str]:
-    """Play a proxy and the server behind it for one command that says hello; return who was asked.
+def serve_through_proxy(listener: socket.socket) -> tuple[list[str], list[str]]:
+    """Play a proxy and the server behind it for one command that says hello; return what they hear.
 
     Source of the handshake: RFC 6455, section 4.2.2.
     """
@@ -155,23 +155,32 @@ def serve_through_proxy(listener: socket.socket) -> list[str]:
         for channel, said in ((STDOUT, b"hello"), (END, b'{"status": "Success"}')):
             connection.sendall(bytes([0x82, 1 + len(said), channel]) + said)
         stream.read(1)  # until the other side leaves
-    return [asked[0], upgrade[0]]
+    return asked, upgrade
 
 
-def test_a_command_goes_through_the_proxy_that_requests_go_through(tmp_path: Path) -> None:
+@pytest.mark.parametrize("login", ["", "me:p%40ss%3Aw%C3%B6rt@"])
+def test_a_command_goes_through_the_proxy_that_requests_go_through(
+    login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "cluster.invalid")  # which a kubeconfig's does not heed
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
         served = pool.submit(serve_through_proxy, listener)
-        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        proxy = f"http://{login}127.0.0.1:{listener.getsockname()[1]}"
         api = open_api(write_kubeconfig(tmp_path / "kubeconfig", proxy))
         with RemoteCommand(api, "digits-files", ["list"]) as command:
             assert command.read() == b"hello"
-        asked = served.result(timeout=60)
+        asked, upgrade = served.result(timeout=60)
     assert asked[0] == "CONNECT cluster.invalid:8001 HTTP/1.1"
-    assert asked[1].startswith("GET /api/v1/namespaces/team/pods/digits-files/exec?command=list")
+    basic = base64.b64encode("me:p@ss:wört".encode()).decode()
+    sent = [line for line in asked if line.startswith("Proxy-Authorization")]
+    assert sent == ([f"Proxy-Authorization: Basic {basic}"] if login else [])
+    assert upgrade[0].startswith("GET /api/v1/namespaces/team/pods/digits-files/exec?command=list")
+    assert not any(line.startswith("Proxy-Authorization") for line in upgrade)
 
 
-def test_a_proxy_that_commands_cannot_go_through_is_said(tmp_path: Path) -> None:
-    api = open_api(write_kubeconfig(tmp_path / "kubeconfig", "https://127.0.0.1:1"))
+@pytest.mark.parametrize("login", ["", "me:secret@"])
+def test_a_proxy_that_commands_cannot_go_through_is_said(login: str, tmp_path: Path) -> None:
+    api = open_api(write_kubeconfig(tmp_path / "kubeconfig", f"https://{login}127.0.0.1:1"))
     with pytest.raises(ClusterError, match=r"proxy https://127\.0\.0\.1:1 is .*must be http$"):
         RemoteCommand(api, "digits-files", ["list"])
 
