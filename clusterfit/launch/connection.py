@@ -62,7 +62,7 @@ def connect(access: Access) -> Connection:
     # A log that is followed is silent for hours: that the server is gone must show all the same.
     settings.keep_alive = True
     settings.connection_pool_maxsize = _MAX_CONNECTIONS
-    settings.proxy = None  # of the environment; it may have none for this server
+    settings.proxy = None  # the environment's, so that a kubeconfig's shows
     _log_in(access, settings)
     try:
         proxy_login = _choose_proxy(settings)

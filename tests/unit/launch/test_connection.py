@@ -30,7 +30,7 @@ from clusterfit.launch.connection import connect, connect_from_pod
 from clusterfit.launch.failures import ClusterError, NoLoginError
 from clusterfit.launch.remote_command import RemoteCommand
 
-from .api_server import QuietHandler, listen
+from .api_server import QuietHandler, listen, reset_connection
 
 NOBODYS = "http://cluster.invalid:8001"
 PASSWORD = "p@ss:wört"
@@ -174,40 +174,56 @@ def oidc(issuer: str) -> dict[str, Any]:
     return {"auth-provider": {"name": "oidc", "config": settings}}
 
 
+def answer(handler: QuietHandler, status: int, body: dict[str, str]) -> None:
+    content = json.dumps(body).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+class DenyingIssuer(QuietHandler):
+    """Gives nobody a new token."""
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        answer(self, 200, {"token_endpoint": f"http://{self.headers['Host']}/token"})
+
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        self.rfile.read(int(self.headers["Content-Length"]))
+        why = "the session\nhas expired"
+        answer(self, 400, {"error": "invalid_grant", "error_description": why})
+
+
+class BreakingIssuer(DenyingIssuer):
+    """Is gone when it is asked for a new token."""
+
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        reset_connection(self)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "why"),
+    [
+        (DenyingIssuer, "InvalidGrantError: (invalid_grant) the session has expired"),
+        (BreakingIssuer, "ConnectionError: "),
+        (None, "MaxRetryError: "),
+    ],
+)
 def test_an_issuer_that_does_not_renew_a_token_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    issuer: type[QuietHandler] | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-
-    class Issuer(QuietHandler):
-        def do_GET(self) -> None:  # noqa: N802 - http.server's name
-            self._answer(200, {"token_endpoint": f"http://{self.headers['Host']}/token"})
-
-        def do_POST(self) -> None:  # noqa: N802 - http.server's name
-            self.rfile.read(int(self.headers["Content-Length"]))
-            why = "the session\nhas expired"
-            self._answer(400, {"error": "invalid_grant", "error_description": why})
-
-        def _answer(self, status: int, body: dict[str, str]) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    with listen(Issuer) as issuer, pytest.raises(NoLoginError) as failure:
-        connect(write_kubeconfig(tmp_path, oidc(issuer)))
-    assert str(failure.value) == (
-        "no cluster: the kubeconfig's login failed: InvalidGrantError: (invalid_grant) the "
-        "session has expired"
-    )
-
-
-def test_an_issuer_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
-    with listen(QuietHandler) as issuer:
-        pass
-    with pytest.raises(NoLoginError, match=r"^no cluster: the kubeconfig's login failed: [^\n]*$"):
-        connect(write_kubeconfig(tmp_path, oidc(issuer)))
+    with listen(issuer or QuietHandler) as address:
+        access = write_kubeconfig(tmp_path, oidc(address))
+        if issuer is not None:
+            with pytest.raises(NoLoginError) as failure:
+                connect(access)
+    if issuer is None:
+        with pytest.raises(NoLoginError) as failure:
+            connect(access)
+    said = str(failure.value)
+    assert said.startswith(f"no cluster: the kubeconfig's login failed: {why}")
+    assert "\n" not in said
 
 
 def test_a_kubeconfig_that_leads_to_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
@@ -344,7 +360,7 @@ def ask_and_run(access: Access) -> None:
 
 @pytest.mark.usefixtures("_strict", "clock")
 def test_a_certificate_without_key_identifiers_is_taken(
-    tmp_path: Path, authorities: tuple[Authority, Authority]
+    tmp_path: Path, authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As kubectl does."""
     own = {"certificate-authority": authorities[0].certificate}
@@ -355,6 +371,8 @@ def test_a_certificate_without_key_identifiers_is_taken(
         ):
             strict.request("GET", f"https://127.0.0.1:{port}", retries=False)
         ask_and_run(write_kubeconfig(tmp_path, {}, f"https://127.0.0.1:{port}", **own))
+        monkeypatch.setenv("SSL_CERT_FILE", authorities[0].certificate)  # one of the machine's own
+        ask_and_run(write_kubeconfig(tmp_path, {}, f"https://127.0.0.1:{port}"))
 
 
 @pytest.mark.usefixtures("_strict", "clock")
@@ -509,6 +527,7 @@ def test_the_password_of_a_proxy_in_the_environment_is_sent(
         assert api.select(CONFIG_MAPS) == []
     assert proxy.asked == [(f"{NOBODYS}/api/v1/namespaces/team/configmaps", BASIC)]
     assert PASSWORD not in repr(api.connection)
+    assert api.connection.pool.proxy.auth is None, "errors name its address"
 
 
 @pytest.mark.usefixtures("clock")

@@ -164,6 +164,7 @@ def test_a_command_goes_through_the_proxy_that_requests_go_through(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "cluster.invalid")  # which a kubeconfig's does not heed
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        listener.settimeout(20)  # who goes elsewhere is not waited for
         served = pool.submit(serve_through_proxy, listener)
         proxy = f"http://{login}127.0.0.1:{listener.getsockname()[1]}"
         api = open_api(write_kubeconfig(tmp_path / "kubeconfig", proxy))
