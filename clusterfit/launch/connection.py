@@ -6,15 +6,11 @@ manifests stay plain dicts, and what the server answers reaches `failures` as it
 
 from __future__ import annotations
 
-import logging
 import os
-import shlex
 import ssl
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -22,14 +18,13 @@ from urllib.parse import unquote
 import urllib3
 from urllib3.util.ssl_ import create_urllib3_context
 
-from clusterfit.launch.access import Access, find_context
-from clusterfit.launch.failures import ClusterError, NoLoginError
+from clusterfit.launch.access import Access
+from clusterfit.launch.failures import ClusterError
+from clusterfit.launch.login import log_in, read_credentials
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MAX_CONNECTIONS: Final = 1024
 """The logs of so many pods can be followed; of each beyond it urllib3 would speak, on stderr."""
-_SAID_CHARACTERS: Final = 300
-"""What a failed login says may be a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +58,7 @@ def connect(access: Access) -> Connection:
     settings.keep_alive = True
     settings.connection_pool_maxsize = _MAX_CONNECTIONS
     settings.proxy = None  # the environment's, so that a kubeconfig's shows
-    _log_in(access, settings)
+    log_in(access, settings)
     try:
         proxy_login = _choose_proxy(settings)
         with warnings.catch_warnings():
@@ -96,10 +91,7 @@ def connect(access: Access) -> Connection:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def read_headers() -> dict[str, str]:
-        # Where a token is not renewed in time, the server tells, and `connect` finds out why.
-        with _overhear(), _explain_login():
-            needed: Any = settings.auth_settings()
-        return {auth["key"]: auth["value"] for auth in needed.values()}
+        return read_credentials(settings)
 
     return Connection(server, pool, read_headers, client, proxy_login)
 
@@ -148,99 +140,6 @@ def _open_tls(authority: str | None, *, is_verified: bool = True) -> ssl.SSLCont
     else:
         context.load_default_certs()
     return context
-
-
-def _log_in(access: Access, settings: Any) -> None:
-    """Fill in the server that the kubeconfig's context names, and the credentials for it."""
-    from kubernetes import config
-
-    with _overhear() as said, _explain_login():
-        config.load_kube_config(
-            config_file=access.find_kubeconfig(),
-            context=find_context(access) or None,
-            persist_config=False,
-            client_configuration=settings,
-        )
-    if settings.api_key or settings.cert_file:
-        return
-    login = _find_login_command(access)
-    if login is not None:
-        # The package goes on as nobody, and a server may take that for a question of rights.
-        why = _shorten(said[-1].removeprefix("exec: ")) if said else "it gives no credentials"
-        raise NoLoginError(f"no cluster: the kubeconfig's login command `{login}` failed: {why}")
-
-
-def _find_login_command(access: Access) -> str | None:
-    """Return the command by which the context's user logs in, for a message; None without one."""
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    merged = KubeConfigMerger(access.find_kubeconfig()).config
-    context = merged["contexts"].get_with_name(find_context(access))["context"]
-    user = merged["users"].get_with_name(context.safe_get("user"), safe=True)
-    login = user and user["user"].safe_get("exec")
-    if not login:
-        return None
-    words = [str(word) for word in (login.get("command", ""), *(login.get("args") or ()))]
-    # Options may have secrets for values.
-    shown = list(takewhile(lambda word: not word.startswith("-"), words))
-    return shlex.join(shown) + (" ..." if len(shown) < len(words) else "")
-
-
-class _Overheard(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        super().__init__()
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, where it is of no library that names itself."""
-        if record.name == "root":
-            self.said.append(record.getMessage())
-
-
-@contextmanager
-def _overhear() -> Iterator[list[str]]:
-    """Yield what is logged meanwhile: the kubernetes package does no more with a failed login.
-
-    Without a handler it would print it.
-    """
-    handler = _Overheard()
-    logging.getLogger().addHandler(handler)
-    try:
-        yield handler.said
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-@contextmanager
-def _explain_login() -> Iterator[None]:
-    """Turn what the kubernetes package raises while it reads a kubeconfig and logs in into ours."""
-    from kubernetes.config import ConfigException
-
-    try:
-        yield
-    except ConfigException as error:
-        said = _shorten(str(error)).removeprefix("Invalid kube-config file. ").rstrip(".")
-        if "No configuration found" in said:
-            said = "there is no kubeconfig"
-        raise ClusterError(
-            f"no cluster: {said}; set KUBECONFIG, or give --kubeconfig and --context"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - each way to log in has a library with its own
-        if isinstance(error, OSError) and error.filename:
-            raise ClusterError(f"no cluster: the kubeconfig cannot be read: {error}") from None
-        raise NoLoginError(
-            "no cluster: the kubeconfig's login failed: "
-            f"{type(error).__name__}: {_shorten(str(error))}"
-        ) from None
-
-
-def _shorten(said: str) -> str:
-    """Return what was said as one line that is not too long."""
-    line = " ".join(said.split())
-    return line if len(line) <= _SAID_CHARACTERS else f"{line[:_SAID_CHARACTERS]} ..."
 
 
 def _choose_proxy(settings: Any) -> tuple[str, str] | None:
