@@ -106,7 +106,7 @@ def test_the_charts_travel_with_the_launcher_and_render_anywhere(
 
 
 def read_files(folder: Path) -> dict[Path, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
