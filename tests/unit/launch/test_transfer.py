@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from clusterfit.artifacts.files import PARTIAL_SUFFIX
 from clusterfit.errors import ConfigError, MissingInputError, WriteError
 from clusterfit.launch import transfer
 from clusterfit.launch.files import Amount, get_files, parse_place, put_files
@@ -146,7 +147,7 @@ def test_what_a_stage_removes_meanwhile_is_left_out(
 ) -> None:
     claims = work_here(tmp_path / "claims", monkeypatch)
     run = make_tree(claims / "storage" / "digits")
-    (run / ".model.safetensors.0123.partial").write_bytes(b"half")
+    (run / f".model.safetensors.0123{PARTIAL_SUFFIX}").write_bytes(b"half")
     begun: list[Amount] = []
 
     def begin(amount: Amount) -> Any:
