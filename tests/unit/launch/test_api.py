@@ -151,6 +151,17 @@ def test_who_comes_as_nobody_has_lost_the_login(is_lasting: bool, tmp_path: Path
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(("who", "sent"), [(NOBODY, 2), (FORBIDDEN, 1)])
+def test_a_creation_is_sent_again_after_a_login_and_not_for_want_of_rights(
+    who: str, sent: int, tmp_path: Path
+) -> None:
+    refused = Answer(403, status_body(who, "Forbidden"))
+    with serve(tmp_path, refused) as server:
+        with pytest.raises(NotPermittedError):
+            server.open().create(CONFIG_MAPS, {"metadata": {"name": "x"}})
+        assert [request[0] for request in server.requests] == ["POST"] * sent
+
+
 def test_no_server_is_said_with_its_address(tmp_path: Path) -> None:
     with serve(tmp_path, Answer(200)) as server:
         access = Access("team", "", str(server.kubeconfig))
